@@ -1,0 +1,5 @@
+//! P2Plus, a mesh VPN with no coordination server: the replicated, signed ledger is the control plane.
+
+pub mod crypto;
+pub mod policy;
+pub mod time;

@@ -1,0 +1,138 @@
+//! What the ledger permits, as an immutable value.
+//!
+//! `ledger` produces a [`Policy`] after each block and each revocation on sight; everybody else consumes it and never sees the ledger.
+//! Owns who is a member, under which keys and addresses, and the proof that a handshake was admitted. Refuses to know how that came about.
+
+pub mod admission;
+pub mod diff;
+
+pub use admission::{Admission, Rights};
+pub use diff::PolicyDiff;
+
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::{NodeId, VerifyingKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// One admitted node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its identity.
+    pub id: NodeId,
+    /// Its name in the network: one lower-case LDH label, unique.
+    pub name: String,
+    /// The key that signs its node records.
+    pub node_key: VerifyingKey,
+    /// The key of its handshakes.
+    pub transport_key: TransportKey,
+    /// Its overlay addresses, IPv4 (when the network has a pool) before IPv6.
+    pub addresses: Vec<IpAddr>,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+}
+
+/// Who belongs to the network, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    members: BTreeMap<NodeId, Member>,
+    by_transport_key: BTreeMap<TransportKey, NodeId>,
+    by_address: BTreeMap<IpAddr, NodeId>,
+    validators: BTreeMap<NodeId, TransportKey>,
+    revoked: BTreeSet<NodeId>,
+}
+
+impl Policy {
+    /// Builds the indexes over `members`, without those in `revoked`.
+    ///
+    /// `validators` maps the identities of current validators to their transport keys: a revoked one keeps its consensus streams.
+    pub fn new(
+        members: impl IntoIterator<Item = Member>,
+        validators: BTreeMap<NodeId, TransportKey>,
+        revoked: BTreeSet<NodeId>,
+    ) -> Self {
+        let mut policy = Self { validators, revoked, ..Self::default() };
+        for member in members {
+            if policy.revoked.contains(&member.id) {
+                continue;
+            }
+            policy.by_transport_key.insert(member.transport_key, member.id);
+            policy.by_address.extend(member.addresses.iter().map(|address| (*address, member.id)));
+            policy.members.insert(member.id, member);
+        }
+        policy
+    }
+
+    /// Decides what the holder of `transport_key` may do here.
+    pub fn admit(&self, transport_key: &TransportKey) -> Admission {
+        let rights = match self.by_transport_key.get(transport_key) {
+            Some(id) => Rights::Member(*id),
+            None => match self.validators.iter().find(|(_, key)| *key == transport_key) {
+                Some((id, _)) => Rights::Consensus(*id),
+                None => Rights::Guest,
+            },
+        };
+        Admission::new(*transport_key, rights)
+    }
+
+    /// Finds a member by its identity.
+    pub fn member(&self, id: &NodeId) -> Option<&Member> {
+        self.members.get(id)
+    }
+
+    /// Finds the member that owns an overlay address.
+    pub fn owner(&self, address: &IpAddr) -> Option<&Member> {
+        self.members.get(self.by_address.get(address)?)
+    }
+
+    /// Iterates over all members in the order of their identities.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Says whether the identity was revoked (and not admitted again since).
+    pub fn is_revoked(&self, id: &NodeId) -> bool {
+        self.revoked.contains(id)
+    }
+
+    /// Iterates over the revoked identities.
+    pub fn revoked(&self) -> impl Iterator<Item = &NodeId> {
+        self.revoked.iter()
+    }
+
+    /// Iterates over the identities of the current validators.
+    pub fn validators(&self) -> impl Iterator<Item = &NodeId> {
+        self.validators.keys()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn member(seed: u8) -> Member {
+        Member {
+            id: NodeId([seed; 32]),
+            name: format!("node-{seed}"),
+            node_key: VerifyingKey([seed; 32]),
+            transport_key: TransportKey([seed; 32]),
+            addresses: vec![IpAddr::from([10, 64, 0, seed])],
+            tags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_revoked_member_is_a_guest_and_owns_no_address() {
+        let policy = Policy::new([member(1), member(2)], BTreeMap::new(), BTreeSet::from([NodeId([2; 32])]));
+        assert_eq!(policy.admit(&TransportKey([1; 32])).rights(), Rights::Member(NodeId([1; 32])));
+        assert_eq!(policy.admit(&TransportKey([2; 32])).rights(), Rights::Guest);
+        assert_eq!(policy.owner(&IpAddr::from([10, 64, 0, 2])), None);
+    }
+
+    #[test]
+    fn a_revoked_validator_keeps_its_consensus_streams() {
+        let id = NodeId([2; 32]);
+        let validators = BTreeMap::from([(id, TransportKey([2; 32]))]);
+        let policy = Policy::new([member(2)], validators, BTreeSet::from([id]));
+        assert_eq!(policy.admit(&TransportKey([2; 32])).rights(), Rights::Consensus(id));
+    }
+}
