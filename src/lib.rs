@@ -1,5 +1,8 @@
 //! P2Plus, a mesh VPN with no coordination server: the replicated, signed ledger is the control plane.
 
 pub mod crypto;
+pub mod path;
 pub mod policy;
+pub mod router;
 pub mod time;
+pub mod wire;

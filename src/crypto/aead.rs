@@ -17,11 +17,7 @@ pub struct OpenError;
 
 /// Seals a handshake field: ChaCha20-Poly1305 with Noise's nonce, 4 zero bytes and the little-endian counter (Noise §12).
 pub fn seal_handshake(key: &Secret<32>, counter: u64, associated: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-    let cipher = ChaCha20Poly1305::new(key.expose().into());
-    cipher
-        .encrypt_inout_detached(&noise_nonce(counter).into(), associated, text.into())
-        .expect("a handshake field is far below the cipher's 256 GiB")
-        .into()
+    seal_chacha20_poly1305(key, &noise_nonce(counter), associated, text)
 }
 
 /// Opens a handshake field in place.
@@ -35,10 +31,31 @@ pub fn open_handshake(
     text: &mut [u8],
     tag: &[u8; TAG_LEN],
 ) -> Result<(), OpenError> {
+    open_chacha20_poly1305(key, &noise_nonce(counter), associated, text, tag)
+}
+
+/// Seals with ChaCha20-Poly1305 (RFC 8439 §2.8) in pure Rust, under a nonce that is used only once with this key.
+pub fn seal_chacha20_poly1305(key: &Secret<32>, nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
     let cipher = ChaCha20Poly1305::new(key.expose().into());
     cipher
-        .decrypt_inout_detached(&noise_nonce(counter).into(), associated, text.into(), tag.into())
-        .map_err(|_| OpenError)
+        .encrypt_inout_detached(nonce.into(), associated, text.into())
+        .expect("a handshake field is far below the cipher's 256 GiB")
+        .into()
+}
+
+/// Opens ChaCha20-Poly1305 in place, in pure Rust.
+///
+/// # Errors
+/// [`OpenError`] when authentication fails; `text` is then unspecified.
+pub fn open_chacha20_poly1305(
+    key: &Secret<32>,
+    nonce: &[u8; 12],
+    associated: &[u8],
+    text: &mut [u8],
+    tag: &[u8; TAG_LEN],
+) -> Result<(), OpenError> {
+    let cipher = ChaCha20Poly1305::new(key.expose().into());
+    cipher.decrypt_inout_detached(nonce.into(), associated, text.into(), tag.into()).map_err(|_| OpenError)
 }
 
 /// Seals a cookie under a 24-byte random nonce (XChaCha20-Poly1305).

@@ -40,6 +40,28 @@ pub fn domain_hash(domain: &'static str, parts: &[&[u8]]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
+/// A BLAKE3 hash under a domain, fed piece by piece. Unlike [`domain_hash`] it marks no boundaries between the pieces.
+#[derive(Clone)]
+pub struct DomainHasher(blake3::Hasher);
+
+impl DomainHasher {
+    /// Starts a hash under `domain`.
+    pub fn new(domain: &'static str) -> Self {
+        Self(blake3::Hasher::new_derive_key(domain))
+    }
+
+    /// Feeds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
+    /// Returns the hash of everything fed so far.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// Hashes the concatenation of `parts` with BLAKE2s-256 (Noise §4.3).
 pub fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Blake2s256::new();
@@ -82,6 +104,14 @@ mod tests {
     fn parts_do_not_run_together() {
         assert_ne!(domain_hash("a", &[b"ab", b"c"]), domain_hash("a", &[b"a", b"bc"]));
         assert_ne!(domain_hash("a", &[b"abc"]), domain_hash("b", &[b"abc"]));
+    }
+
+    #[test]
+    fn pieces_and_the_whole_hash_alike() {
+        let mut pieces = DomainHasher::new("a");
+        pieces.update(b"ab").update(b"c");
+        assert_eq!(pieces.finish(), DomainHasher::new("a").update(b"abc").finish());
+        assert_ne!(pieces.finish(), DomainHasher::new("b").update(b"abc").finish());
     }
 
     #[test]

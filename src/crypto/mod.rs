@@ -7,3 +7,4 @@ pub mod exchange;
 pub mod hash;
 pub mod identity;
 pub mod secret;
+pub mod words;

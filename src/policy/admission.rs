@@ -14,6 +14,13 @@ pub enum Rights {
     Guest,
 }
 
+impl Rights {
+    /// Says whether they are a member's.
+    pub fn is_member(self) -> bool {
+        matches!(self, Self::Member(_))
+    }
+}
+
 /// A decision about one transport key, made by [`super::Policy::admit`] and by nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Admission {

@@ -1,0 +1,18 @@
+//! One peer's ways: where it may be reached, which way is used, and when to look for another.
+//!
+//! Owns candidates, probes and the choice between them. Knows neither keys nor packets: `node` turns a probe id into a sealed
+//! control record and reports what came back.
+//!
+//! ```text
+//!   node record, ticket, cache ──► Candidates ──► handshake datagrams to all of them
+//!                                      │ answered
+//!   authenticated from elsewhere ──► probe ──► pong ──► current path
+//! ```
+
+pub mod candidate;
+pub mod probe;
+pub mod select;
+
+pub use candidate::{CandidateError, CandidateSource, Candidates};
+pub use probe::ProbeId;
+pub use select::{PathCheck, Paths};

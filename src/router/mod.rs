@@ -1,0 +1,261 @@
+//! Who owns an inner address: destination → peer on the way out, source → peer on the way in.
+//!
+//! ```text
+//!   device ──► outbound(packet) ──► peer            peer ──► inbound(peer, packet) ──► device
+//!                  └─ no route: icmp::Answerer            └─ source not the peer's: dropped, counted
+//! ```
+//! Owns the routes and both checks, as an immutable value that the slow node builds and the data threads read. Knows nothing of sessions
+//! and paths: `Peer` is whatever key the node names its peers by.
+
+pub mod budget;
+pub mod icmp;
+pub mod prefix;
+
+pub use prefix::{Prefix, PrefixMap};
+
+use crate::wire::drops::DropReason;
+use crate::wire::inner::InnerPacket;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Who owns a destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner<Peer> {
+    /// This node: one of its addresses, or a subnet that it advertises.
+    Local,
+    /// A peer: one of its addresses, or a subnet that it advertises.
+    Peer(Peer),
+    /// Everybody, which is not carried: the broadcast address of an overlay subnet.
+    Broadcast,
+}
+
+/// The routes of one moment. A small `Peer` (an index) keeps a lookup within one cache line.
+#[derive(Clone, Debug)]
+pub struct Router<Peer> {
+    owners: PrefixMap<Owner<Peer>>,
+}
+
+impl<Peer: Copy + Eq> Router<Peer> {
+    /// Builds the routes.
+    ///
+    /// `local` are this node's addresses and advertised subnets, `subnets` the overlay's own (their IPv4 broadcast addresses are
+    /// nobody's), `routes` every peer's addresses and advertised subnets. The longest prefix decides; of two equal ones the first in the
+    /// order local, broadcast, routes, so that no peer takes an address from this node.
+    pub fn new(
+        local: impl IntoIterator<Item = Prefix>,
+        subnets: impl IntoIterator<Item = Prefix>,
+        routes: impl IntoIterator<Item = (Prefix, Peer)>,
+    ) -> Self {
+        let local = local.into_iter().map(|prefix| (prefix, Owner::Local));
+        let broadcast = subnets.into_iter().filter_map(|subnet| Some((subnet.broadcast()?, Owner::Broadcast)));
+        let routes = routes.into_iter().map(|(prefix, peer)| (prefix, Owner::Peer(peer)));
+        Self { owners: PrefixMap::new(local.chain(broadcast).chain(routes)) }
+    }
+
+    /// Finds who owns `address` by the longest prefix.
+    #[inline]
+    pub fn owner(&self, address: IpAddr) -> Option<Owner<Peer>> {
+        self.owners.get(address)
+    }
+
+    /// Says whether an inner packet from `peer` may come from `source`: the longest prefix over it is the peer's own.
+    #[inline]
+    pub fn source_allowed(&self, peer: Peer, source: IpAddr) -> bool {
+        !is_nobody(source) && self.owner(source) == Some(Owner::Peer(peer))
+    }
+
+    /// Chooses the peer for a packet that the device gave.
+    ///
+    /// # Errors
+    /// The reason to drop it. [`DropReason::NoRoute`] and [`DropReason::Prohibited`] deserve an ICMP answer.
+    #[inline]
+    pub fn outbound(&self, packet: &InnerPacket) -> Result<Peer, DropReason> {
+        if is_multicast(packet.destination) {
+            return Err(DropReason::Multicast);
+        }
+        let peer = match self.owner(packet.destination) {
+            Some(Owner::Peer(peer)) => peer,
+            Some(Owner::Local) => return Err(DropReason::DestinationIsLocal),
+            Some(Owner::Broadcast) => return Err(DropReason::Multicast),
+            None => return Err(DropReason::NoRoute),
+        };
+        // The peer would refuse it: the kernel chose the address of another interface, or forwards for somebody.
+        match self.owner(packet.source) {
+            Some(Owner::Local) => Ok(peer),
+            _ => Err(DropReason::SourceNotOurs),
+        }
+    }
+
+    /// Checks a packet that `peer` sent, before the device gets it.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    #[inline]
+    pub fn inbound(&self, peer: Peer, packet: &InnerPacket) -> Result<(), DropReason> {
+        if is_nobody(packet.source) {
+            return Err(DropReason::SourceInvalid);
+        }
+        if !self.source_allowed(peer, packet.source) {
+            return Err(DropReason::SourceNotPeers);
+        }
+        if is_multicast(packet.destination) {
+            return Err(DropReason::Multicast);
+        }
+        match self.owner(packet.destination) {
+            Some(Owner::Local) => Ok(()),
+            Some(Owner::Broadcast) => Err(DropReason::Multicast),
+            Some(Owner::Peer(_)) | None => Err(DropReason::DestinationNotOurs),
+        }
+    }
+}
+
+/// Says whether a destination is a group or everybody on a link.
+fn is_multicast(address: IpAddr) -> bool {
+    address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Says whether an address can be no sender's beyond one host or link, whatever prefix (such as an exit's default route) covers it.
+fn is_nobody(address: IpAddr) -> bool {
+    is_multicast(address)
+        || address.is_unspecified()
+        || address.is_loopback()
+        || match address {
+            IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240 || address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::inner::Fragment;
+    use proptest::prelude::*;
+
+    const ALICE: u32 = 1;
+    const BOB: u32 = 2;
+    const EXIT: u32 = 3;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn packet(source: &str, destination: &str) -> InnerPacket {
+        InnerPacket {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 17,
+            total_len: 100,
+            payload_offset: 20,
+            hop_limit: 64,
+            dont_fragment: true,
+            fragment: Fragment::Whole,
+        }
+    }
+
+    /// This node is 10.64.0.1 and advertises 192.168.1.0/24; Bob advertises 192.168.0.0/16, and an exit everything.
+    fn router() -> Router<u32> {
+        Router::new(
+            [prefix("10.64.0.1/32"), prefix("fd00::1/128"), prefix("192.168.1.0/24")],
+            [prefix("10.64.0.0/20"), prefix("fd00::/64")],
+            [
+                (prefix("10.64.0.2/32"), ALICE),
+                (prefix("fd00::2/128"), ALICE),
+                (prefix("10.64.0.3/32"), BOB),
+                (prefix("192.168.0.0/16"), BOB),
+                (prefix("0.0.0.0/0"), EXIT),
+                (prefix("10.64.0.1/32"), BOB),
+                (prefix("10.64.15.255/32"), BOB),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_destination_goes_to_the_owner_of_its_longest_prefix() {
+        let router = router();
+        for (destination, expected) in [
+            ("10.64.0.2", Ok(ALICE)),
+            ("10.64.0.3", Ok(BOB)),
+            ("192.168.7.7", Ok(BOB)),
+            ("9.9.9.9", Ok(EXIT)),
+            ("192.168.1.7", Err(DropReason::DestinationIsLocal)),
+            ("10.64.0.1", Err(DropReason::DestinationIsLocal)),
+            ("10.64.15.255", Err(DropReason::Multicast)),
+            ("224.0.0.251", Err(DropReason::Multicast)),
+            ("255.255.255.255", Err(DropReason::Multicast)),
+        ] {
+            assert_eq!(router.outbound(&packet("10.64.0.1", destination)), expected, "{destination}");
+        }
+        for (destination, expected) in [
+            ("fd00::2", Ok(ALICE)),
+            ("fd00::9", Err(DropReason::NoRoute)),
+            ("ff02::fb", Err(DropReason::Multicast)),
+            ("::ffff:10.64.0.2", Err(DropReason::NoRoute)),
+        ] {
+            assert_eq!(router.outbound(&packet("fd00::1", destination)), expected, "{destination}");
+        }
+    }
+
+    #[test]
+    fn only_own_sources_leave() {
+        let router = router();
+        assert_eq!(router.outbound(&packet("192.168.1.9", "10.64.0.2")), Ok(ALICE));
+        for source in ["10.64.0.3", "172.16.0.1", "0.0.0.0", "127.0.0.1", "10.64.15.255"] {
+            assert_eq!(router.outbound(&packet(source, "10.64.0.2")), Err(DropReason::SourceNotOurs), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_peer_speaks_for_its_own_addresses_only() {
+        let router = router();
+        for (peer, source, expected) in [
+            (ALICE, "10.64.0.2", Ok(())),
+            (BOB, "192.168.200.1", Ok(())),
+            (EXIT, "9.9.9.9", Ok(())),
+            (BOB, "10.64.0.2", Err(DropReason::SourceNotPeers)),
+            (EXIT, "10.64.0.2", Err(DropReason::SourceNotPeers)),
+            (EXIT, "192.168.200.1", Err(DropReason::SourceNotPeers)),
+            (BOB, "192.168.1.200", Err(DropReason::SourceNotPeers)),
+            (BOB, "10.64.0.1", Err(DropReason::SourceNotPeers)),
+            (BOB, "10.64.15.255", Err(DropReason::SourceNotPeers)),
+            (EXIT, "127.0.0.1", Err(DropReason::SourceInvalid)),
+            (EXIT, "0.0.0.0", Err(DropReason::SourceInvalid)),
+            (EXIT, "169.254.169.254", Err(DropReason::SourceInvalid)),
+            (EXIT, "224.0.0.1", Err(DropReason::SourceInvalid)),
+            (EXIT, "255.255.255.255", Err(DropReason::SourceInvalid)),
+        ] {
+            assert_eq!(router.inbound(peer, &packet(source, "10.64.0.1")), expected, "{peer} {source}");
+        }
+    }
+
+    #[test]
+    fn a_peer_reaches_nothing_behind_this_node_but_what_it_advertises() {
+        let router = router();
+        for (destination, expected) in [
+            ("192.168.1.4", Ok(())),
+            ("10.64.0.3", Err(DropReason::DestinationNotOurs)),
+            ("192.168.2.4", Err(DropReason::DestinationNotOurs)),
+            ("127.0.0.1", Err(DropReason::DestinationNotOurs)),
+            ("224.0.0.251", Err(DropReason::Multicast)),
+            ("10.64.15.255", Err(DropReason::Multicast)),
+        ] {
+            assert_eq!(router.inbound(ALICE, &packet("10.64.0.2", destination)), expected, "{destination}");
+        }
+    }
+
+    fn plan() -> impl Strategy<Value = Vec<(Prefix, u32)>> {
+        let entry = (any::<u8>(), 20..=32u8, 0..5u32)
+            .prop_map(|(low, len, peer)| (Prefix::new(IpAddr::from([10, 64, low & 3, low]), len).unwrap(), peer));
+        prop::collection::vec(entry, 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn under_any_plan_an_address_has_at_most_one_peer(plan in plan(), low in any::<u8>(), third in 0..4u8) {
+            let address = IpAddr::from([10, 64, third, low]);
+            let router = Router::new([], [], plan.iter().copied());
+            let allowed: Vec<u32> = (0..5).filter(|peer| router.source_allowed(*peer, address)).collect();
+            let longest = plan.iter().filter(|(prefix, _)| prefix.contains(address)).map(|(prefix, _)| prefix.bits()).max();
+            let owner = plan.iter().find(|(prefix, _)| prefix.contains(address) && Some(prefix.bits()) == longest);
+            prop_assert_eq!(allowed, owner.map(|(_, peer)| *peer).into_iter().collect::<Vec<_>>());
+        }
+    }
+}

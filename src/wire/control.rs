@@ -1,0 +1,194 @@
+//! Control records (record kind 3): short messages between two nodes inside their session.
+//!
+//! At most 1.1 kB each, so that they pass every path. Loss is normal: what must arrive is asked for again or travels by stream.
+
+use crate::crypto::hash::{Digest, domain_hash};
+use crate::crypto::identity::{BadSignature, NodeId, Signature, SigningKey, VerifyingKey};
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::net::SocketAddr;
+
+/// The longest encoded control message: with all headers it fits the 1124-byte path.
+pub const MAX_CONTROL_LEN: usize = 1040;
+
+/// The longest ledger message that fits [`ControlMessage::Ledger`]: its tag and its length go in front.
+pub const MAX_LEDGER_IN_CONTROL: usize = MAX_CONTROL_LEN - 5;
+
+/// Endpoints in one node record.
+pub const MAX_RECORD_ENDPOINTS: usize = 8;
+
+/// A probe is padded to this, so that a pong is never longer than what it answers.
+const PROBE_PADDING: usize = 24;
+
+/// Bytes that are no control message of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a control message")]
+pub struct MalformedControl;
+
+/// What a control record says.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ControlMessage {
+    /// Asks for a [`ControlMessage::Pong`] to where this came from.
+    Probe {
+        /// Random; the pong repeats it.
+        id: u64,
+        /// Zeros.
+        padding: [u8; PROBE_PADDING],
+    },
+    /// Answers a probe.
+    Pong {
+        /// The probe's id.
+        id: u64,
+        /// The address that the probe came from: the prober's own, as seen from here.
+        observed: SocketAddr,
+    },
+    /// A ledger message that fits: a revocation, a head.
+    Ledger(Vec<u8>),
+    /// The sender closes this session and all others with the receiver.
+    Goodbye,
+}
+
+impl ControlMessage {
+    /// Makes a probe.
+    pub fn probe(id: u64) -> Self {
+        Self::Probe { id, padding: [0; PROBE_PADDING] }
+    }
+
+    /// Encodes the message.
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Decodes a message; all bytes must belong to it.
+    ///
+    /// # Errors
+    /// [`MalformedControl`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MalformedControl> {
+        if bytes.len() > MAX_CONTROL_LEN {
+            return Err(MalformedControl);
+        }
+        borsh::from_slice(bytes).map_err(|_| MalformedControl)
+    }
+}
+
+/// Where a node says that it can be reached. Signed by its node key, spread by gossip, never on the chain.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct NodeRecord {
+    /// Whose record this is.
+    pub id: NodeId,
+    /// Higher replaces lower: Unix milliseconds when it was made, or the last + 1.
+    pub sequence: u64,
+    /// At most [`MAX_RECORD_ENDPOINTS`].
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// A [`NodeRecord`] with its signature.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SignedRecord {
+    record: NodeRecord,
+    signature: Signature,
+}
+
+/// Why a record is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// More endpoints than a host has.
+    #[error("too many endpoints in a node record")]
+    TooManyEndpoints,
+    /// Not signed by the node's key for this network.
+    #[error(transparent)]
+    Signature(#[from] BadSignature),
+}
+
+impl SignedRecord {
+    /// Signs `record` for the network `network_id`; endpoints past [`MAX_RECORD_ENDPOINTS`] are left out.
+    pub fn sign(mut record: NodeRecord, node_key: &SigningKey, network_id: &Digest) -> Self {
+        record.endpoints.truncate(MAX_RECORD_ENDPOINTS);
+        let signature = node_key.sign(&record.digest(network_id).0);
+        Self { record, signature }
+    }
+
+    /// The identity that the record claims to be of.
+    pub fn claimed_id(&self) -> NodeId {
+        self.record.id
+    }
+
+    /// The sequence number that the record claims.
+    pub fn claimed_sequence(&self) -> u64 {
+        self.record.sequence
+    }
+
+    /// Lends the record if `node_key` signed it for the network `network_id`.
+    ///
+    /// # Errors
+    /// [`RecordError`] says why it is not believed.
+    pub fn verify(&self, node_key: &VerifyingKey, network_id: &Digest) -> Result<&NodeRecord, RecordError> {
+        if self.record.endpoints.len() > MAX_RECORD_ENDPOINTS {
+            return Err(RecordError::TooManyEndpoints);
+        }
+        node_key.verify(&self.record.digest(network_id).0, &self.signature)?;
+        Ok(&self.record)
+    }
+}
+
+impl NodeRecord {
+    fn digest(&self, network_id: &Digest) -> Digest {
+        let bytes = borsh::to_vec(self).expect("writing to memory does not fail");
+        domain_hash("p2plus node record 1", &[&network_id.0, &bytes])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pong_is_never_longer_than_its_probe() {
+        let probe = ControlMessage::probe(7).encode();
+        for observed in ["192.0.2.1:1", "[2001:db8::1]:1"] {
+            let pong = ControlMessage::Pong { id: 7, observed: observed.parse().unwrap() }.encode();
+            assert!(pong.len() <= probe.len(), "{} > {}", pong.len(), probe.len());
+        }
+    }
+
+    #[test]
+    fn the_longest_ledger_message_fills_a_control_message() {
+        let message = ControlMessage::Ledger(vec![7; MAX_LEDGER_IN_CONTROL]);
+        assert_eq!(message.encode().len(), MAX_CONTROL_LEN);
+        assert_eq!(ControlMessage::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
+    fn only_whole_messages_decode() {
+        let messages = [
+            ControlMessage::probe(1),
+            ControlMessage::Pong { id: 2, observed: "[2001:db8::1]:1".parse().unwrap() },
+            ControlMessage::Ledger(vec![1, 2, 3]),
+            ControlMessage::Goodbye,
+        ];
+        for message in messages {
+            let bytes = message.encode();
+            assert_eq!(ControlMessage::decode(&bytes), Ok(message));
+            for len in 0..bytes.len() {
+                assert_eq!(ControlMessage::decode(&bytes[..len]), Err(MalformedControl));
+            }
+            assert_eq!(ControlMessage::decode(&[bytes.as_slice(), &[0]].concat()), Err(MalformedControl));
+        }
+        assert_eq!(ControlMessage::decode(&[9]), Err(MalformedControl));
+    }
+
+    #[test]
+    fn a_record_is_believed_only_as_signed_and_in_its_network() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let network = Digest([2; 32]);
+        let record = NodeRecord { id: key.node_id(), sequence: 5, endpoints: vec!["192.0.2.1:4647".parse().unwrap()] };
+        let signed = SignedRecord::sign(record.clone(), &key, &network);
+        assert_eq!(signed.verify(&key.verifying_key(), &network), Ok(&record));
+        assert!(signed.verify(&key.verifying_key(), &Digest([3; 32])).is_err());
+        let mut altered = signed.clone();
+        altered.record.endpoints[0].set_port(1);
+        assert!(altered.verify(&key.verifying_key(), &network).is_err());
+        let mut long = signed;
+        long.record.endpoints = vec!["192.0.2.1:4647".parse().unwrap(); MAX_RECORD_ENDPOINTS + 1];
+        assert_eq!(long.verify(&key.verifying_key(), &network), Err(RecordError::TooManyEndpoints));
+    }
+}

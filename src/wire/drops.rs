@@ -1,0 +1,159 @@
+//! Every reason for which the data path gives a packet up, with a counter each: nothing from outside vanishes unnamed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Declares the reasons once: the variant, its name in status JSON and in logs, and what happened.
+macro_rules! drop_reasons {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
+        /// Why a packet or datagram went no further.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $( $(#[doc = $doc])+ $variant, )+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of the counters.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in status JSON, metrics and logs: snake_case, never renamed.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// An inner packet that is no whole IPv4 or IPv6 packet.
+    MalformedPacket = "malformed_packet",
+    /// A datagram whose clear header or length fits no message.
+    MalformedDatagram = "malformed_datagram",
+    /// A datagram whose first byte names no message.
+    UnknownType = "unknown_type",
+    /// An authentic record that is of no known kind or garbled within.
+    MalformedRecord = "malformed_record",
+    /// No member and no subnet route owns the inner destination.
+    NoRoute = "no_route",
+    /// The inner destination is an address of this node.
+    DestinationIsLocal = "destination_is_local",
+    /// A peer sent a packet whose inner destination is not this node's.
+    DestinationNotOurs = "destination_not_ours",
+    /// A peer sent a packet whose inner source it does not own.
+    SourceNotPeers = "source_not_peers",
+    /// The device gave a packet whose source this node does not own.
+    SourceNotOurs = "source_not_ours",
+    /// The inner source can be nobody's: unspecified, loopback, multicast, broadcast.
+    SourceInvalid = "source_invalid",
+    /// Multicast and broadcast are not carried.
+    Multicast = "multicast",
+    /// No grant permits the packet.
+    Prohibited = "prohibited",
+    /// There is no session with the peer, and none is being made.
+    NoSession = "no_session",
+    /// No session has the receiver index.
+    UnknownSession = "unknown_session",
+    /// The session's keys have expired.
+    SessionExpired = "session_expired",
+    /// A session of this kind may not carry such a record.
+    RecordNotAllowed = "record_not_allowed",
+    /// No way to the peer is known.
+    NoPath = "no_path",
+    /// The queue of packets that wait for a handshake is full, or its packets are too old.
+    StagingFull = "staging_full",
+    /// The queue to another thread is full.
+    QueueFull = "queue_full",
+    /// The counter was seen before, or is below the window.
+    Replayed = "replayed",
+    /// The tag does not verify.
+    Unauthenticated = "unauthenticated",
+    /// The lane's counters are used up.
+    CounterExhausted = "counter_exhausted",
+    /// More lanes than a key may have.
+    LanesExhausted = "lanes_exhausted",
+    /// The packet exceeds what the path or the buffer can carry.
+    TooLarge = "too_large",
+    /// A handshake message without a valid mac1: a stranger.
+    BadMac = "bad_mac",
+    /// A handshake message that was seen before.
+    HandshakeReplayed = "handshake_replayed",
+    /// A handshake message that fails after mac1.
+    HandshakeRefused = "handshake_refused",
+    /// The table of half-open handshakes is full.
+    HalfOpenFull = "half_open_full",
+    /// Under load or to a guest: a cookie went out instead.
+    CookieRequired = "cookie_required",
+    /// A packet of the control link that it refused.
+    ControlRefused = "control_refused",
+    /// A budget for unverified senders is spent.
+    RateLimited = "rate_limited",
+    /// The device refused the packet.
+    DeviceRefused = "device_refused",
+    /// The operating system refused to send the datagram.
+    SendFailed = "send_failed",
+}
+
+/// One counter per [`DropReason`], counted from any thread.
+#[derive(Debug)]
+pub struct Drops([AtomicU64; DropReason::ALL.len()]);
+
+impl Drops {
+    /// Makes counters that stand at zero.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; DropReason::ALL.len()])
+    }
+
+    /// Counts one drop.
+    pub fn count(&self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts `number` drops at once, for a batch.
+    pub fn add(&self, reason: DropReason, number: u64) {
+        // Relaxed: the counters order nothing, they are only read for display.
+        self.0[reason as usize].fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// Returns one counter.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns all counters, in the order of [`DropReason::ALL`].
+    pub fn snapshot(&self) -> [(DropReason, u64); DropReason::ALL.len()] {
+        DropReason::ALL.map(|reason| (reason, self.get(reason)))
+    }
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_snake_case() {
+        let names: BTreeSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(
+            names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'1'))
+        );
+    }
+
+    #[test]
+    fn each_reason_counts_for_itself() {
+        let drops = Drops::new();
+        for (number, reason) in DropReason::ALL.into_iter().enumerate() {
+            drops.add(reason, number as u64);
+            drops.count(reason);
+        }
+        for (number, (reason, count)) in drops.snapshot().into_iter().enumerate() {
+            assert_eq!((reason, count), (DropReason::ALL[number], number as u64 + 1));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Bytes to types and back: untrusted bytes are parsed here, once.
+
+pub mod codec;
+pub mod control;
+pub mod data;
+pub mod drops;
+pub mod handshake;
+pub mod icmp;
+pub mod inner;
+pub mod name;
+pub mod payload;
+pub mod prefix;
+pub mod ticket;
