@@ -4,5 +4,6 @@ pub mod crypto;
 pub mod path;
 pub mod policy;
 pub mod router;
+pub mod session;
 pub mod time;
 pub mod wire;

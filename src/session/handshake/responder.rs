@@ -1,0 +1,447 @@
+//! The answering side: D1, D2a, D2b in any order after D1, and M2a, M2b out.
+//!
+//! Authenticate first, then change state. mac1 comes before everything; under load a cookie comes before any key exchange; a claim becomes
+//! an admission before the rest of D1 is looked at. A D1 replaces nothing: it only fills a table of its own, and what it leads to is tentative.
+
+use super::table::{
+    FlightPart, HalfOpen, HalfOpenTable, LoadMeter, MAX_HALF_OPEN, MAX_HALF_OPEN_GUESTS, MAX_HALF_OPEN_PER_PEER, Seen,
+    Stage, Verdict, Waiting,
+};
+use super::timestamps::TimestampTable;
+use super::{Established, Local, NetworkKeys, Refusal, begin};
+use crate::crypto::exchange::{KEM_KEY_LEN, TransportKey, TransportSecret, encapsulate};
+use crate::policy::{Admission, Policy, Rights};
+use crate::session::cookie::{CookieSecrets, Source};
+use crate::session::index::Indices;
+use crate::session::seal::{Role, Scope, Session, SessionParts, SyncReason};
+use crate::time::Instant;
+use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
+use crate::wire::handshake::{
+    Answer, Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, PAYLOAD2_LEN, Part, Response, ResponseTail,
+    SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD2_LEN, Timestamp,
+};
+use rand_core::CryptoRng;
+use std::sync::Arc;
+
+/// A handshake datagram and whence it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Inbound<'a> {
+    /// When it came.
+    pub now: Instant,
+    /// Whence it came, and where answers go.
+    pub source: Source,
+    /// Its bytes.
+    pub datagram: &'a [u8],
+}
+
+/// What a datagram led to. Answers go to the datagram's source, and are never more bytes than that source sent.
+#[derive(Default)]
+pub struct Outcome {
+    /// A cookie, or M2a and M2b; at most two datagrams.
+    pub transmit: Vec<Vec<u8>>,
+    /// A finished handshake: the session is tentative until something authentic comes under it.
+    pub established: Option<Established>,
+}
+
+/// Everything that a node remembers as a responder.
+pub struct Responder {
+    members: HalfOpenTable,
+    guests: HalfOpenTable,
+    seen: Seen,
+    cookies: CookieSecrets,
+    timestamps: TimestampTable,
+    load: LoadMeter,
+}
+
+/// D1 after mac1 and mac2: who sent it is still a claim.
+struct Checked<'a> {
+    initiation: Initiation,
+    own: &'a TransportSecret,
+    network: NetworkKeys,
+    key_retired: bool,
+    cookie_paid: bool,
+}
+
+impl Responder {
+    /// Starts with empty tables.
+    pub fn new(now: Instant, rng: &mut impl CryptoRng) -> Self {
+        Self {
+            members: HalfOpenTable::default(),
+            guests: HalfOpenTable::default(),
+            seen: Seen::default(),
+            cookies: CookieSecrets::new(now, rng),
+            timestamps: TimestampTable::default(),
+            load: LoadMeter::default(),
+        }
+    }
+
+    /// Remembers what an earlier run stored: the latest confirmed initiation of a key.
+    pub fn import_timestamp(&mut self, key: TransportKey, timestamp: Timestamp) {
+        self.timestamps.record(key, timestamp);
+    }
+
+    /// Iterates over the latest initiation of each key, confirmed or not, for a whole export.
+    pub fn timestamps(&self) -> impl Iterator<Item = (&TransportKey, &Timestamp)> {
+        self.timestamps.iter()
+    }
+
+    /// Handles D1, D2a or D2b.
+    ///
+    /// # Errors
+    /// [`Refusal`] names why the datagram changed nothing and gets no answer.
+    pub fn handle(
+        &mut self,
+        local: Local<'_>,
+        inbound: Inbound<'_>,
+        indices: &mut Indices,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Outcome, Refusal> {
+        self.handle_timeout(inbound.now);
+        match Datagram::classify(inbound.datagram)? {
+            Datagram::Initiation(_) => self.handle_initiation(local, inbound, rng),
+            Datagram::KeyPart(_) => self.handle_key_part(local, inbound, indices, rng),
+            _ => Err(DatagramError::UnknownType(inbound.datagram.first().copied().unwrap_or(TYPE_INITIATION)).into()),
+        }
+    }
+
+    /// Returns when the next half-open initiation expires; its keys are wiped then.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [&self.members, &self.guests].into_iter().filter_map(HalfOpenTable::next_expiry).min()
+    }
+
+    /// Forgets what is too old.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.members.expire(now);
+        self.guests.expire(now);
+        self.seen.rotate(now);
+    }
+
+    /// Takes a new policy: drops every initiation, answered or not, whose sender is no longer what it was admitted as.
+    pub fn handle_policy(&mut self, policy: &Policy) {
+        for table in [&mut self.members, &mut self.guests] {
+            table.retain(|half_open| is_still_admitted(policy, &half_open.admission));
+        }
+    }
+
+    /// Says whether an initiation of `key` is half open or answered. Its last timestamp does not count: that only refuses replays.
+    pub fn mentions(&self, key: &TransportKey) -> bool {
+        [&self.members, &self.guests]
+            .into_iter()
+            .any(|table| table.count(|half_open| half_open.admission.transport_key() == key) > 0)
+    }
+
+    /// Returns how many initiations of members and of guests are half open or answered within their lifetime.
+    pub fn half_open_counts(&self) -> (usize, usize) {
+        (self.members.len(), self.guests.len())
+    }
+
+    /// Returns how many initiations are remembered as seen.
+    pub fn seen_count(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Says whether cookies are asked of members as well.
+    pub fn is_under_load(&self, now: Instant) -> bool {
+        self.load.under_load(now)
+    }
+
+    fn handle_initiation(
+        &mut self,
+        local: Local<'_>,
+        inbound: Inbound<'_>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Outcome, Refusal> {
+        let Inbound { now, source, datagram } = inbound;
+        let checked = self.check_macs(local, inbound, rng)?;
+        let mac1 = checked.initiation.mac1;
+        self.load.count(now);
+
+        if let Some(half_open) = self.find(InitiationTag::of(&mac1)) {
+            half_open.credit(source, FlightPart::Initiation, datagram.len());
+            return Ok(Outcome { transmit: half_open.take_answers(source), established: None });
+        }
+        match self.seen.verdict(&mac1) {
+            Some(Verdict::Taken) => return Err(Refusal::Seen),
+            Some(Verdict::CookieSent) if !checked.cookie_paid => return Err(Refusal::Seen),
+            Some(Verdict::CookieSent) | None => {}
+        }
+        if self.load.under_load(now) && !checked.cookie_paid {
+            return Ok(self.ask_cookie(&checked, inbound, rng));
+        }
+
+        // -> e, es, s, ss, payload1
+        let initiation = &checked.initiation;
+        let mut noise = begin(local.keys, &checked.own.public_key());
+        noise.mix_hash(&[&initiation.header()]);
+        noise.mix_ephemeral(&initiation.ephemeral); // e
+        noise.mix_dh(checked.own, &initiation.ephemeral)?; // es
+        let mut sealed_static = initiation.sealed_static;
+        noise.open(&mut sealed_static)?; // s
+        let claim = TransportKey(front(&sealed_static));
+        let admission = local.policy.admit(&claim);
+        let is_guest = admission.rights() == Rights::Guest;
+        if is_guest && !checked.cookie_paid {
+            return Ok(self.ask_cookie(&checked, inbound, rng));
+        }
+        noise.mix_dh(checked.own, &claim)?; // ss
+        let mut sealed_payload = initiation.sealed_payload;
+        noise.open(&mut sealed_payload)?; // payload1
+        let offer = Offer::decode(&front(&sealed_payload))?;
+
+        if claim == local.keys.transport.public_key() {
+            return Err(Refusal::OwnKey);
+        }
+        if !is_guest && !self.timestamps.is_later(&claim, offer.timestamp) {
+            self.seen.insert(now, mac1, Verdict::Taken);
+            return Err(Refusal::Stale);
+        }
+        self.check_room(&claim, is_guest, source)?;
+        self.seen.insert(now, mac1, Verdict::Taken);
+        let table = if is_guest {
+            &mut self.guests
+        } else {
+            self.timestamps.record(claim, offer.timestamp);
+            &mut self.members
+        };
+        let waiting = Waiting { noise, ephemeral: initiation.ephemeral, offer, key_retired: checked.key_retired };
+        table.insert(now, InitiationTag::of(&mac1), HalfOpen::new(admission, initiation.sender, waiting)).credit(
+            source,
+            FlightPart::Initiation,
+            datagram.len(),
+        );
+        Ok(Outcome::default())
+    }
+
+    /// mac1 first, before anything else is computed; then mac2, which is zero or valid.
+    fn check_macs<'a>(
+        &mut self,
+        local: Local<'a>,
+        inbound: Inbound<'_>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Checked<'a>, Refusal> {
+        let initiation = Initiation::decode(inbound.datagram)?;
+        let (covered_by_mac2, _) = inbound.datagram.split_at(inbound.datagram.len() - MAC_LEN);
+        let (covered_by_mac1, _) = covered_by_mac2.split_at(covered_by_mac2.len() - MAC_LEN);
+        let (own, network, key_retired) = receiving_key(local, covered_by_mac1, &initiation.mac1)?;
+        self.cookies.rotate(inbound.now, rng);
+        let cookie_paid = initiation.mac2 != [0; MAC_LEN];
+        if cookie_paid && !self.cookies.mac2_is_valid(inbound.source, covered_by_mac2, &initiation.mac2) {
+            return Err(Refusal::Mac2);
+        }
+        Ok(Checked { initiation, own, network, key_retired, cookie_paid })
+    }
+
+    fn ask_cookie(&mut self, checked: &Checked<'_>, inbound: Inbound<'_>, rng: &mut impl CryptoRng) -> Outcome {
+        let Initiation { sender, mac1, .. } = &checked.initiation;
+        self.seen.insert(inbound.now, *mac1, Verdict::CookieSent);
+        let reply = self.cookies.reply(&checked.network.cookie, inbound.source, *sender, mac1, rng);
+        Outcome { transmit: vec![reply.encode().to_vec()], established: None }
+    }
+
+    fn check_room(&self, claim: &TransportKey, is_guest: bool, source: Source) -> Result<(), Refusal> {
+        // A guest makes up keys as it likes, but its address was proved by the cookie.
+        let (table, capacity, of_peer) = if is_guest {
+            (&self.guests, MAX_HALF_OPEN_GUESTS, self.guests.count(|half_open| half_open.came_from(source)))
+        } else {
+            let of_key = self.members.count(|half_open| half_open.admission.transport_key() == claim);
+            (&self.members, MAX_HALF_OPEN, of_key)
+        };
+        if of_peer >= MAX_HALF_OPEN_PER_PEER {
+            return Err(Refusal::PeerFull);
+        }
+        if table.len() >= capacity { Err(Refusal::HalfOpenFull) } else { Ok(()) }
+    }
+
+    fn handle_key_part(
+        &mut self,
+        local: Local<'_>,
+        inbound: Inbound<'_>,
+        indices: &mut Indices,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Outcome, Refusal> {
+        let Inbound { now, source, datagram } = inbound;
+        let key_part = KeyPart::decode(datagram)?;
+        let (covered_by_mac1, _) = datagram.split_at(datagram.len() - MAC_LEN);
+        receiving_key(local, covered_by_mac1, &key_part.mac1)?;
+        let half_open = self.find(key_part.initiation).ok_or(Refusal::NoHandshake)?;
+        if half_open.sender != key_part.sender {
+            return Err(Refusal::NoHandshake);
+        }
+        let part = key_part.part;
+        match (&half_open.key_parts[part.position()], &half_open.stage) {
+            (Some(accepted), _) if *accepted == key_part => {}
+            (Some(_), _) | (None, Stage::Answered(_)) => return Err(Refusal::Conflict),
+            (None, Stage::Waiting(waiting)) => {
+                open_half(waiting, &key_part)?;
+                half_open.key_parts[part.position()] = Some(key_part);
+            }
+        }
+        let flight_part = match part {
+            Part::A => FlightPart::KeyPartA,
+            Part::B => FlightPart::KeyPartB,
+        };
+        half_open.credit(source, flight_part, datagram.len());
+        let established = match (&half_open.stage, &half_open.key_parts) {
+            (Stage::Waiting(waiting), [Some(first), Some(second)]) => {
+                if !is_still_admitted(local.policy, &half_open.admission) {
+                    return Err(Refusal::PolicyChanged);
+                }
+                let index = indices.reserve(rng).ok_or(Refusal::NoIndex)?;
+                let answering = Answering { local, waiting, key_parts: [first, second], half_open, index, now };
+                let (answers, established) = answer(&answering, rng).inspect_err(|_| indices.release(index))?;
+                half_open.stage = Stage::Answered(answers);
+                Some(established)
+            }
+            _ => None,
+        };
+        Ok(Outcome { transmit: half_open.take_answers(source), established })
+    }
+
+    fn find(&mut self, tag: InitiationTag) -> Option<&mut HalfOpen> {
+        self.members.find(tag).or_else(|| self.guests.find(tag))
+    }
+}
+
+/// Finds the static key that the datagram was made for: the current one, or the one before the last rotation.
+fn receiving_key<'a>(
+    local: Local<'a>,
+    covered: &[u8],
+    mac1: &[u8; MAC_LEN],
+) -> Result<(&'a TransportSecret, NetworkKeys, bool), Refusal> {
+    let current = (&local.keys.transport, false);
+    let candidates = std::iter::once(current).chain(local.keys.retired.iter().map(|retired| (retired, true)));
+    for (own, key_retired) in candidates {
+        let network = local.keys.network_keys(&own.public_key());
+        if network.mac1_is_valid(covered, mac1) {
+            return Ok((own, network, key_retired));
+        }
+    }
+    Err(Refusal::Mac1)
+}
+
+fn open_half(waiting: &Waiting, key_part: &KeyPart) -> Result<[u8; KEM_KEY_LEN / 2], Refusal> {
+    let mut half: [u8; SEALED_KEY_HALF_LEN] = key_part.sealed_half;
+    waiting.noise.open_part(key_part.part.position() as u64, &key_part.header(), &mut half)?;
+    Ok(front(&half))
+}
+
+/// Everything that an answer is made from.
+struct Answering<'a> {
+    local: Local<'a>,
+    waiting: &'a Waiting,
+    key_parts: [&'a KeyPart; 2],
+    half_open: &'a HalfOpen,
+    index: SessionIndex,
+    now: Instant,
+}
+
+/// Makes M2a, M2b and the session.
+fn answer(answering: &Answering<'_>, rng: &mut impl CryptoRng) -> Result<([Vec<u8>; 2], Established), Refusal> {
+    let Answering { local, waiting, key_parts: [first, second], half_open, index, now } = *answering;
+    let initiator = half_open.admission.transport_key();
+    let mut noise = waiting.noise.duplicate();
+
+    // -> ek
+    let mut encapsulation_key = [0; KEM_KEY_LEN];
+    encapsulation_key[..KEM_KEY_LEN / 2].copy_from_slice(&open_half(waiting, first)?);
+    encapsulation_key[KEM_KEY_LEN / 2..].copy_from_slice(&open_half(waiting, second)?);
+    noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]);
+
+    // <- e, ee, ct, MixKey(kem), se, psk, payload2
+    let ephemeral = TransportSecret::generate(rng);
+    noise.mix_ephemeral(&ephemeral.public_key()); // e
+    noise.mix_dh(&ephemeral, &waiting.ephemeral)?; // ee
+    let (ciphertext, kem_shared) = encapsulate(&encapsulation_key, rng)?; // ct
+    let blank = Response {
+        sender: index,
+        receiver: half_open.sender,
+        ephemeral: ephemeral.public_key(),
+        sealed_half: [0; SEALED_CIPHERTEXT_HALF_LEN],
+        tail: ResponseTail::A,
+        mac1: [0; MAC_LEN],
+        mac2: [0; MAC_LEN],
+    };
+    let mut responses = [blank.clone(), Response { tail: ResponseTail::B([0; SEALED_PAYLOAD2_LEN]), ..blank }];
+    for (position, (response, half)) in responses.iter_mut().zip(ciphertext.chunks(ciphertext.len() / 2)).enumerate() {
+        response.sealed_half[..half.len()].copy_from_slice(half);
+        let header = response.header();
+        noise.seal_part(position as u64, &header, &mut response.sealed_half);
+    }
+    let [m2a, m2b] = &responses;
+    noise.mix_parts([(&m2a.header(), &m2a.sealed_half), (&m2b.header(), &m2b.sealed_half)]);
+    noise.mix_key(kem_shared.expose()); // MixKey(kem)
+    noise.mix_dh(&ephemeral, initiator)?; // se
+    noise.mix_psk(&local.keys.psk()); // psk
+    let answer = choose(local, waiting, half_open.admission.rights() == Rights::Guest);
+    let mut sealed_payload = [0; SEALED_PAYLOAD2_LEN];
+    sealed_payload[..PAYLOAD2_LEN].copy_from_slice(&answer.encode());
+    noise.seal(&mut sealed_payload); // payload2
+    responses[1].tail = ResponseTail::B(sealed_payload);
+
+    let network = local.keys.network_keys(initiator);
+    let answers = responses.map(|response| stamp(&response, &network));
+    let [receiving, sending] = noise.split();
+    let session = Session::new(&SessionParts {
+        role: Role::Responder,
+        local_index: index,
+        remote_index: half_open.sender,
+        admission: half_open.admission,
+        scope: scope_of(&answer),
+        cipher: answer.cipher,
+        sending,
+        receiving,
+        created: now,
+    });
+    let established = Established {
+        session: Arc::new(session),
+        ledger: waiting.offer.ledger,
+        version: answer.version,
+        guest_there: false,
+        timestamp: Some(waiting.offer.timestamp),
+    };
+    Ok((answers, established))
+}
+
+/// Chooses version and cipher. A peer that is too old gets an answer all the same, so that it can learn why.
+fn choose(local: Local<'_>, waiting: &Waiting, guest: bool) -> Answer {
+    let (terms, offer) = (local.terms, &waiting.offer);
+    let version = offer.versions.highest.min(terms.versions.highest);
+    Answer {
+        version,
+        cipher: terms.ciphers.common(offer.ciphers),
+        version_too_old: version < terms.minimum_version.max(terms.versions.lowest),
+        key_retired: waiting.key_retired,
+        guest,
+        ledger: terms.ledger,
+    }
+}
+
+/// Says what the flags of an answer leave to the session.
+pub(super) fn scope_of(answer: &Answer) -> Scope {
+    match answer {
+        Answer { version_too_old: true, .. } => Scope::SyncOnly(SyncReason::VersionTooOld),
+        Answer { key_retired: true, .. } => Scope::SyncOnly(SyncReason::KeyRetired),
+        _ => Scope::Full,
+    }
+}
+
+fn stamp(response: &Response, network: &NetworkKeys) -> Vec<u8> {
+    let mut datagram = response.encode();
+    let covered_len = datagram.len() - 2 * MAC_LEN;
+    let mac1 = network.mac1(&datagram[..covered_len]);
+    datagram[covered_len..covered_len + MAC_LEN].copy_from_slice(&mac1);
+    datagram
+}
+
+/// Returns the plaintext in front of an opened field's tag.
+pub(super) fn front<const N: usize>(opened: &[u8]) -> [u8; N] {
+    *opened.first_chunk().expect("a sealed field is its plaintext and a tag")
+}
+
+/// Says whether `policy` still gives a peer at least what it was admitted with.
+///
+/// A guest that became a member keeps its session, which carries the least there is, until a member's session replaces it: a joiner would
+/// otherwise be cut off at the very block that admits it.
+pub fn is_still_admitted(policy: &Policy, admission: &Admission) -> bool {
+    admission.rights() == Rights::Guest || policy.admit(admission.transport_key()) == *admission
+}
