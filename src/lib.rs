@@ -1,6 +1,7 @@
 //! P2Plus, a mesh VPN with no coordination server: the replicated, signed ledger is the control plane.
 
 pub mod crypto;
+pub mod ledger;
 pub mod path;
 pub mod policy;
 pub mod router;

@@ -1,0 +1,159 @@
+//! Transactions on their way in: from this node's own user, from other nodes, from guests that want to join.
+
+use super::{Ledger, MAX_WAITING, MessageRefused, Recipient, SubmitError};
+use crate::crypto::exchange::TransportKey;
+use crate::ledger::block::Height;
+use crate::ledger::operation::Operation;
+use crate::ledger::revocation::Shown;
+use crate::ledger::sync::{LedgerMessage, MAX_TRANSACTIONS, MAX_TRANSACTIONS_LEN};
+use crate::ledger::transaction::{SignedTransaction, TxId, Verified};
+use crate::time::Now;
+
+impl Ledger {
+    /// Takes a transaction of this node's own user: it waits for a block, or, if it revokes and nothing else, acts at once.
+    ///
+    /// # Errors
+    /// [`SubmitError`] names why it does not.
+    pub fn submit(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
+        let id = self.take(now, signed)?;
+        self.start_height(now);
+        self.schedule_ending(now);
+        Ok(id)
+    }
+
+    fn take(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
+        if self.head.is_none() {
+            return Err(SubmitError::NoChain);
+        }
+        let id = signed.id(&self.network_id);
+        if self.pool.transaction(&id).is_some() || self.revocations.transaction(&id).is_some() {
+            return Ok(id);
+        }
+        // A store that cannot be read has stopped the ledger, or will with its next write.
+        if let Ok(Some(height)) = self.store.transaction_height(id.0) {
+            return Err(SubmitError::Final(Height(height)));
+        }
+        let verified = signed.verify(&self.network_id)?;
+        if verified.transaction.is_revocation() {
+            self.take_revocation(now, verified)?;
+        } else {
+            self.refuse_when_halted()?;
+            let (next, time) = (self.next_height(), self.block_time(now));
+            self.pool.submit(&self.state, next, time, verified.clone())?;
+            self.send(Recipient::Validators, LedgerMessage::Transactions(vec![verified.into_inner()]));
+            self.send(Recipient::Neighbours, LedgerMessage::HaveTransactions(vec![id]));
+        }
+        Ok(id)
+    }
+
+    /// Holds a revocation: on disk first, then it cuts, then everybody hears of it.
+    fn take_revocation(&mut self, now: Now, verified: Verified<SignedTransaction>) -> Result<(), SubmitError> {
+        let (id, signed) = (verified.id(), (*verified).clone());
+        if self.revocations.show(&self.state, now.wall, verified)? == Shown::Known {
+            return Ok(());
+        }
+        if let Some(held) = self.revocations.held(&id) {
+            let bytes = borsh::to_vec(&held).expect("writing to memory does not fail");
+            if let Err(error) = self.store.put_revocation(id.0, &bytes) {
+                // The ledger stops, and the cut happens all the same: the safe side.
+                self.halt_store(&error);
+            }
+        }
+        self.refresh_policy();
+        self.send(Recipient::EverySession, LedgerMessage::Transactions(vec![signed]));
+        Ok(())
+    }
+
+    /// Takes a transaction whose sender wants an answer.
+    pub(super) fn on_submit(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        signed: SignedTransaction,
+    ) -> Result<(), MessageRefused> {
+        if !self.is_member(&from) && !is_join(&signed) {
+            return Err(MessageRefused::NotAMember);
+        }
+        let id = signed.id(&self.network_id);
+        let taken = self.take(now, signed);
+        let answer = match &taken {
+            Ok(id) => LedgerMessage::Submitted(*id),
+            Err(SubmitError::Final(_)) => LedgerMessage::Submitted(id),
+            Err(error) => LedgerMessage::refused(id, error),
+        };
+        self.send(Recipient::Peer(from), answer);
+        taken?;
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.insert(id, from);
+        }
+        Ok(())
+    }
+
+    /// Takes transactions that a member passes on. Each is looked at, whatever became of the one before.
+    pub(super) fn on_transactions(
+        &mut self,
+        now: Now,
+        from: &TransportKey,
+        transactions: Vec<SignedTransaction>,
+    ) -> Result<(), MessageRefused> {
+        let is_member = self.is_member(from);
+        let mut result = Ok(());
+        for signed in transactions {
+            // A revocation is worth its signatures, whoever shows it.
+            if !is_member && !signed.transaction.is_revocation() {
+                result = Err(MessageRefused::NotAMember);
+                continue;
+            }
+            match self.take(now, signed) {
+                Ok(_) | Err(SubmitError::Final(_)) => {}
+                Err(error) => result = Err(error.into()),
+            }
+        }
+        result
+    }
+
+    /// Asks for the announced transactions that are not here.
+    pub(super) fn on_have_transactions(&mut self, from: TransportKey, ids: Vec<TxId>) {
+        let is_missing = |id: &TxId| {
+            let waits = self.pool.transaction(id).is_some() || self.revocations.transaction(id).is_some();
+            !waits && matches!(self.store.transaction_height(id.0), Ok(None))
+        };
+        let missing: Vec<_> = ids.into_iter().filter(is_missing).collect();
+        if !missing.is_empty() {
+            self.send(Recipient::Peer(from), LedgerMessage::GetTransactions(missing));
+        }
+    }
+
+    pub(super) fn on_get_transactions(&mut self, from: TransportKey, ids: &[TxId]) {
+        let here = ids.iter().filter_map(|id| self.pool.transaction(id).or_else(|| self.revocations.transaction(id)));
+        let here: Vec<_> = here.map(|verified| (**verified).clone()).collect();
+        self.send_transactions(from, here);
+    }
+
+    pub(super) fn send_revocations(&mut self, to: TransportKey) {
+        let held = self.revocations.transactions().map(|verified| (**verified).clone()).collect();
+        self.send_transactions(to, held);
+    }
+
+    /// Sends transactions in as many messages as their bounds need.
+    fn send_transactions(&mut self, to: TransportKey, transactions: Vec<SignedTransaction>) {
+        let (mut batch, mut batch_len) = (Vec::new(), 0);
+        for signed in transactions {
+            let len = signed.encode().len();
+            if batch.len() == MAX_TRANSACTIONS || batch_len + len > MAX_TRANSACTIONS_LEN {
+                self.send(Recipient::Peer(to), LedgerMessage::Transactions(std::mem::take(&mut batch)));
+                batch_len = 0;
+            }
+            batch_len += len;
+            batch.push(signed);
+        }
+        if !batch.is_empty() {
+            self.send(Recipient::Peer(to), LedgerMessage::Transactions(batch));
+        }
+    }
+}
+
+/// Says whether a transaction does nothing but join: what a guest may ask for.
+fn is_join(signed: &SignedTransaction) -> bool {
+    matches!(signed.transaction.operations.as_slice(), [Operation::Join(_)])
+}

@@ -1,0 +1,265 @@
+//! Talking with peers: whose chain is longer, and the blocks between.
+
+use super::{ANNOUNCE_EVERY, Ledger, MessageRefused, Recipient};
+use crate::crypto::exchange::TransportKey;
+use crate::ledger::block::{Block, Height};
+use crate::ledger::chain::ChainError;
+use crate::ledger::sync::{CommittedBlock, HeadNotice, LedgerMessage, MAX_BLOCKS, MAX_BLOCKS_LEN, MAX_TRANSACTIONS};
+use crate::time::{Instant, Now};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The most peers whose heads are remembered; more are heard and forgotten.
+const MAX_PEERS: usize = 1024;
+/// How long an answer with blocks may take before another peer is asked: half a megabyte at 1 Mb/s.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often one peer is asked for its pending revocations.
+const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the peers' chains end, and what was asked of whom.
+#[derive(Default)]
+pub(super) struct Peers {
+    heads: BTreeMap<TransportKey, Height>,
+    asked_revocations: BTreeMap<TransportKey, Instant>,
+    fetch: Option<Fetch>,
+}
+
+struct Fetch {
+    peer: TransportKey,
+    from: Height,
+    deadline: Instant,
+}
+
+impl Peers {
+    pub(super) fn highest(&self) -> Option<Height> {
+        self.heads.values().max().copied()
+    }
+
+    pub(super) fn fetch_deadline(&self) -> Option<Instant> {
+        self.fetch.as_ref().map(|fetch| fetch.deadline)
+    }
+
+    fn note(&mut self, peer: TransportKey, head: Height) {
+        if self.heads.len() < MAX_PEERS || self.heads.contains_key(&peer) {
+            self.heads.insert(peer, head);
+        }
+    }
+
+    /// Picks whom to ask for the block at `height`: whoever has the longest chain.
+    fn with(&self, height: Height) -> Option<TransportKey> {
+        let (peer, head) = self.heads.iter().max_by_key(|(_, head)| **head)?;
+        (*head >= height).then_some(*peer)
+    }
+
+    fn forget(&mut self, peer: &TransportKey) {
+        self.heads.remove(peer);
+        self.asked_revocations.remove(peer);
+        self.fetch.take_if(|fetch| fetch.peer == *peer);
+    }
+
+    /// Says whether the peer may be asked for its revocations again, and notes that it is.
+    fn may_ask_revocations(&mut self, peer: TransportKey, now: Instant) -> bool {
+        self.asked_revocations.retain(|_, at| now.saturating_since(*at) < REVOCATIONS_EVERY);
+        let free = self.asked_revocations.len() < MAX_PEERS && !self.asked_revocations.contains_key(&peer);
+        if free {
+            self.asked_revocations.insert(peer, now);
+        }
+        free
+    }
+}
+
+impl Ledger {
+    /// Begins to talk with a peer: its session is confirmed.
+    pub fn handle_session(&mut self, now: Now, peer: TransportKey) {
+        match self.head_notice() {
+            Some(notice) => self.send(Recipient::Peer(peer), LedgerMessage::Head(notice)),
+            None => {
+                // Whoever has a chain has its beginning.
+                self.peers.note(peer, Height(0));
+                self.fetch_next(now);
+            }
+        }
+    }
+
+    /// Forgets a peer: its last session ended.
+    pub fn handle_session_end(&mut self, now: Now, peer: &TransportKey) {
+        self.peers.forget(peer);
+        self.fetch_next(now);
+    }
+
+    /// Takes a message from the holder of a transport key.
+    ///
+    /// # Errors
+    /// [`MessageRefused`] names why it changed nothing, or which part of it did not.
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        from: TransportKey,
+        message: LedgerMessage,
+    ) -> Result<(), MessageRefused> {
+        let result = match message {
+            LedgerMessage::Head(notice) => {
+                self.on_head(now, from, &notice);
+                Ok(())
+            }
+            LedgerMessage::GetBlocks { from: first, limit } => {
+                self.on_get_blocks(from, first, limit);
+                Ok(())
+            }
+            LedgerMessage::Blocks(blocks) => self.on_blocks(now, from, blocks),
+            LedgerMessage::Submit(signed) => self.on_submit(now, from, signed),
+            LedgerMessage::Transactions(transactions) => self.on_transactions(now, &from, transactions),
+            LedgerMessage::HaveTransactions(ids) => {
+                self.for_members(&from, |ledger| ledger.on_have_transactions(from, ids))
+            }
+            LedgerMessage::GetTransactions(ids) => {
+                self.for_members(&from, |ledger| ledger.on_get_transactions(from, &ids))
+            }
+            LedgerMessage::GetRevocations => {
+                self.send_revocations(from);
+                Ok(())
+            }
+            LedgerMessage::Consensus(bytes) => self.on_consensus(now, &from, bytes),
+            LedgerMessage::Submitted(transaction) => {
+                self.events.push_back(super::Event::Submitted { transaction });
+                Ok(())
+            }
+            LedgerMessage::Refused { id, reason } => {
+                self.events.push_back(super::Event::RefusedByPeer { transaction: id, reason });
+                Ok(())
+            }
+        };
+        self.start_height(now);
+        self.schedule_ending(now);
+        result
+    }
+
+    pub(super) fn is_member(&self, peer: &TransportKey) -> bool {
+        self.policy.admit(peer).member().is_some()
+    }
+
+    fn for_members(&mut self, from: &TransportKey, then: impl FnOnce(&mut Self)) -> Result<(), MessageRefused> {
+        if !self.is_member(from) {
+            return Err(MessageRefused::NotAMember);
+        }
+        then(self);
+        Ok(())
+    }
+
+    pub(super) fn head_notice(&self) -> Option<HeadNotice> {
+        let head = self.head.as_ref()?;
+        let revocations = self.revocations.digest();
+        Some(HeadNotice { height: head.height(), id: head.id, time: head.header.time, revocations })
+    }
+
+    /// Tells the neighbours and the validators where the own chain ends.
+    pub(super) fn announce(&mut self, now: Now) {
+        self.announce_at = now.instant + ANNOUNCE_EVERY;
+        if let Some(notice) = self.head_notice() {
+            self.send(Recipient::Neighbours, LedgerMessage::Head(notice));
+            self.send(Recipient::Validators, LedgerMessage::Head(notice));
+        }
+    }
+
+    /// Tells the neighbours and the validators again what waits here: the first time may have been lost.
+    pub(super) fn announce_pending(&mut self) {
+        let ids: Vec<_> =
+            self.pool.in_order().iter().map(|transaction| transaction.id()).take(MAX_TRANSACTIONS).collect();
+        if !ids.is_empty() {
+            self.send(Recipient::Neighbours, LedgerMessage::HaveTransactions(ids.clone()));
+            self.send(Recipient::Validators, LedgerMessage::HaveTransactions(ids));
+        }
+    }
+
+    fn on_head(&mut self, now: Now, from: TransportKey, notice: &HeadNotice) {
+        self.peers.note(from, notice.height);
+        let differs = notice.revocations != self.revocations.digest();
+        if self.head.is_some() && differs && self.peers.may_ask_revocations(from, now.instant) {
+            self.send(Recipient::Peer(from), LedgerMessage::GetRevocations);
+        }
+        if notice.height.next() < self.next_height()
+            && let Some(own) = self.head_notice()
+        {
+            self.send(Recipient::Peer(from), LedgerMessage::Head(own));
+        }
+        self.fetch_next(now);
+    }
+
+    /// Asks for the next blocks, if somebody has them and nobody was asked.
+    pub(super) fn fetch_next(&mut self, now: Now) {
+        let from = self.beyond.map_or(self.next_height(), |(height, _)| height.next());
+        let stopped = self.halted.is_some() && self.beyond.is_none();
+        if stopped || self.peers.fetch.is_some() {
+            return;
+        }
+        let Some(peer) = self.peers.with(from) else { return };
+        self.peers.fetch = Some(Fetch { peer, from, deadline: now.instant + FETCH_TIMEOUT });
+        self.send(Recipient::Peer(peer), LedgerMessage::GetBlocks { from, limit: MAX_BLOCKS });
+    }
+
+    /// Gives up on the peer that was asked, until it tells of its head again.
+    pub(super) fn fetch_elsewhere(&mut self, now: Now) {
+        if let Some(fetch) = self.peers.fetch.take() {
+            self.peers.heads.remove(&fetch.peer);
+        }
+        self.fetch_next(now);
+    }
+
+    fn on_get_blocks(&mut self, from: TransportKey, first: Height, limit: u8) {
+        let mut blocks = Vec::new();
+        let mut len = 0;
+        for height in first.0..first.0.saturating_add(u64::from(limit)) {
+            // What cannot be read is not served; the own reads of it stop the ledger.
+            let Ok(Some(block)) = self.stored(Height(height)) else { break };
+            len += block.block.len();
+            if !blocks.is_empty() && len > MAX_BLOCKS_LEN {
+                break;
+            }
+            blocks.push(block);
+        }
+        self.send(Recipient::Peer(from), LedgerMessage::Blocks(blocks));
+    }
+
+    pub(super) fn stored(&self, height: Height) -> Result<Option<CommittedBlock>, crate::ledger::store::StoreError> {
+        let (Some(block), Some(commit)) = (self.store.block(height.0)?, self.store.commit_of(height.0)?) else {
+            return Ok(None);
+        };
+        Ok(borsh::from_slice(&commit).ok().map(|certificate| CommittedBlock { block, certificate }))
+    }
+
+    /// Takes the blocks that were asked for, one by one, up to the first that is wrong.
+    fn on_blocks(&mut self, now: Now, from: TransportKey, blocks: Vec<CommittedBlock>) -> Result<(), MessageRefused> {
+        let Some(fetch) = self.peers.fetch.take_if(|fetch| fetch.peer == from) else {
+            return Err(MessageRefused::Unasked);
+        };
+        let result = self.take_blocks(now, &fetch, blocks);
+        if result.is_err() {
+            self.peers.heads.remove(&from);
+        }
+        self.fetch_next(now);
+        result
+    }
+
+    fn take_blocks(&mut self, now: Now, fetch: &Fetch, blocks: Vec<CommittedBlock>) -> Result<(), MessageRefused> {
+        if blocks.is_empty() {
+            return Err(MessageRefused::Unasked);
+        }
+        for (place, committed) in (fetch.from.0..).zip(blocks) {
+            let block = Block::decode(&committed.block).map_err(ChainError::from)?;
+            if block.header.height != Height(place) {
+                return Err(MessageRefused::Unasked);
+            }
+            if block.header.height < self.next_height() {
+                // Consensus was faster.
+                continue;
+            }
+            match committed.certificate {
+                None if self.head.is_none() => self.commit_genesis(now, block)?,
+                None => return Err(ChainError::WrongCertificate.into()),
+                Some(certificate) if self.beyond.is_some() => self.follow_beyond(&block, &certificate)?,
+                Some(certificate) => self.take_block(now, &block, &certificate)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+use super::*;
+
+#[test]
+fn a_founder_alone_commits_at_once_and_says_so() {
+    let genesis = found(Ipv4Choice::Derived);
+    let mut world = World::new(vec![Node::founder(&genesis, FOUNDER, Some(VALIDATOR))]);
+    let transaction = world.order(0, Operation::Admit(admit(NODE, 0)));
+    let node = &world.nodes[0];
+    let head = node.ledger.head().unwrap();
+    assert_eq!(head.height(), Height(1));
+    let admitted = PolicyDiff { admitted: vec![id(NODE)], ..PolicyDiff::default() };
+    let expected = [
+        Event::Committed { height: Height(1), id: head.id },
+        Event::Final { transaction, height: Height(1) },
+        Event::PolicyChanged(admitted),
+    ];
+    assert_eq!(node.events, expected);
+    assert_eq!(node.ledger.transaction(&transaction).unwrap().unwrap().0, Height(1));
+    assert!(node.ledger.pending().is_empty());
+}
+
+#[test]
+fn no_height_starts_without_work() {
+    let mut world = World::pair();
+    let heights = world.heights();
+    world.pass(DAY);
+    assert_eq!(world.heights(), heights);
+}
+
+#[test]
+fn more_transactions_than_a_block_holds_fill_several() {
+    let mut world = World::pair();
+    world.nodes[0].ledger.ordering = None;
+    for count in 0..600u32 {
+        let author = SigningKey::from_seed(&[count.to_le_bytes()[0]; 32]);
+        let name = format!("n{}", count);
+        let rename = crate::ledger::operation::Rename { identity: id(FOUNDER), name: label(&name) };
+        let until = world.now.wall.after(HOUR);
+        let signer = SignerSet { key: author.verifying_key(), weight: 1, scopes: Scopes::ALL };
+        // Two hundred and fifty-six signers, so that no share of the pool is used up.
+        let operation = if count < 256 { Operation::SignerSet(signer) } else { Operation::Rename(rename) };
+        let author = if count < 256 { key(ADMIN) } else { author };
+        let signed = Transaction::new(author.verifying_key(), u64::from(count) + 2, until, vec![operation])
+            .sign(world.nodes[0].ledger.network_id(), &[&author]);
+        let taken = world.nodes[0].ledger.submit(world.now, signed);
+        if count == 255 {
+            world.nodes[0].validate(false);
+            world.nodes[0].ledger.start_height(world.now);
+            world.nodes[0].ledger.ordering = None;
+        }
+        taken.unwrap();
+    }
+    let before = world.nodes[0].ledger.next_height();
+    assert_eq!(world.nodes[0].ledger.pending().len(), 344);
+    world.nodes[0].validate(false);
+    world.nodes[0].ledger.start_height(world.now);
+    assert!(world.nodes[0].ledger.pending().is_empty());
+    assert!(world.nodes[0].ledger.next_height() > before);
+}
+
+#[test]
+fn a_membership_ends_though_nobody_asks() {
+    let mut world = World::pair();
+    let expires = world.now.wall.after(HOUR);
+    let brief = crate::ledger::operation::Admit { expires: Some(expires), ..admit(NODE + 1, 0) };
+    world.order(0, Operation::Admit(brief));
+    world.pass(HOUR - Duration::from_secs(1));
+    assert!(world.nodes[1].ledger.policy().member(&id(NODE + 1)).is_some());
+    world.pass(Duration::from_secs(60));
+    assert!(world.nodes[1].ledger.policy().member(&id(NODE + 1)).is_none());
+    assert_eq!(world.heights(), [3, 3]);
+}
+
+fn four() -> World {
+    let seats = (1..=4).map(|seat| Seat {
+        validator: Validator { key: key(30 + seat).verifying_key(), power: 1 },
+        node: id(40 + seat),
+        transport_key: TransportKey([40 + seat; 32]),
+    });
+    let founding = crate::ledger::genesis::Founding {
+        name: label("home"),
+        ipv4: Ipv4Choice::Derived,
+        time: BEGIN,
+        identity: &key(41),
+        node_key: key(141).verifying_key(),
+        transport_key: TransportKey([41; 32]),
+        member_name: None,
+        signer: &key(ADMIN),
+        seats: Seats::new(seats.collect()).unwrap(),
+        recovery: BTreeSet::from([key(4).verifying_key()]),
+        recovery_needed: 1,
+    };
+    let genesis = Genesis::create(&founding, &MemoryTree::default()).unwrap();
+    let mut nodes: Vec<_> = (1..=4).map(|seat| Node::founder(&genesis, 40 + seat, Some(30 + seat))).collect();
+    nodes.push(Node::joiner(&genesis, NODE, None));
+    World::new(nodes)
+}
+
+fn agree(world: &World, height: u64) {
+    let ids: BTreeSet<_> = world
+        .nodes
+        .iter()
+        .filter(|node| node.is_up)
+        .map(|node| node.ledger.block(Height(height)).unwrap().unwrap().0.id())
+        .collect();
+    assert_eq!(ids.len(), 1);
+}
+
+#[test]
+fn four_validators_and_a_follower_come_to_one_history() {
+    let mut world = four();
+    for seed in [NODE, NODE + 1, NODE + 2] {
+        world.order(0, Operation::Admit(admit(seed, 0)));
+        world.pass(Duration::from_secs(5));
+    }
+    let heights = world.heights();
+    assert!(heights.iter().all(|height| *height == heights[0] && *height >= 3), "{heights:?}");
+    for height in 0..=heights[0] {
+        agree(&world, height);
+    }
+    assert!(world.nodes[4].ledger.policy().member(&id(NODE + 2)).is_some());
+}
+
+#[test]
+fn three_of_four_validators_go_on_and_the_fourth_catches_up() {
+    let mut world = four();
+    world.nodes[3].is_up = false;
+    for seed in NODE..NODE + 4 {
+        world.order(0, Operation::Admit(admit(seed, 0)));
+        world.pass(Duration::from_secs(20));
+    }
+    assert!(world.heights()[0] >= 4, "{:?}", world.heights());
+    assert_eq!(world.heights()[3], 0);
+    world.nodes[3].restart().unwrap();
+    world.nodes[3].is_up = true;
+    world.meet();
+    world.pass(Duration::from_secs(30));
+    let heights = world.heights();
+    assert!(heights.iter().all(|height| *height == heights[0]), "{heights:?}");
+    agree(&world, heights[0]);
+}
+
+#[test]
+fn two_of_four_validators_commit_nothing() {
+    let mut world = four();
+    world.nodes[2].is_up = false;
+    world.nodes[3].is_up = false;
+    world.order(0, Operation::Admit(admit(NODE, 0)));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.heights(), [0; 5]);
+    world.nodes[2].is_up = true;
+    world.meet();
+    world.pass(Duration::from_secs(120));
+    assert!(world.heights()[0] >= 1, "{:?}", world.heights());
+    assert!(world.nodes[4].ledger.policy().member(&id(NODE)).is_some());
+}

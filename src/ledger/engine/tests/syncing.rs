@@ -1,0 +1,174 @@
+use super::*;
+use crate::ledger::block::Body;
+
+#[test]
+fn a_joiner_fetches_the_chain_and_is_admitted_through_any_member() {
+    let mut world = World::pair();
+    let until = world.now.wall.after(DAY);
+    world.order(0, Operation::Credential(credential(9, 1, until)));
+    let genesis = found(Ipv4Choice::Derived);
+    let head = world.nodes[0].ledger.head().unwrap();
+    let checkpoint = Checkpoint { height: head.height(), id: head.id };
+    world.nodes.push(Node::joiner(&genesis, NODE + 1, Some(checkpoint)));
+    world.meet();
+    assert!(world.nodes[2].ledger.is_past_checkpoint());
+    let transaction = world.sign(&[NODE + 1, 9], vec![Operation::Join(join(NODE + 1, 9))]);
+    let submit = LedgerMessage::Submit(transaction.clone());
+    let (member, guest) = (TransportKey([NODE; 32]), TransportKey([NODE + 1; 32]));
+    world.nodes[1].ledger.handle_message(world.now, guest, submit).unwrap();
+    world.settle();
+    assert_eq!(world.nodes[2].ledger.policy().admit(&guest).rights(), Rights::Member(id(NODE + 1)));
+    assert_eq!(world.nodes[0].ledger.policy().admit(&guest).rights(), Rights::Member(id(NODE + 1)));
+    let submitted = Event::Submitted { transaction: transaction.id(&genesis.network_id()) };
+    assert!(world.nodes[2].events.contains(&submitted), "{member:?} answers");
+}
+
+#[test]
+fn a_joiner_refuses_a_chain_that_contradicts_its_ticket() {
+    let mut world = World::pair();
+    let genesis = found(Ipv4Choice::Derived);
+    let false_point = Checkpoint { height: Height(1), id: BlockId(Digest([7; 32])) };
+    world.nodes.push(Node::joiner(&genesis, NODE + 1, Some(false_point)));
+    world.meet();
+    assert_eq!(world.nodes[2].ledger.head().unwrap().height(), Height(0));
+    assert!(!world.nodes[2].ledger.is_past_checkpoint());
+    let refused = &world.nodes[2].refused;
+    assert!(matches!(refused[..], [MessageRefused::Block(ChainError::ContradictsCheckpoint), ..]), "{refused:?}");
+}
+
+#[test]
+fn a_joiner_refuses_the_genesis_of_another_network() {
+    let genesis = found(Ipv4Choice::Derived);
+    let other = found(Ipv4Choice::Off);
+    let world = World::new(vec![Node::founder(&other, FOUNDER, None), Node::joiner(&genesis, NODE, None)]);
+    assert!(world.nodes[1].ledger.head().is_none());
+    let refused = &world.nodes[1].refused;
+    assert!(matches!(refused[..], [MessageRefused::Block(ChainError::OtherNetwork(_)), ..]), "{refused:?}");
+}
+
+#[test]
+fn a_long_chain_comes_in_several_batches() {
+    let mut world = World::pair();
+    world.nodes[1].is_up = false;
+    for count in 0..150 {
+        let rename = crate::ledger::operation::Rename { identity: id(FOUNDER), name: label(&format!("name-{count}")) };
+        world.order(0, Operation::Rename(rename));
+    }
+    world.nodes[1].is_up = true;
+    world.meet();
+    assert_eq!(world.heights(), [151, 151]);
+    assert_eq!(world.nodes[0].ledger.state(), world.nodes[1].ledger.state());
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_not_asked_for_ever() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let genesis = found(Ipv4Choice::Derived);
+    let mut late = Node::joiner(&genesis, NODE + 2, None);
+    let silent = TransportKey([99; 32]);
+    let notice = HeadNoticeOf(&world.nodes[0].ledger).at(1000);
+    late.ledger.handle_session(world.now, silent);
+    late.ledger.handle_message(world.now, silent, LedgerMessage::Head(notice)).unwrap();
+    world.nodes.push(late);
+    world.pass(Duration::from_secs(1));
+    assert!(world.nodes[2].ledger.head().is_none());
+    world.meet();
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.heights(), [2, 2, 2]);
+}
+
+struct HeadNoticeOf<'a>(&'a Ledger);
+
+impl HeadNoticeOf<'_> {
+    fn at(&self, height: u64) -> crate::ledger::sync::HeadNotice {
+        crate::ledger::sync::HeadNotice { height: Height(height), ..self.0.head_notice().unwrap() }
+    }
+}
+
+#[test]
+fn blocks_that_nobody_asked_for_are_refused() {
+    let mut world = World::pair();
+    let block = world.nodes[0].ledger.stored(Height(1)).unwrap().unwrap();
+    let refused = world.nodes[1].ledger.handle_message(
+        world.now,
+        TransportKey([FOUNDER; 32]),
+        LedgerMessage::Blocks(vec![block]),
+    );
+    assert!(matches!(refused, Err(MessageRefused::Unasked)));
+}
+
+#[test]
+fn a_guest_reads_but_does_not_speak() {
+    let mut world = World::pair();
+    let guest = TransportKey([99; 32]);
+    let admission = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 1, 0))]);
+    for message in [
+        LedgerMessage::Submit(admission.clone()),
+        LedgerMessage::Transactions(vec![admission]),
+        LedgerMessage::HaveTransactions(Vec::new()),
+        LedgerMessage::GetTransactions(Vec::new()),
+    ] {
+        let refused = world.nodes[0].ledger.handle_message(world.now, guest, message);
+        assert!(matches!(refused, Err(MessageRefused::NotAMember)));
+    }
+    let refused = world.nodes[0].ledger.handle_message(world.now, guest, LedgerMessage::Consensus(Vec::new()));
+    assert!(matches!(refused, Err(MessageRefused::NotAValidator)));
+    let read = LedgerMessage::GetBlocks { from: Height(0), limit: 64 };
+    world.nodes[0].ledger.handle_message(world.now, guest, read).unwrap();
+    let Some((Recipient::Peer(to), LedgerMessage::Blocks(blocks))) = world.nodes[0].ledger.poll_message() else {
+        panic!("blocks");
+    };
+    assert_eq!((to, blocks.len()), (guest, 2));
+}
+
+#[test]
+fn the_author_hears_why_its_transaction_was_dropped() {
+    let mut world = World::pair();
+    world.nodes[0].is_up = false;
+    let until = world.now.wall.after(DAY);
+    let author = TransportKey([FOUNDER; 32]);
+    let rivals = [NODE + 1, NODE + 2].map(|seed| {
+        let named = crate::ledger::operation::Admit { name: Some(label("web")), ..admit(seed, 0) };
+        let signer = key(ADMIN).verifying_key();
+        world.signed(&[ADMIN], Transaction::new(signer, u64::from(seed), until, vec![Operation::Admit(named)]))
+    });
+    for rival in &rivals {
+        let submit = LedgerMessage::Submit(rival.clone());
+        world.nodes[1].ledger.handle_message(world.now, author, submit).unwrap();
+    }
+    while world.nodes[1].ledger.poll_message().is_some() {}
+    world.nodes[0].is_up = true;
+    world.nodes[0].ledger.submit(world.now, rivals[0].clone()).unwrap();
+    world.settle();
+    let dropped = rivals[1].id(world.nodes[0].ledger.network_id());
+    let reason = TxError::NameTaken(label("web"));
+    assert!(world.nodes[1].events.contains(&Event::Dropped { transaction: dropped, reason: reason.clone() }));
+    let told = Event::RefusedByPeer { transaction: dropped, reason: reason.to_string() };
+    assert!(world.nodes[0].events.contains(&told), "{:?}", world.nodes[0].events);
+}
+
+#[test]
+fn a_transaction_that_nobody_heard_is_told_again() {
+    let mut world = World::pair();
+    world.nodes[0].is_up = false;
+    let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 1, 0))]);
+    world.nodes[1].ledger.submit(world.now, transaction).unwrap();
+    world.settle();
+    world.nodes[0].is_up = true;
+    world.pass(Duration::from_secs(15));
+    assert!(world.nodes[1].ledger.policy().member(&id(NODE + 1)).is_some());
+}
+
+#[test]
+fn the_stored_chain_is_verified_from_genesis_in_steps() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let ledger = &world.nodes[1].ledger;
+    let mut verification = Verification::default();
+    assert_eq!(verification.step(ledger, 2).unwrap(), None);
+    assert_eq!(verification.verified(), Some(Height(1)));
+    assert_eq!(verification.step(ledger, 2).unwrap(), Some(Height(2)));
+    let body = ledger.block(Height(2)).unwrap().unwrap().0.body;
+    assert_ne!(body, Body::default());
+}

@@ -1,0 +1,147 @@
+//! Why a transaction does not apply.
+
+use super::super::address::BadPool;
+use super::super::name::Label;
+use super::super::operation::{Incarnation, MAX_TAGS, Scope};
+use super::super::validators::BadValidatorSet;
+use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS};
+use crate::crypto::identity::NodeId;
+use std::net::Ipv4Addr;
+
+/// Why a transaction does not apply to a state; nothing of it happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TxError {
+    /// An operation of a later version: this program stops applying.
+    #[error("operation {0} is unknown to this version: upgrade")]
+    UnknownOperation(u16),
+    /// The witnesses' weights do not reach the threshold of the operation.
+    #[error("the signers have a weight of {weight} for {scope:?}, {threshold} is needed")]
+    NotAuthorized {
+        /// The class of the operation.
+        scope: Scope,
+        /// What the witnesses have.
+        weight: u64,
+        /// What it takes.
+        threshold: u64,
+    },
+    /// The sequence number was used or passed.
+    #[error("sequence number {seq} is not above {last}")]
+    Replayed {
+        /// The transaction's.
+        seq: u64,
+        /// The last one of its author.
+        last: u64,
+    },
+    /// Its last moment has passed.
+    #[error("the transaction was valid until {valid_until} and block time is {time} (ms)")]
+    Expired {
+        /// The transaction's last moment.
+        valid_until: u64,
+        /// The block's time.
+        time: u64,
+    },
+    /// Its last moment is too far ahead.
+    #[error("the transaction's last moment is too far ahead")]
+    ValidTooLong,
+    /// A member made too many transactions today.
+    #[error("a member makes at most {MAX_OWN_TRANSACTIONS} transactions a day")]
+    TooMany,
+    /// An operation that stands in genesis only, or genesis lacks or repeats one.
+    #[error("the operation {0:?} does not belong here")]
+    Misplaced(&'static str),
+    /// The identity is a member.
+    #[error("{0} is a member")]
+    AlreadyMember(NodeId),
+    /// The identity is no member.
+    #[error("{0} is no member")]
+    NotAMember(NodeId),
+    /// An admission of another incarnation than the one after the last revocation.
+    #[error("{identity} needs an admission of incarnation {current}, not {given}")]
+    WrongIncarnation {
+        /// Who.
+        identity: NodeId,
+        /// What it takes.
+        current: Incarnation,
+        /// What was given.
+        given: Incarnation,
+    },
+    /// A join of an identity that was revoked.
+    #[error("{0} was revoked: a signer must admit it again")]
+    WasRevoked(NodeId),
+    /// A revocation of an incarnation that is yet to come.
+    #[error("{identity} is at incarnation {current}, not {given}")]
+    FutureIncarnation {
+        /// Who.
+        identity: NodeId,
+        /// Where it is.
+        current: Incarnation,
+        /// What was given.
+        given: Incarnation,
+    },
+    /// A revocation of what is revoked.
+    #[error("everything in the transaction is revoked already")]
+    AlreadyRevoked,
+    /// Something else than revocations, where nothing else may be.
+    #[error("the transaction does more than revoke")]
+    NotARevocation,
+    /// A key that is no point of full order.
+    #[error("a key of {0} is unusable")]
+    UnusableKey(NodeId),
+    /// Another member has the transport key.
+    #[error("the transport key belongs to another member")]
+    TransportKeyTaken,
+    /// Another member has the IPv6 host number, or nobody may.
+    #[error("the identity's IPv6 address is taken")]
+    Ipv6Taken,
+    /// The IPv4 address is another member's, rests, or is nobody's.
+    #[error("{0} is taken, at rest or cannot be given")]
+    Ipv4Taken(Ipv4Addr),
+    /// Every address of the pool is taken or at rest.
+    #[error("the IPv4 pool is used up")]
+    PoolExhausted,
+    /// The name is another member's, or rests.
+    #[error("the name {0} is taken or at rest")]
+    NameTaken(Label),
+    /// The name needs a signer.
+    #[error("the name {0} is reserved: only a signer gives it")]
+    NameReserved(Label),
+    /// More than [`MAX_TAGS`].
+    #[error("more than {MAX_TAGS} tags")]
+    TooManyTags,
+    /// A membership or credential that would end before it begins.
+    #[error("it would have ended before this block")]
+    EndsInThePast,
+    /// No such credential: never made, used up, ended or revoked.
+    #[error("the credential is unknown, used up, expired or revoked")]
+    NoSuchCredential,
+    /// The identity or the credential's key did not sign the join.
+    #[error("a join is authored by the identity and signed by the credential's key")]
+    JoinNotSigned,
+    /// A credential with this key exists.
+    #[error("a credential with this key exists")]
+    CredentialExists,
+    /// A credential that nobody could use, or that lasts too long.
+    #[error("a credential has 1 to 10,000 uses, one if it has a name, and lasts at most a year")]
+    BadCredential,
+    /// The author has too many credentials.
+    #[error("an author has at most {MAX_ISSUED} credentials at a time")]
+    TooManyCredentials,
+    /// A signer's key is unusable.
+    #[error("the signer's key is unusable")]
+    BadSigner,
+    /// Nobody could change the signers any more.
+    #[error("at least one signer must keep the governance of the network")]
+    NoGovernor,
+    /// The recovery keys cannot recover.
+    #[error("the recovery keys are unusable, too many, or fewer than needed")]
+    BadRecovery,
+    /// The network's name is too long.
+    #[error("the name of a network has at most 32 bytes")]
+    NetworkName,
+    /// The pool cannot be one.
+    #[error(transparent)]
+    Pool(#[from] BadPool),
+    /// The validators cannot be some.
+    #[error(transparent)]
+    Validators(#[from] BadValidatorSet),
+}

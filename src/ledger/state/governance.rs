@@ -1,0 +1,127 @@
+//! Who may decide: signers, thresholds, and what only genesis sets.
+
+use super::records::{NETWORK, Network, RECOVERY, Recovery, SIGNERS, SignerRecord, VALIDATORS};
+use super::table::View;
+use super::{Draft, Effect, TxError};
+use crate::crypto::identity::VerifyingKey;
+use crate::ledger::address::Ipv4Choice;
+use crate::ledger::name::MAX_NETWORK_NAME_LEN;
+use crate::ledger::operation::{NetworkSet, Operation, RecoverySet, Scope, SignerSet, ValidatorSetOperation};
+use crate::ledger::transaction::{SignedTransaction, Verified};
+
+/// The weight that an operation takes unless the network sets another.
+const DEFAULT_THRESHOLD: u64 = 1;
+/// The most recovery keys.
+const MAX_RECOVERY_KEYS: usize = 16;
+
+/// Sums the weights of those of `keys` that are signers with `scope`.
+pub(super) fn weight<'k>(view: &impl View, keys: impl IntoIterator<Item = &'k VerifyingKey>, scope: Scope) -> u64 {
+    keys.into_iter()
+        .filter_map(|key| view.read(&SIGNERS, key))
+        .filter(|signer| signer.scopes.contains(scope))
+        .map(|signer| u64::from(signer.weight))
+        .sum()
+}
+
+/// Says whether the signers among `keys` reach the threshold of `scope`.
+pub(super) fn authorize<'k>(
+    view: &impl View,
+    keys: impl IntoIterator<Item = &'k VerifyingKey>,
+    scope: Scope,
+) -> Result<(), TxError> {
+    let (weight, threshold) = (weight(view, keys, scope), DEFAULT_THRESHOLD);
+    if weight >= threshold { Ok(()) } else { Err(TxError::NotAuthorized { scope, weight, threshold }) }
+}
+
+impl Draft<'_> {
+    /// Checks that the witnesses reach the threshold of `scope`.
+    pub(super) fn permit(&self, signed: &SignedTransaction, scope: Scope) -> Result<(), TxError> {
+        authorize(&self.layers, signed.witnesses.iter().map(|witness| &witness.key), scope)
+    }
+
+    pub(super) fn set_signer(&mut self, signed: &SignedTransaction, set: &SignerSet) -> Result<(), TxError> {
+        self.permit(signed, Scope::Governance)?;
+        self.write_signer(set)?;
+        let governs = |(_, signer): &(VerifyingKey, SignerRecord)| signer.scopes.contains(Scope::Governance);
+        let governors = self.layers.list(&SIGNERS, &[], usize::MAX);
+        let governing: u64 =
+            governors.iter().filter(|entry| governs(entry)).map(|(_, signer)| u64::from(signer.weight)).sum();
+        if governing >= DEFAULT_THRESHOLD { Ok(()) } else { Err(TxError::NoGovernor) }
+    }
+
+    fn write_signer(&mut self, set: &SignerSet) -> Result<(), TxError> {
+        if !set.key.is_usable() {
+            return Err(TxError::BadSigner);
+        }
+        match set.weight {
+            0 => self.layers.remove(&SIGNERS, &set.key),
+            weight => self.layers.put(&SIGNERS, &set.key, &SignerRecord { weight, scopes: set.scopes }),
+        }
+        self.effects.push(Effect::SignerSet(set.key));
+        Ok(())
+    }
+
+    /// Applies the one transaction of genesis: the network, its signers, validators, recovery keys and first members, in this order.
+    pub(super) fn found(&mut self, signed: &Verified<SignedTransaction>) -> Result<(), TxError> {
+        for operation in &signed.transaction.operations {
+            match operation {
+                Operation::NetworkSet(set) => self.set_network(set)?,
+                Operation::SignerSet(set) => self.write_signer(set)?,
+                Operation::ValidatorSet(set) => self.set_validators(set)?,
+                Operation::RecoverySet(set) => self.set_recovery(set)?,
+                Operation::Admit(admit) => self.admit(signed, admit)?,
+                other => return Err(TxError::Misplaced(other.name())),
+            }
+        }
+        self.check_founded()?;
+        self.layers.keep();
+        Ok(())
+    }
+
+    fn check_founded(&self) -> Result<(), TxError> {
+        if !self.layers.has(&NETWORK, &()) {
+            return Err(TxError::Misplaced("network-set"));
+        }
+        if !self.layers.has(&VALIDATORS, &()) {
+            return Err(TxError::Misplaced("validator-set"));
+        }
+        if !self.layers.has(&RECOVERY, &()) {
+            return Err(TxError::Misplaced("recovery-set"));
+        }
+        let signers = self.layers.list(&SIGNERS, &[], usize::MAX);
+        let governs = signers.iter().any(|(_, signer)| signer.scopes.contains(Scope::Governance));
+        if governs { Ok(()) } else { Err(TxError::NoGovernor) }
+    }
+
+    fn set_network(&mut self, set: &NetworkSet) -> Result<(), TxError> {
+        if self.layers.has(&NETWORK, &()) {
+            return Err(TxError::Misplaced("network-set"));
+        }
+        if set.name.as_str().len() > MAX_NETWORK_NAME_LEN {
+            return Err(TxError::NetworkName);
+        }
+        if let Ipv4Choice::Given(pool) = &set.ipv4 {
+            pool.check()?;
+        }
+        let network = Network { name: set.name.clone(), ipv4: set.ipv4, protocol_version: set.protocol_version };
+        self.layers.put(&NETWORK, &(), &network);
+        self.effects.push(Effect::NetworkFounded);
+        Ok(())
+    }
+
+    fn set_validators(&mut self, set: &ValidatorSetOperation) -> Result<(), TxError> {
+        set.seats.check()?;
+        self.layers.put(&VALIDATORS, &(), &set.seats);
+        Ok(())
+    }
+
+    fn set_recovery(&mut self, set: &RecoverySet) -> Result<(), TxError> {
+        let enough = set.needed >= 1 && usize::from(set.needed) <= set.keys.len();
+        let usable = set.keys.len() <= MAX_RECOVERY_KEYS && set.keys.iter().all(VerifyingKey::is_usable);
+        if !enough || !usable {
+            return Err(TxError::BadRecovery);
+        }
+        self.layers.put(&RECOVERY, &(), &Recovery { keys: set.keys.clone(), needed: set.needed });
+        Ok(())
+    }
+}

@@ -1,0 +1,356 @@
+//! The state machine: what the network is after a block, as a pure function of what it was before and of the block.
+//!
+//! ```text
+//! State ── draft(height, time) ─► Draft: what ends by then has ended
+//!                                   │ apply(transaction)   all of it or nothing
+//!                                   ▼
+//!                                 finish() ─► Changes ─► tree (state root), store, State::commit
+//! ```
+//! Owns the rules of membership, credentials and signers. Refuses to know clocks, blocks' hashes, disks and peers.
+
+mod addresses;
+mod credentials;
+mod error;
+mod governance;
+mod members;
+mod order;
+mod policy;
+mod records;
+mod table;
+
+pub use error::TxError;
+pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, SignerRecord, Tenure};
+
+use super::Changes;
+use super::block::Height;
+use super::operation::{Incarnation, Operation, Scope};
+use super::transaction::{SignedTransaction, Verified};
+use super::validators::{Seats, ValidatorSet};
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::time::UnixMillis;
+use records::{
+    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NETWORK, PARENT_COMMITTERS, RECOVERY, REVOKED, SIGNERS,
+    VALIDATORS, is_readable,
+};
+use std::time::Duration;
+use table::{Entries, Layers, View};
+
+/// How far ahead the last moment of a transaction may lie.
+pub const MAX_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// The same with more than one witness: people collect signatures for days.
+pub const MAX_VALIDITY_SHARED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many transactions a day a member may author without being a signer.
+pub const MAX_OWN_TRANSACTIONS: u16 = 16;
+/// How long a freed name or address is nobody else's, so that late packets and bookmarks reach no stranger.
+pub const REST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most unspent credentials of one author.
+pub const MAX_ISSUED: usize = 1024;
+
+/// What the chain says at one height.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct State {
+    network_id: Digest,
+    entries: Entries,
+}
+
+/// Entries that no state of this version has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an entry of the state cannot be read")]
+pub struct UnreadableEntry;
+
+/// What a transaction or the passing of time did, for logs and lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// A node became a member.
+    Admitted(NodeId),
+    /// A member was renamed.
+    Renamed(NodeId),
+    /// A membership ended by itself.
+    MemberExpired(NodeId),
+    /// An identity was revoked; it need not have been a member.
+    Revoked(NodeId, Incarnation),
+    /// A credential was made.
+    CredentialMade(Digest),
+    /// A credential ended: used up, expired or revoked.
+    CredentialEnded(Digest),
+    /// A signer was set or ended.
+    SignerSet(VerifyingKey),
+    /// The network, its validators or its recovery keys were set.
+    NetworkFounded,
+}
+
+impl State {
+    /// Restores a state from its entries.
+    ///
+    /// # Errors
+    /// [`UnreadableEntry`] when one belongs to no table, or its record does not decode.
+    pub fn from_entries(
+        network_id: Digest,
+        entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, UnreadableEntry> {
+        let entries: Entries = entries.into_iter().collect();
+        let readable = entries.iter().all(|(key, value)| is_readable(key, value));
+        if readable { Ok(Self { network_id, entries }) } else { Err(UnreadableEntry) }
+    }
+
+    /// Iterates over the entries in order.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// Lends the value of an entry.
+    pub fn value(&self, key: &[u8]) -> Option<&[u8]> {
+        self.entries.value(key)
+    }
+
+    /// Begins the block at `height` and block time `time`: first of all, everything with `expires ≤ time` ends.
+    pub fn draft(&self, height: Height, time: UnixMillis) -> Draft<'_> {
+        let mut draft = self.bare_draft(height, time);
+        draft.layers.put(&PARENT_COMMITTERS, &(), &self.committers());
+        draft.layers.put(&COMMITTERS, &(), &self.validators());
+        draft.end_what_expired();
+        draft
+    }
+
+    fn bare_draft(&self, height: Height, time: UnixMillis) -> Draft<'_> {
+        let network_id = self.network_id;
+        Draft { network_id, layers: Layers::over(&self.entries), height, time, effects: Vec::new() }
+    }
+
+    /// Applies the one transaction of genesis, and returns what it changed in the empty state.
+    pub(super) fn found(time: UnixMillis, signed: &Verified<SignedTransaction>) -> Result<Changes, TxError> {
+        let nothing = Self::default();
+        let mut draft = nothing.bare_draft(Height(0), time);
+        draft.found(signed)?;
+        Ok(draft.finish().0)
+    }
+
+    /// Begins the life of a network: the state after its genesis, whose block id is the network's.
+    pub(super) fn after_genesis(network_id: Digest, changes: &Changes) -> Self {
+        let mut state = Self { network_id, ..Self::default() };
+        state.commit(changes);
+        state
+    }
+
+    /// Takes over what a draft changed.
+    pub fn commit(&mut self, changes: &Changes) {
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.entries.insert(key.clone(), value.clone()),
+                None => self.entries.remove(key),
+            };
+        }
+    }
+
+    /// Returns what the network is; absent before genesis.
+    pub fn network(&self) -> Option<Network> {
+        self.entries.read(&NETWORK, &())
+    }
+
+    /// Finds a member.
+    pub fn member(&self, id: &NodeId) -> Option<MemberRecord> {
+        self.entries.read(&MEMBERS, id)
+    }
+
+    /// Lists all members in the order of their identities.
+    pub fn members(&self) -> Vec<(NodeId, MemberRecord)> {
+        self.entries.list(&MEMBERS, &[], usize::MAX)
+    }
+
+    /// Counts the members.
+    pub fn member_count(&self) -> usize {
+        let mut count = 0;
+        self.entries.visit_table(&MEMBERS, &mut || count += 1);
+        count
+    }
+
+    /// Returns the last revoked incarnation of an identity.
+    pub fn last_revoked(&self, id: &NodeId) -> Option<Incarnation> {
+        self.entries.read(&REVOKED, id)
+    }
+
+    /// Returns the incarnation at which an identity is: the next one to be revoked.
+    pub fn incarnation(&self, id: &NodeId) -> Incarnation {
+        members::incarnation(&self.entries, id)
+    }
+
+    /// Finds a credential that can be used, by [`super::operation::credential_hash`].
+    pub fn credential(&self, key_hash: &Digest) -> Option<CredentialRecord> {
+        self.entries.read(&CREDENTIALS, key_hash)
+    }
+
+    /// Lists all credentials that can be used.
+    pub fn credentials(&self) -> Vec<(Digest, CredentialRecord)> {
+        self.entries.list(&CREDENTIALS, &[], usize::MAX)
+    }
+
+    /// Finds what a key may sign.
+    pub fn signer(&self, key: &VerifyingKey) -> Option<SignerRecord> {
+        self.entries.read(&SIGNERS, key)
+    }
+
+    /// Lists the witnesses of a transaction that are signers with `scope`.
+    pub fn witnesses_with(&self, signed: &SignedTransaction, scope: Scope) -> Vec<VerifyingKey> {
+        let keys = signed.witnesses.iter().map(|witness| witness.key);
+        keys.filter(|key| self.signer(key).is_some_and(|signer| signer.scopes.contains(scope))).collect()
+    }
+
+    /// Checks that `keys` together reach the threshold of `scope`.
+    ///
+    /// # Errors
+    /// [`TxError::NotAuthorized`].
+    pub fn authorize(&self, keys: &[VerifyingKey], scope: Scope) -> Result<(), TxError> {
+        governance::authorize(&self.entries, keys, scope)
+    }
+
+    /// Lists all signers.
+    pub fn signers(&self) -> Vec<(VerifyingKey, SignerRecord)> {
+        self.entries.list(&SIGNERS, &[], usize::MAX)
+    }
+
+    /// Returns the validators of the next height; empty before genesis.
+    pub fn validators(&self) -> ValidatorSet {
+        self.seats().validators()
+    }
+
+    /// Returns the validators of the next height with their nodes; empty before genesis.
+    pub fn seats(&self) -> Seats {
+        self.entries.read(&VALIDATORS, &()).unwrap_or_default()
+    }
+
+    /// Returns the validators that committed the block of this state; empty in genesis, which nobody commits.
+    pub fn committers(&self) -> ValidatorSet {
+        self.entries.read(&COMMITTERS, &()).unwrap_or_default()
+    }
+
+    /// Returns the validators that committed the block before: those whom the commit inside this block names.
+    pub fn parent_committers(&self) -> ValidatorSet {
+        self.entries.read(&PARENT_COMMITTERS, &()).unwrap_or_default()
+    }
+
+    /// Returns the recovery keys; absent before genesis.
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.entries.read(&RECOVERY, &())
+    }
+
+    /// Returns how far an author has come.
+    pub fn author(&self, key: &VerifyingKey) -> Author {
+        self.entries.read(&AUTHORS, key).unwrap_or_default()
+    }
+
+    /// Returns when the next membership or credential ends by itself.
+    pub fn next_ending(&self) -> Option<UnixMillis> {
+        self.entries.list(&ENDINGS, &[], 1).first().map(|((time, _), ())| *time)
+    }
+
+    /// Checks that a transaction of revocations only would apply, whoever else waits.
+    ///
+    /// # Errors
+    /// [`TxError`], as [`Draft::apply`].
+    pub fn check_revocation(&self, revocation: &Verified<SignedTransaction>) -> Result<(), TxError> {
+        if !revocation.transaction.is_revocation() {
+            return Err(TxError::NotARevocation);
+        }
+        self.bare_draft(Height(0), UnixMillis(0)).apply(revocation)
+    }
+}
+
+/// The next state, in the making.
+pub struct Draft<'a> {
+    network_id: Digest,
+    layers: Layers<'a>,
+    height: Height,
+    time: UnixMillis,
+    effects: Vec<Effect>,
+}
+
+impl Draft<'_> {
+    /// Applies one transaction: all of it, or nothing and the reason.
+    ///
+    /// # Errors
+    /// [`TxError`] names the first thing that is wrong.
+    pub fn apply(&mut self, signed: &Verified<SignedTransaction>) -> Result<(), TxError> {
+        let effect_count = self.effects.len();
+        let result = self.try_apply(signed);
+        match result {
+            Ok(()) => self.layers.keep(),
+            Err(_) => {
+                self.layers.discard();
+                self.effects.truncate(effect_count);
+            }
+        }
+        result
+    }
+
+    fn try_apply(&mut self, signed: &Verified<SignedTransaction>) -> Result<(), TxError> {
+        refuse_unknown(signed)?;
+        if signed.transaction.is_revocation() {
+            let effective = self.revoke_all(signed)?;
+            return if effective { Ok(()) } else { Err(TxError::AlreadyRevoked) };
+        }
+        self.take_turn(signed)?;
+        signed.transaction.operations.iter().try_for_each(|operation| self.apply_operation(signed, operation))
+    }
+
+    fn revoke_all(&mut self, signed: &SignedTransaction) -> Result<bool, TxError> {
+        let mut effective = false;
+        for revoke in signed.transaction.revocations() {
+            effective |= self.revoke(signed, &revoke)?;
+        }
+        Ok(effective)
+    }
+
+    fn apply_operation(&mut self, signed: &SignedTransaction, operation: &Operation) -> Result<(), TxError> {
+        match operation {
+            Operation::Admit(admit) => self.admit(signed, admit),
+            Operation::Join(join) => self.join(signed, join),
+            Operation::Revoke(revoke) => self.revoke(signed, revoke).map(drop),
+            Operation::Rename(rename) => self.rename(signed, rename),
+            Operation::Credential(credential) => self.make_credential(signed, credential),
+            Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),
+            Operation::SignerSet(set) => self.set_signer(signed, set),
+            Operation::ValidatorSet(_) | Operation::RecoverySet(_) | Operation::NetworkSet(_) => {
+                Err(TxError::Misplaced(operation.name()))
+            }
+            Operation::Unknown { code, .. } => Err(TxError::UnknownOperation(*code)),
+        }
+    }
+
+    /// Removes every member and credential with `expires ≤ time`, and lets go what has rested.
+    fn end_what_expired(&mut self) {
+        while let Some(((time, ending), ())) = self.layers.list(&ENDINGS, &[], 1).into_iter().next() {
+            if time > self.time {
+                break;
+            }
+            match ending {
+                Ending::Member(id) => self.expire_member(id),
+                Ending::Credential(hash) => self.end_credential(&hash),
+            }
+            self.layers.keep();
+        }
+        self.release_rested();
+        self.layers.keep();
+    }
+
+    /// Returns what the block changed, and what it did.
+    pub fn finish(self) -> (Changes, Vec<Effect>) {
+        (self.layers.into_changes(), self.effects)
+    }
+
+    /// Returns the validators of the next height, as they are in this draft.
+    pub fn validators(&self) -> ValidatorSet {
+        self.layers.read(&VALIDATORS, &()).unwrap_or_default().validators()
+    }
+}
+
+/// Stops at an operation of a later version, before anything else is looked at: this state machine would give a wrong answer.
+fn refuse_unknown(signed: &SignedTransaction) -> Result<(), TxError> {
+    match signed.transaction.operations.iter().find(|operation| matches!(operation, Operation::Unknown { .. })) {
+        Some(operation) => Err(TxError::UnknownOperation(operation.code())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

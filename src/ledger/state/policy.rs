@@ -1,0 +1,55 @@
+//! The state as everybody else sees it.
+
+use super::State;
+use super::members::incarnation;
+use super::records::{MEMBERS, MemberRecord, Network, REVOKED};
+use super::table::View;
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::NodeId;
+use crate::ledger::address::{ipv6_address, ipv6_host};
+use crate::ledger::operation::Incarnation;
+use crate::policy::{Member, Policy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl State {
+    /// Returns who belongs to the network, once `pending` revocations (identity, incarnation) are taken into account.
+    ///
+    /// A pending revocation counts for the incarnation that it names and every earlier one.
+    pub fn policy(&self, pending: &BTreeMap<NodeId, Incarnation>) -> Policy {
+        let network = self.network();
+        let members = self.entries.list(&MEMBERS, &[], usize::MAX);
+        let validators = self.seats().as_slice().iter().map(|seat| (seat.node, seat.transport_key)).collect();
+        let revoked = self.revoked(pending);
+        let member = |(id, record)| self.policy_member(network.as_ref(), id, &record);
+        Policy::new(members.into_iter().map(member), validators, revoked)
+    }
+
+    /// Lists the identities that were revoked and are no members, or will not be once `pending` is committed.
+    fn revoked(&self, pending: &BTreeMap<NodeId, Incarnation>) -> BTreeSet<NodeId> {
+        let committed = self.entries.list(&REVOKED, &[], usize::MAX).into_iter().map(|(id, _)| id);
+        let mut revoked: BTreeSet<_> = committed.filter(|id| !self.entries.has(&MEMBERS, id)).collect();
+        let acts = |(id, given): &(&NodeId, &Incarnation)| **given >= incarnation(&self.entries, id);
+        revoked.extend(pending.iter().filter(acts).map(|(id, _)| *id));
+        revoked
+    }
+
+    fn policy_member(&self, network: Option<&Network>, id: NodeId, record: &MemberRecord) -> Member {
+        let pool = network.and_then(|network| network.ipv4.pool(&self.network_id));
+        let ipv4 = pool.zip(record.ipv4).map(|(pool, host)| IpAddr::V4(pool.address(host)));
+        let ipv6 = IpAddr::V6(ipv6_address(&self.network_id, ipv6_host(&id)));
+        Member {
+            id,
+            name: record.name.to_string(),
+            node_key: record.node_key,
+            transport_key: record.transport_key,
+            addresses: ipv4.into_iter().chain([ipv6]).collect(),
+            tags: record.tags.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Returns the network id, from which the addresses follow; zero before genesis has one.
+    pub fn network_id(&self) -> &Digest {
+        &self.network_id
+    }
+}

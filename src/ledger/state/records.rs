@@ -1,0 +1,211 @@
+//! The tables of the state and their records. Tags and records are part of the format: they are under the state root.
+
+use super::super::address::Ipv4Choice;
+use super::super::block::Height;
+use super::super::name::Label;
+use super::super::operation::{Incarnation, Scopes};
+use super::super::validators::{Seats, ValidatorSet};
+use super::table::{Key, Table};
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::time::UnixMillis;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeSet;
+
+pub(super) const NETWORK: Table<(), Network> = Table::new(1);
+pub(super) const MEMBERS: Table<NodeId, MemberRecord> = Table::new(2);
+pub(super) const REVOKED: Table<NodeId, Incarnation> = Table::new(3);
+pub(super) const NAMES: Table<Label, Tenure> = Table::new(4);
+pub(super) const IPV4: Table<u32, Tenure> = Table::new(5);
+pub(super) const IPV6: Table<u64, NodeId> = Table::new(6);
+pub(super) const TRANSPORT_KEYS: Table<TransportKey, NodeId> = Table::new(7);
+pub(super) const CREDENTIALS: Table<Digest, CredentialRecord> = Table::new(8);
+pub(super) const ISSUED: Table<(VerifyingKey, Digest), ()> = Table::new(9);
+pub(super) const SIGNERS: Table<VerifyingKey, SignerRecord> = Table::new(10);
+pub(super) const VALIDATORS: Table<(), Seats> = Table::new(11);
+pub(super) const RECOVERY: Table<(), Recovery> = Table::new(12);
+pub(super) const AUTHORS: Table<VerifyingKey, Author> = Table::new(13);
+pub(super) const ENDINGS: Table<(UnixMillis, Ending), ()> = Table::new(14);
+pub(super) const RESTS: Table<(UnixMillis, Rest), ()> = Table::new(15);
+pub(super) const LAST_IPV4: Table<(), u32> = Table::new(16);
+pub(super) const COMMITTERS: Table<(), ValidatorSet> = Table::new(17);
+pub(super) const PARENT_COMMITTERS: Table<(), ValidatorSet> = Table::new(18);
+
+/// Says whether an entry that comes from outside belongs to one of the tables and can be read.
+pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
+    match key.first() {
+        Some(1) => NETWORK.accepts(key, value),
+        Some(2) => MEMBERS.accepts(key, value),
+        Some(3) => REVOKED.accepts(key, value),
+        Some(4) => NAMES.accepts(key, value),
+        Some(5) => IPV4.accepts(key, value),
+        Some(6) => IPV6.accepts(key, value),
+        Some(7) => TRANSPORT_KEYS.accepts(key, value),
+        Some(8) => CREDENTIALS.accepts(key, value),
+        Some(9) => ISSUED.accepts(key, value),
+        Some(10) => SIGNERS.accepts(key, value),
+        Some(11) => VALIDATORS.accepts(key, value),
+        Some(12) => RECOVERY.accepts(key, value),
+        Some(13) => AUTHORS.accepts(key, value),
+        Some(14) => ENDINGS.accepts(key, value),
+        Some(15) => RESTS.accepts(key, value),
+        Some(16) => LAST_IPV4.accepts(key, value),
+        Some(17) => COMMITTERS.accepts(key, value),
+        Some(18) => PARENT_COMMITTERS.accepts(key, value),
+        _ => false,
+    }
+}
+
+/// What the network is.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: Label,
+    /// Where its IPv4 addresses come from.
+    pub ipv4: Ipv4Choice,
+    /// Which operations its blocks may hold.
+    pub protocol_version: u32,
+}
+
+/// One member, as the chain knows it.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct MemberRecord {
+    /// Its name.
+    pub name: Label,
+    /// The key of its node records.
+    pub node_key: VerifyingKey,
+    /// The key of its handshakes.
+    pub transport_key: TransportKey,
+    /// Its tags.
+    pub tags: BTreeSet<Label>,
+    /// Its host number in the IPv4 pool.
+    pub ipv4: Option<u32>,
+    /// When its membership ends by itself.
+    pub expires: Option<UnixMillis>,
+    /// How often the identity was revoked before.
+    pub incarnation: Incarnation,
+    /// The height of its admission.
+    pub admitted_height: Height,
+    /// The author of its admission: a signer, or for a join the issuer of the credential.
+    pub admitted_by: VerifyingKey,
+    /// The credential that it joined by.
+    pub credential: Option<Digest>,
+}
+
+/// Who has a name or an address.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Tenure {
+    /// A member has it.
+    Held(NodeId),
+    /// Nobody but its last holder may have it until this block time.
+    Resting {
+        /// Who had it.
+        last: NodeId,
+        /// When it is free again.
+        until: UnixMillis,
+    },
+}
+
+/// A credential that can be used.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct CredentialRecord {
+    /// The author of the transaction that made it.
+    pub issuer: VerifyingKey,
+    /// The name that the member will have.
+    pub name: Option<Label>,
+    /// The tags that members will have.
+    pub tags: BTreeSet<Label>,
+    /// How many may still join by it.
+    pub uses: u32,
+    /// When it ends by itself.
+    pub expires: UnixMillis,
+}
+
+/// What a key may sign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SignerRecord {
+    /// How much its signature counts.
+    pub weight: u32,
+    /// For what.
+    pub scopes: Scopes,
+}
+
+/// Who can continue the chain after a disaster.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Recovery {
+    /// The keys.
+    pub keys: BTreeSet<VerifyingKey>,
+    /// How many of them must sign.
+    pub needed: u8,
+}
+
+/// How far the author of transactions has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize)]
+pub struct Author {
+    /// The last sequence number.
+    pub seq: u64,
+    /// The day of block time of its last transaction.
+    pub day: u64,
+    /// How many it made on that day.
+    pub count: u16,
+}
+
+/// What ends at a time, so that the next end is found without looking at everything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Ending {
+    Member(NodeId),
+    Credential(Digest),
+}
+
+impl Key for Ending {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let (kind, id) = match self {
+            Self::Member(id) => (0, &id.0),
+            Self::Credential(hash) => (1, &hash.0),
+        };
+        bytes.push(kind);
+        bytes.extend_from_slice(id);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (kind, id) = bytes.split_first()?;
+        let id = id.try_into().ok()?;
+        match kind {
+            0 => Some(Self::Member(NodeId(id))),
+            1 => Some(Self::Credential(Digest(id))),
+            _ => None,
+        }
+    }
+}
+
+/// What is free again at a time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Rest {
+    Name(Label),
+    Ipv4(u32),
+}
+
+impl Key for Rest {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Name(label) => {
+                bytes.push(0);
+                label.write(bytes);
+            }
+            Self::Ipv4(host) => {
+                bytes.push(1);
+                host.write(bytes);
+            }
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        match kind {
+            0 => Label::read(rest).map(Self::Name),
+            1 => u32::read(rest).map(Self::Ipv4),
+            _ => None,
+        }
+    }
+}

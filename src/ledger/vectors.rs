@@ -1,0 +1,90 @@
+//! Frozen bytes: whoever changes one of these changes the format, and breaks every chain that exists.
+
+use super::block::Block;
+use super::kit::{ADMIN, BEGIN, DAY, NODE, Net, admit, credential, id, join, key, label};
+use super::operation::{CredentialRevoke, Operation, Rename, Revoke, Scopes, SignerSet};
+use super::sync::{HeadNotice, LedgerMessage};
+use super::transaction::{SignedTransaction, Transaction};
+use crate::crypto::hash::Digest;
+use crate::time::UnixMillis;
+
+const CHAIN: Digest = Digest([9; 32]);
+
+fn check(name: &str, frozen: &str, bytes: &[u8]) {
+    assert_eq!(hex::encode(bytes), frozen.trim(), "tests/vectors/ledger/{name}.hex");
+}
+
+/// Compares with a file of `tests/vectors/ledger`.
+macro_rules! frozen {
+    ($name:literal, $bytes:expr) => {
+        check($name, include_str!(concat!("../../tests/vectors/ledger/", $name, ".hex")), &$bytes)
+    };
+}
+
+fn sign(seeds: &[u8], operations: Vec<Operation>) -> SignedTransaction {
+    let keys: Vec<_> = seeds.iter().map(|seed| key(*seed)).collect();
+    let keys: Vec<_> = keys.iter().collect();
+    Transaction::new(key(seeds[0]).verifying_key(), 7, BEGIN, operations).sign(&CHAIN, &keys)
+}
+
+fn everything() -> Vec<Operation> {
+    let full = super::operation::Admit {
+        name: Some(label("web")),
+        tags: [label("a"), label("b")].into(),
+        ipv4: Some([10, 77, 0, 9].into()),
+        expires: Some(BEGIN.after(DAY)),
+        ..admit(NODE, 3)
+    };
+    let key_hash = credential(50, 1, BEGIN).key_hash;
+    vec![
+        Operation::Admit(full),
+        Operation::Admit(admit(NODE + 1, 0)),
+        Operation::Join(join(NODE + 2, 50)),
+        Operation::Revoke(Revoke { identity: id(NODE), incarnation: 1 }),
+        Operation::Rename(Rename { identity: id(NODE), name: label("shop") }),
+        Operation::Credential(credential(50, 2, BEGIN.after(DAY))),
+        Operation::CredentialRevoke(CredentialRevoke { key_hash }),
+        Operation::SignerSet(SignerSet { key: key(ADMIN).verifying_key(), weight: 2, scopes: Scopes::ALL }),
+        Operation::Unknown { code: 999, bytes: vec![1, 2, 3] },
+    ]
+}
+
+#[test]
+fn transactions_have_the_frozen_bytes() {
+    frozen!("operations", sign(&[ADMIN, NODE], everything()).encode());
+    frozen!("operations-id", sign(&[ADMIN, NODE], everything()).id(&CHAIN).0.0);
+    let revoke = Revoke { identity: id(NODE), incarnation: 0 };
+    let revocation = Transaction::revocation(key(ADMIN).verifying_key(), [revoke]).sign(&CHAIN, &[&key(ADMIN)]);
+    frozen!("revocation", revocation.encode());
+}
+
+#[test]
+fn the_frozen_bytes_still_verify() {
+    let frozen = hex::decode(include_str!("../../tests/vectors/ledger/revocation.hex").trim()).unwrap();
+    assert!(SignedTransaction::decode(&frozen).unwrap().verify(&CHAIN).is_ok());
+    let frozen = hex::decode(include_str!("../../tests/vectors/ledger/block-2.hex").trim()).unwrap();
+    assert_eq!(Block::decode(&frozen).unwrap().header.height.0, 2);
+}
+
+#[test]
+fn a_chain_has_the_frozen_bytes_and_state() {
+    let mut net = Net::new();
+    net.order(Operation::Admit(admit(NODE, 0))).unwrap();
+    net.commit(net.revocation(ADMIN, &[(NODE, 0)])).unwrap();
+    frozen!("genesis", net.blocks[0].0.encode());
+    frozen!("network-id", net.chain().0);
+    frozen!("block-2", net.blocks[2].0.encode());
+    frozen!("certificate-2", borsh::to_vec(&net.blocks[2].1).unwrap());
+    let entries: Vec<_> = net.state.entries().collect();
+    frozen!("state-2", borsh::to_vec(&entries).unwrap());
+}
+
+#[test]
+fn messages_have_the_frozen_bytes() {
+    use super::block::{BlockId, Height};
+    let revocations = super::revocation::Revocations::default().digest();
+    let (height, id, time) = (Height(5), BlockId(CHAIN), UnixMillis(6));
+    frozen!("message-head", LedgerMessage::Head(HeadNotice { height, id, time, revocations }).encode());
+    frozen!("message-get-blocks", LedgerMessage::GetBlocks { from: height, limit: 64 }.encode());
+    frozen!("message-consensus", LedgerMessage::Consensus(vec![1, 2]).encode());
+}
