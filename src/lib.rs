@@ -2,6 +2,7 @@
 
 pub mod crypto;
 pub mod ledger;
+pub mod node;
 pub mod path;
 pub mod policy;
 pub mod router;

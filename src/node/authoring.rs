@@ -1,0 +1,129 @@
+//! Transactions that this node signs: what a user orders, as operations of the ledger.
+
+use super::Node;
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::{NodeId, SigningKey, VerifyingKey};
+use crate::ledger::engine::SubmitError;
+use crate::ledger::name::Label;
+use crate::ledger::operation::{Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, credential_hash};
+use crate::ledger::{Transaction, TxId};
+use crate::time::{Now, UnixMillis};
+use rand_core::CryptoRng;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long an order may wait for its block, in block time.
+const VALIDITY: Duration = Duration::from_secs(3600);
+
+/// What an invitation gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvitationTerms {
+    /// The name of who joins; implies one use.
+    pub name: Option<Label>,
+    /// The tags of who joins.
+    pub tags: BTreeSet<Label>,
+    /// How many may join by it.
+    pub uses: u32,
+    /// How long it is good for.
+    pub lifetime: Duration,
+}
+
+/// A node to be admitted by a signer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its identity.
+    pub id: NodeId,
+    /// The key of its node records.
+    pub node_key: VerifyingKey,
+    /// The key of its handshakes.
+    pub transport_key: TransportKey,
+    /// Its name.
+    pub name: Option<Label>,
+    /// Its tags.
+    pub tags: BTreeSet<Label>,
+}
+
+/// A fresh credential: its secret goes into a ticket and nowhere else.
+pub struct Issued {
+    /// The transaction that registers it.
+    pub tx: TxId,
+    /// Its secret half.
+    pub secret: SigningKey,
+    /// Its name on the ledger.
+    pub credential: Digest,
+    /// When it ends by itself.
+    pub expires: UnixMillis,
+}
+
+impl<R: CryptoRng> Node<R> {
+    /// Registers a credential.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn invite(&mut self, now: Now, terms: InvitationTerms) -> Result<Issued, SubmitError> {
+        let secret = SigningKey::generate(&mut self.rng);
+        let credential = credential_hash(&secret.verifying_key());
+        let expires = self.network_time(now).after(terms.lifetime);
+        let InvitationTerms { name, tags, uses, .. } = terms;
+        let operation = Operation::Credential(Credential { key_hash: credential, name, tags, uses, expires });
+        let tx = self.order(now, operation)?;
+        Ok(Issued { tx, secret, credential, expires })
+    }
+
+    /// Ends a credential.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn revoke_invitation(&mut self, now: Now, credential: Digest) -> Result<TxId, SubmitError> {
+        self.order(now, Operation::CredentialRevoke(CredentialRevoke { key_hash: credential }))
+    }
+
+    /// Cuts a member: here at once, elsewhere on sight.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn revoke(&mut self, now: Now, identity: NodeId) -> Result<TxId, SubmitError> {
+        let incarnation = self.ledger.state().incarnation(&identity);
+        let transaction = Transaction::revocation(self.author(), [Revoke { identity, incarnation }]);
+        self.submit(now, transaction)
+    }
+
+    /// Renames a member.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn rename(&mut self, now: Now, identity: NodeId, name: Label) -> Result<TxId, SubmitError> {
+        self.order(now, Operation::Rename(Rename { identity, name }))
+    }
+
+    /// Admits a node without a ticket.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn authorize(&mut self, now: Now, candidate: Candidate) -> Result<TxId, SubmitError> {
+        let Candidate { id, node_key, transport_key, name, tags } = candidate;
+        let incarnation = self.ledger.state().incarnation(&id);
+        let admit = Admit { identity: id, node_key, transport_key, name, tags, ipv4: None, expires: None, incarnation };
+        self.order(now, Operation::Admit(admit))
+    }
+
+    fn order(&mut self, now: Now, operation: Operation) -> Result<TxId, SubmitError> {
+        let author = self.author();
+        let valid_until = self.network_time(now).after(VALIDITY);
+        let transaction = Transaction::new(author, self.ledger.next_seq(&author), valid_until, vec![operation]);
+        self.submit(now, transaction)
+    }
+
+    fn submit(&mut self, now: Now, transaction: Transaction) -> Result<TxId, SubmitError> {
+        let key = self.signing.signer.as_ref().unwrap_or(&self.signing.identity);
+        let signed = transaction.sign(&self.peers.keys().network_id, &[key]);
+        let outcome = self.ledger.submit(now, signed);
+        self.settle(now);
+        outcome
+    }
+
+    fn author(&self) -> VerifyingKey {
+        self.signing.signer.as_ref().unwrap_or(&self.signing.identity).verifying_key()
+    }
+}

@@ -1,0 +1,212 @@
+//! The two hot routes, for any thread: packet out ([`seal`]) and packet in ([`open`]).
+//!
+//! Both read an immutable [`ForwardingTable`] and work in the buffer that the shell lent. Whatever is not plain data is handed
+//! on: a packet without a session is staged, everything that is not an inner packet goes to [`super::Node`].
+
+use super::table::{ForwardingTable, Inlet};
+use crate::crypto::identity::NodeId;
+use crate::policy::Rights;
+use crate::router::icmp::Answerer;
+use crate::session::LaneSealer;
+use crate::time::Instant;
+use crate::wire::data::{self, Datagram, DatagramError, Lane, Record, SessionIndex};
+use crate::wire::drops::DropReason;
+use crate::wire::icmp::IcmpError;
+use crate::wire::inner::InnerPacket;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+/// Free bytes that [`seal`] needs in front of a packet: the transport header and the record's kind.
+pub const HEADROOM: usize = data::TRANSPORT_HEADER_LEN + data::RECORD_HEADER_LEN;
+
+/// Free bytes that [`seal`] needs behind a packet: the tag.
+pub const TAILROOM: usize = crate::crypto::aead::TAG_LEN;
+
+/// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What becomes of a packet that the device gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// Send these bytes of the buffer.
+    Send {
+        /// The peer's endpoint.
+        to: SocketAddr,
+        /// Where the datagram lies in the buffer.
+        datagram: Range<usize>,
+    },
+    /// Keep the packet until a session with this member exists.
+    Stage(NodeId),
+    /// Write this ICMP error into the device; the packet is dropped for the reason.
+    Answer(DropReason, Vec<u8>),
+    /// Drop it.
+    Drop(DropReason),
+}
+
+/// What becomes of a datagram that a socket gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inbound<'d> {
+    /// Write the inner packet into the device.
+    Deliver(&'d [u8]),
+    /// Hand the opened record of this session to the node: control, stream, or the empty record.
+    Record(SessionIndex, &'d [u8]),
+    /// Hand the datagram to the node: handshake and cookies.
+    Handshake(&'d [u8]),
+    /// Drop it.
+    Drop(DropReason),
+}
+
+/// One sending thread's own state: its lane in every session that it has used, and its budget for ICMP answers.
+pub struct Outgoing {
+    lane: Lane,
+    sealers: HashMap<SessionIndex, LaneSealer>,
+    generation: u64,
+    answerer: Answerer,
+}
+
+impl Outgoing {
+    /// Starts with nothing claimed. `lane` belongs to this thread alone.
+    pub fn new(lane: Lane) -> Self {
+        Self { lane, sealers: HashMap::new(), generation: 0, answerer: Answerer::new(None, None) }
+    }
+
+    /// Follows a new table: sealers of sessions that are gone end, ICMP answers come from the addresses of now.
+    fn follow(&mut self, table: &ForwardingTable) {
+        if self.generation == table.generation {
+            return;
+        }
+        self.generation = table.generation;
+        self.sealers.retain(|index, _| table.inlets.contains_key(index));
+        let v4 = table.addresses.iter().find_map(|address| match address {
+            std::net::IpAddr::V4(address) => Some(*address),
+            std::net::IpAddr::V6(_) => None,
+        });
+        let v6 = table.addresses.iter().find_map(|address| match address {
+            std::net::IpAddr::V6(address) => Some(*address),
+            std::net::IpAddr::V4(_) => None,
+        });
+        self.answerer = Answerer::new(v4, v6);
+    }
+}
+
+/// Seals the inner packet at `packet` of `buffer` for the peer that owns its destination.
+///
+/// `buffer` has [`HEADROOM`] bytes before and [`TAILROOM`] bytes behind the packet.
+pub fn seal(
+    table: &ForwardingTable,
+    outgoing: &mut Outgoing,
+    now: Instant,
+    buffer: &mut [u8],
+    packet: Range<usize>,
+) -> Outbound {
+    outgoing.follow(table);
+    let bytes = &buffer[packet.clone()];
+    let Ok(inner) = InnerPacket::parse(bytes) else { return Outbound::Drop(DropReason::MalformedPacket) };
+    let peer = match table.router.outbound(&inner) {
+        Ok(peer) => peer,
+        Err(DropReason::NoRoute) => {
+            return match outgoing.answerer.answer(now, IcmpError::NoRoute, &inner, bytes) {
+                Ok(answer) => Outbound::Answer(DropReason::NoRoute, answer),
+                Err(_) => Outbound::Drop(DropReason::NoRoute),
+            };
+        }
+        Err(reason) => return Outbound::Drop(reason),
+    };
+    let Some(outlet) = table.outlets.get(&peer) else { return Outbound::Stage(peer) };
+    let sealer = match outgoing.sealers.entry(outlet.session.local_index()) {
+        Entry::Occupied(sealer) => sealer.into_mut(),
+        Entry::Vacant(vacant) => match outlet.session.claim_lane(outgoing.lane) {
+            Some(sealer) => vacant.insert(sealer),
+            None => return Outbound::Drop(DropReason::LanesExhausted),
+        },
+    };
+    let start = packet.start - HEADROOM;
+    buffer[packet.start - 1] = data::RECORD_PACKET;
+    match sealer.seal(now, &mut buffer[start..packet.end + TAILROOM]) {
+        Ok(_) => Outbound::Send { to: outlet.endpoint, datagram: start..packet.end + TAILROOM },
+        Err(error) => Outbound::Drop(error.into()),
+    }
+}
+
+/// One receiving thread's own state: what it reported lately.
+#[derive(Default)]
+pub struct Incoming {
+    reported: HashMap<SessionIndex, (SocketAddr, Instant)>,
+    generation: u64,
+}
+
+impl Incoming {
+    /// Starts with nothing reported.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn follow(&mut self, table: &ForwardingTable) {
+        if self.generation != table.generation {
+            self.generation = table.generation;
+            self.reported.retain(|index, _| table.inlets.contains_key(index));
+        }
+    }
+
+    /// Says whether the node should hear that `from` speaks for this session, and notes it.
+    fn is_news(&mut self, now: Instant, inlet: &Inlet, from: SocketAddr) -> bool {
+        if !inlet.awaited && inlet.endpoint == Some(from) {
+            return false;
+        }
+        let index = inlet.session.local_index();
+        let known = self
+            .reported
+            .get(&index)
+            .is_some_and(|(endpoint, at)| *endpoint == from && now.saturating_since(*at) < REPORT_INTERVAL);
+        if !known {
+            self.reported.insert(index, (from, now));
+        }
+        !known
+    }
+}
+
+/// Opens a datagram in place. `news` says the index of a session whose peer turned out to be alive or elsewhere.
+pub fn open<'d>(
+    table: &ForwardingTable,
+    incoming: &mut Incoming,
+    now: Instant,
+    from: SocketAddr,
+    datagram: &'d mut [u8],
+) -> (Inbound<'d>, Option<SessionIndex>) {
+    incoming.follow(table);
+    let header = match Datagram::classify(datagram) {
+        Ok(Datagram::Transport(header)) => header,
+        Ok(Datagram::Relayed(_)) | Err(DatagramError::UnknownType(_)) => {
+            return (Inbound::Drop(DropReason::UnknownType), None);
+        }
+        Ok(_) => return (Inbound::Handshake(datagram), None),
+        Err(_) => return (Inbound::Drop(DropReason::MalformedDatagram), None),
+    };
+    let Some(inlet) = table.inlets.get(&header.receiver) else {
+        return (Inbound::Drop(DropReason::UnknownSession), None);
+    };
+    let plaintext = match inlet.session.open(now, &header, &mut datagram[data::TRANSPORT_HEADER_LEN..]) {
+        Ok(plaintext) => plaintext,
+        Err(error) => return (Inbound::Drop(error.into()), None),
+    };
+    let news = incoming.is_news(now, inlet, from).then_some(header.receiver);
+    let inbound = match Record::decode(plaintext) {
+        Ok(Record::Packet { needs_checksum: false, packet }) => admit(table, inlet, packet),
+        Ok(Record::Packet { needs_checksum: true, .. }) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),
+        Ok(Record::Empty | Record::Control(_) | Record::Stream(_)) => Inbound::Record(header.receiver, plaintext),
+    };
+    (inbound, news)
+}
+
+/// Lets an inner packet through only from a member, from that member's own address, to this node.
+fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d [u8]) -> Inbound<'d> {
+    let Rights::Member(peer) = inlet.rights else { return Inbound::Drop(DropReason::RecordNotAllowed) };
+    let Ok(inner) = InnerPacket::parse(packet) else { return Inbound::Drop(DropReason::MalformedPacket) };
+    match table.router.inbound(peer, &inner) {
+        Ok(()) => Inbound::Deliver(packet),
+        Err(reason) => Inbound::Drop(reason),
+    }
+}

@@ -1,0 +1,339 @@
+//! Node records on their way through the network: who is kept close, who is told, and what both sides lack.
+//!
+//! Pushes a new record at once to everybody with a live session and repairs what was missed by comparing digests with the
+//! neighbours every ten seconds. A record is believed only under its member's node key; gossip can deny reachability, never
+//! gain trust.
+
+use crate::crypto::hash::{Digest, domain_hash};
+use crate::crypto::identity::NodeId;
+use crate::policy::Policy;
+use crate::time::{Instant, UnixMillis};
+use crate::wire::control::{NodeRecord, RecordError, SignedRecord};
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Members that every node keeps a session with.
+const NEIGHBOURS: usize = 4;
+
+/// How long a choice of neighbours stays, in hours: long enough for sessions to pay, short enough to heal a poor choice.
+const NEIGHBOUR_EPOCH_HOURS: u64 = 6;
+
+/// How often the records are compared with a neighbour's.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Records in one message: below 32 kB.
+const MAX_RECORDS: usize = 64;
+
+/// Entries of one summary: 40 kB.
+const MAX_SUMMARY: usize = 1024;
+
+/// Why a gossip message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GossipError {
+    /// Bytes that are no gossip message of this version.
+    #[error("not a gossip message")]
+    Malformed,
+    /// More entries than one message may have.
+    #[error("too many entries in a gossip message")]
+    TooMany,
+    /// A record of somebody who is no member.
+    #[error("a record of a stranger")]
+    Stranger,
+    /// A record that its member did not sign.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// What neighbours say to each other on the gossip stream.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum GossipMessage {
+    /// Records that the receiver may lack.
+    Records(Vec<SignedRecord>),
+    /// A digest over all records of the sender, so that equal sets cost 33 bytes.
+    Compare(Digest),
+    /// Ids and sequence numbers of the sender's records: answered with what is newer at the receiver.
+    Summary(Vec<(NodeId, u64)>),
+}
+
+impl GossipMessage {
+    /// Encodes the message.
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Decodes a message; all bytes must belong to it, and the counts are bounded.
+    ///
+    /// # Errors
+    /// [`GossipError::Malformed`] or [`GossipError::TooMany`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, GossipError> {
+        let message = borsh::from_slice(bytes).map_err(|_| GossipError::Malformed)?;
+        let fits = match &message {
+            Self::Records(records) => records.len() <= MAX_RECORDS,
+            Self::Summary(entries) => entries.len() <= MAX_SUMMARY,
+            Self::Compare(_) => true,
+        };
+        if fits { Ok(message) } else { Err(GossipError::TooMany) }
+    }
+}
+
+/// What a message led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct GossipOutcome {
+    /// Members whose records are new here.
+    pub updated: Vec<NodeId>,
+    /// Answers to the sender.
+    pub replies: Vec<GossipMessage>,
+    /// Somebody holds a newer record of this node than it knows of, from before its clock or disk went back.
+    pub own_is_outdated: bool,
+}
+
+/// The records that this node holds, at most one per member.
+pub struct Gossip {
+    own_id: NodeId,
+    network_id: Digest,
+    records: BTreeMap<NodeId, SignedRecord>,
+    compare_at: Instant,
+}
+
+impl Gossip {
+    /// Starts with nothing known.
+    pub fn new(own_id: NodeId, network_id: Digest) -> Self {
+        Self { own_id, network_id, records: BTreeMap::new(), compare_at: Instant::ZERO }
+    }
+
+    /// Replaces this node's own record. Returns the message that tells others.
+    pub fn publish(&mut self, record: SignedRecord) -> GossipMessage {
+        self.records.insert(self.own_id, record.clone());
+        GossipMessage::Records(vec![record])
+    }
+
+    /// Lends the record of a member, verified against its node key as `policy` has it.
+    pub fn record(&self, id: &NodeId, policy: &Policy) -> Option<&NodeRecord> {
+        self.records.get(id)?.verify(&policy.member(id)?.node_key, &self.network_id).ok()
+    }
+
+    /// The sequence number of the record held of `id`, 0 when none is.
+    pub fn sequence(&self, id: &NodeId) -> u64 {
+        self.records.get(id).map_or(0, SignedRecord::claimed_sequence)
+    }
+
+    /// Takes a message in.
+    ///
+    /// # Errors
+    /// [`GossipError`] for the first record that cannot be believed; those before it were taken.
+    pub fn handle(&mut self, message: GossipMessage, policy: &Policy) -> Result<GossipOutcome, GossipError> {
+        let mut outcome = GossipOutcome::default();
+        match message {
+            GossipMessage::Records(records) => {
+                for record in records {
+                    if record.claimed_id() == self.own_id {
+                        outcome.own_is_outdated |= self.outdates_own(&record, policy);
+                    } else if self.take(record.clone(), policy)? {
+                        outcome.updated.push(record.claimed_id());
+                    }
+                }
+            }
+            GossipMessage::Compare(digest) => {
+                if digest != self.digest() {
+                    outcome.replies.push(self.summary());
+                }
+            }
+            GossipMessage::Summary(entries) => outcome.replies = self.newer_than(&entries),
+        }
+        Ok(outcome)
+    }
+
+    /// The messages that give a fresh session's peer all records, in pieces.
+    pub fn everything(&self) -> Vec<GossipMessage> {
+        let all: Vec<_> = self.records.values().cloned().collect();
+        all.chunks(MAX_RECORDS).map(|piece| GossipMessage::Records(piece.to_vec())).collect()
+    }
+
+    /// The message that passes on the records of `ids`.
+    pub fn records_of(&self, ids: &[NodeId]) -> GossipMessage {
+        GossipMessage::Records(ids.iter().filter_map(|id| self.records.get(id)).take(MAX_RECORDS).cloned().collect())
+    }
+
+    /// When the next comparison is due.
+    pub fn poll_timeout(&self) -> Instant {
+        self.compare_at
+    }
+
+    /// Returns what to send to each neighbour when a comparison is due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<GossipMessage> {
+        if now < self.compare_at {
+            return None;
+        }
+        self.compare_at = now + COMPARE_INTERVAL;
+        Some(GossipMessage::Compare(self.digest()))
+    }
+
+    /// Forgets those who are no members any more.
+    pub fn forget(&mut self, removed: &[NodeId]) {
+        self.records.retain(|id, _| !removed.contains(id));
+    }
+
+    /// Says whether a record of `id` is held.
+    pub fn holds(&self, id: &NodeId) -> bool {
+        self.records.contains_key(id)
+    }
+
+    fn take(&mut self, record: SignedRecord, policy: &Policy) -> Result<bool, GossipError> {
+        let id = record.claimed_id();
+        if record.claimed_sequence() <= self.sequence(&id) {
+            return Ok(false);
+        }
+        let member = policy.member(&id).ok_or(GossipError::Stranger)?;
+        record.verify(&member.node_key, &self.network_id)?;
+        self.records.insert(id, record);
+        Ok(true)
+    }
+
+    /// Notes a newer record of this node itself, so that the next one published is newer still.
+    fn outdates_own(&mut self, record: &SignedRecord, policy: &Policy) -> bool {
+        let is_newer = record.claimed_sequence() > self.sequence(&self.own_id);
+        let is_own =
+            policy.member(&self.own_id).is_some_and(|member| record.verify(&member.node_key, &self.network_id).is_ok());
+        if is_newer && is_own {
+            self.records.insert(self.own_id, record.clone());
+        }
+        is_newer && is_own
+    }
+
+    fn digest(&self) -> Digest {
+        let entries: Vec<_> = self.entries().collect();
+        let bytes = borsh::to_vec(&entries).expect("writing to memory does not fail");
+        domain_hash("p2plus gossip digest 1", &[&bytes])
+    }
+
+    /// A window of the records that moves with the clock where there are too many for one message.
+    fn summary(&self) -> GossipMessage {
+        let windows = self.records.len().div_ceil(MAX_SUMMARY).max(1) as u64;
+        let round = self.compare_at.as_micros() / u64::try_from(COMPARE_INTERVAL.as_micros()).unwrap_or(u64::MAX);
+        let skip = usize::try_from(round % windows).unwrap_or(0) * MAX_SUMMARY;
+        GossipMessage::Summary(self.entries().skip(skip).take(MAX_SUMMARY).collect())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        self.records.iter().map(|(id, record)| (*id, record.claimed_sequence()))
+    }
+
+    /// What is newer here, and, when the other side has something newer, our own summary so that it answers in turn.
+    fn newer_than(&self, theirs: &[(NodeId, u64)]) -> Vec<GossipMessage> {
+        let theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
+        let newer: Vec<_> = self
+            .records
+            .values()
+            .filter(|record| theirs.get(&record.claimed_id()).is_none_or(|known| *known < record.claimed_sequence()))
+            .take(MAX_RECORDS)
+            .cloned()
+            .collect();
+        let lacking = theirs.iter().any(|(id, sequence)| *id != self.own_id && *sequence > self.sequence(id));
+        let mut replies = Vec::new();
+        if !newer.is_empty() {
+            replies.push(GossipMessage::Records(newer));
+        }
+        if lacking {
+            replies.push(self.summary());
+        }
+        replies
+    }
+}
+
+/// The members that `own` keeps sessions with: the highest by rendezvous hash of (own id, epoch, candidate), so that every node
+/// chooses differently and nobody can arrange to be chosen by all.
+pub fn neighbours(own: &NodeId, policy: &Policy, wall: UnixMillis) -> BTreeSet<NodeId> {
+    let epoch = wall.0 / (NEIGHBOUR_EPOCH_HOURS * 3_600_000);
+    let weight = |id: &NodeId| domain_hash("p2plus neighbour 1", &[&own.0, &epoch.to_le_bytes(), &id.0]);
+    let mut others: Vec<_> =
+        policy.members().map(|member| member.id).filter(|id| id != own).map(|id| (weight(&id), id)).collect();
+    others.sort_unstable();
+    others.into_iter().rev().take(NEIGHBOURS).map(|(_, id)| id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::exchange::TransportKey;
+    use crate::crypto::identity::SigningKey;
+    use crate::policy::Member;
+
+    const NETWORK: Digest = Digest([5; 32]);
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+
+    fn policy(seeds: impl IntoIterator<Item = u8>) -> Policy {
+        let members = seeds.into_iter().map(|seed| Member {
+            id: key(seed).node_id(),
+            name: format!("node-{seed}"),
+            node_key: key(seed).verifying_key(),
+            transport_key: TransportKey([seed; 32]),
+            addresses: Vec::new(),
+            tags: Vec::new(),
+        });
+        Policy::new(members, BTreeMap::new(), BTreeSet::new())
+    }
+
+    fn record(seed: u8, sequence: u64) -> SignedRecord {
+        let record = NodeRecord { id: key(seed).node_id(), sequence, endpoints: Vec::new() };
+        SignedRecord::sign(record, &key(seed), &NETWORK)
+    }
+
+    #[test]
+    fn records_spread_over_one_comparison() {
+        let policy = policy([1, 2, 3]);
+        let mut left = Gossip::new(key(1).node_id(), NETWORK);
+        let mut right = Gossip::new(key(2).node_id(), NETWORK);
+        left.publish(record(1, 10));
+        right.publish(record(2, 20));
+        right.handle(GossipMessage::Records(vec![record(3, 30)]), &policy).unwrap();
+
+        let compare = left.handle_timeout(Instant::ZERO).unwrap();
+        let mut to_left = right.handle(compare, &policy).unwrap().replies;
+        for _ in 0..3 {
+            let replies: Vec<_> =
+                to_left.drain(..).flat_map(|message| left.handle(message, &policy).unwrap().replies).collect();
+            to_left = replies.into_iter().flat_map(|message| right.handle(message, &policy).unwrap().replies).collect();
+        }
+        assert_eq!(left.digest(), right.digest());
+        assert_eq!(left.sequence(&key(3).node_id()), 30);
+        assert_eq!(right.sequence(&key(1).node_id()), 10);
+    }
+
+    #[test]
+    fn strangers_forgeries_and_old_records_are_refused() {
+        let policy = policy([1, 2]);
+        let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
+        let records = |record| GossipMessage::Records(vec![record]);
+        assert_eq!(gossip.handle(records(record(9, 1)), &policy).err(), Some(GossipError::Stranger));
+        let forged = NodeRecord { id: key(2).node_id(), sequence: 1, endpoints: Vec::new() };
+        let forged = SignedRecord::sign(forged, &key(9), &NETWORK);
+        assert!(matches!(gossip.handle(records(forged), &policy), Err(GossipError::Record(_))));
+        assert_eq!(gossip.handle(records(record(2, 5)), &policy).unwrap().updated, [key(2).node_id()]);
+        assert!(gossip.handle(records(record(2, 4)), &policy).unwrap().updated.is_empty());
+        assert_eq!(gossip.sequence(&key(2).node_id()), 5);
+        gossip.forget(&[key(2).node_id()]);
+        assert!(!gossip.holds(&key(2).node_id()));
+    }
+
+    #[test]
+    fn neighbours_are_four_others_and_change_with_the_epoch() {
+        let policy = policy(1..=20);
+        let own = key(1).node_id();
+        let first = neighbours(&own, &policy, UnixMillis(0));
+        assert_eq!(first.len(), NEIGHBOURS);
+        assert!(!first.contains(&own));
+        assert_eq!(first, neighbours(&own, &policy, UnixMillis(3_600_000)));
+        assert_ne!(first, neighbours(&own, &policy, UnixMillis(7 * 3_600_000)));
+    }
+
+    #[test]
+    fn a_message_with_too_many_entries_is_refused() {
+        let entries = vec![(NodeId([1; 32]), 1); MAX_SUMMARY + 1];
+        assert_eq!(GossipMessage::decode(&GossipMessage::Summary(entries).encode()), Err(GossipError::TooMany));
+        assert_eq!(GossipMessage::decode(&[7]), Err(GossipError::Malformed));
+    }
+}

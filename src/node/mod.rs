@@ -1,0 +1,374 @@
+//! The node: sessions, paths, ledger and streams composed; still pure. The daemon runs it, and so does the simulator.
+//!
+//! ```text
+//!   handshake, control, stream ──► PeerTable ──► ControlLink ──► Ledger, Gossip
+//!                                     │                             │ policy
+//!        data threads ◄── ForwardingTable ◄───────────────────────── ┘
+//! ```
+//! Two speeds: [`Node`] (`&mut self`, one thread, slow) decides and publishes an immutable [`table::ForwardingTable`];
+//! [`forward`] (any thread, hot) reads it. After every `handle_*` call, `poll_transmit` and `poll_event` until they give nothing,
+//! and call again at `poll_timeout`.
+
+pub mod authoring;
+pub mod control;
+mod exchange;
+pub mod forward;
+pub mod gossip;
+pub mod membership;
+pub mod names;
+mod peer;
+pub mod peers;
+mod reach;
+mod routing;
+pub mod staging;
+pub mod status;
+pub mod table;
+
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::{NodeId, SigningKey};
+use crate::ledger::address::ipv6_prefix;
+use crate::ledger::{Ledger, TxId};
+use crate::path::ProbeId;
+use crate::policy::{Policy, PolicyDiff};
+use crate::router::Prefix;
+use crate::session::{LocalKeys, Terms};
+use crate::time::{Instant, Now};
+use crate::wire::data::SessionIndex;
+use crate::wire::drops::{DropReason, Drops};
+use crate::wire::handshake::{CipherSet, Timestamp};
+use control::{ControlLink, LinkId};
+use gossip::Gossip;
+use membership::{Invitation, Membership};
+use peers::{Context, PeerEvent, PeerTable, Transmit};
+use rand_core::CryptoRng;
+use reach::Reach;
+use routing::Routing;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use table::ForwardingTable;
+
+/// Signing keys that a node may hold.
+pub struct SigningKeys {
+    /// Who it is.
+    pub identity: SigningKey,
+    /// Signs node records.
+    pub node: SigningKey,
+    /// Signs what only signers may; the identity key signs where there is none.
+    pub signer: Option<SigningKey>,
+}
+
+/// What a node starts with.
+pub struct Setup<R> {
+    /// Its keys for handshakes.
+    pub keys: LocalKeys,
+    /// Its keys for signatures.
+    pub signing: SigningKeys,
+    /// Its ledger, empty for a joiner.
+    pub ledger: Ledger,
+    /// How it became, or is to become, a member.
+    pub invitation: Option<Invitation>,
+    /// The ciphers that are fast here.
+    pub ciphers: CipherSet,
+    /// Where drops are counted.
+    pub drops: Arc<Drops>,
+    /// Entropy.
+    pub rng: R,
+}
+
+/// What the shell is told.
+pub enum NodeEvent {
+    /// Give this table to the data threads.
+    Publish(Arc<ForwardingTable>),
+    /// Give the device these addresses, each with its prefix length, and take away all others.
+    Configure(Vec<(IpAddr, u8)>),
+    /// Members were cut just now.
+    Cut(Vec<NodeId>),
+    /// The ledger has a new block.
+    Block {
+        /// Its height.
+        height: u64,
+    },
+    /// This node's standing changed.
+    Standing(membership::Standing),
+    /// A transaction is in a block that is on disk.
+    Final {
+        /// Which one.
+        transaction: TxId,
+        /// The block's height.
+        height: u64,
+    },
+    /// A transaction that waited here does not apply any more.
+    Dropped {
+        /// Which one.
+        transaction: TxId,
+        /// Why.
+        reason: String,
+    },
+    /// The ledger of this node stopped; tunnels stay.
+    LedgerStopped(String),
+    /// A probe was answered.
+    Pong {
+        /// By whom.
+        peer: TransportKey,
+        /// Which.
+        probe: ProbeId,
+        /// The round trip.
+        rtt: Duration,
+    },
+    /// Store the handshakes that must not be replayed, and where peers were, some time soon.
+    Remember,
+}
+
+/// One node of one network.
+pub struct Node<R> {
+    rng: R,
+    signing: SigningKeys,
+    own_id: NodeId,
+    ledger: Ledger,
+    policy: Arc<Policy>,
+    peers: PeerTable,
+    link: ControlLink,
+    gossip: Gossip,
+    reach: Reach,
+    routing: Routing,
+    membership: Membership,
+    /// When a peer last told of its head.
+    heads_heard: BTreeMap<TransportKey, Instant>,
+    started: Instant,
+    drops: Arc<Drops>,
+    events: VecDeque<NodeEvent>,
+}
+
+impl<R: CryptoRng> Node<R> {
+    /// Starts a node with what it has on disk.
+    pub fn new(now: Now, setup: Setup<R>) -> Self {
+        let Setup { keys, signing, ledger, invitation, ciphers, drops, mut rng } = setup;
+        let own_id = keys.node_id;
+        let network_id = keys.network_id;
+        let link = ControlLink::new(LinkId(keys.transport.public_key()), &mut rng);
+        let terms = Terms { ciphers, ..Terms::default() };
+        let mut node = Self {
+            peers: PeerTable::new(now, keys, terms, Arc::clone(&drops), &mut rng),
+            rng,
+            signing,
+            own_id,
+            ledger,
+            policy: Arc::new(Policy::default()),
+            link,
+            gossip: Gossip::new(own_id, network_id),
+            reach: Reach::new(),
+            routing: Routing::new(),
+            membership: Membership::new(invitation),
+            heads_heard: BTreeMap::new(),
+            started: now.instant,
+            drops,
+            events: VecDeque::new(),
+        };
+        node.invite_bootstrap();
+        let policy = node.ledger.policy();
+        let diff = PolicyDiff::between(&node.policy, &policy);
+        node.follow_policy(now, &diff);
+        node.settle(now);
+        node
+    }
+
+    /// Takes a handshake datagram or a cookie.
+    pub fn handle_handshake(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_handshake(&mut ctx, from, datagram);
+        self.settle(now);
+    }
+
+    /// Takes an opened record that is not an inner packet.
+    pub fn handle_record(&mut self, now: Now, index: SessionIndex, from: SocketAddr, record: &[u8]) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_record(&mut ctx, index, from, record);
+        self.settle(now);
+    }
+
+    /// Takes the news that something authentic came in a session that waits for it, or from an unexpected endpoint.
+    pub fn handle_news(&mut self, now: Now, index: SessionIndex, from: SocketAddr) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_news(&mut ctx, index, from);
+        self.settle(now);
+    }
+
+    /// Takes an inner packet for a member that there is no session with.
+    pub fn handle_unsent(&mut self, now: Now, peer: NodeId, packet: Vec<u8>) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.stage(&mut ctx, peer, packet);
+        self.settle(now);
+    }
+
+    /// Takes where this node can be reached, as the host and the configuration say. Sessions move by themselves; records follow.
+    pub fn handle_endpoints(&mut self, now: Now, endpoints: Vec<SocketAddr>) {
+        if self.reach.set_local(endpoints) {
+            self.publish_record(now);
+            let (peers, mut ctx) = self.peers_and_context(now);
+            peers.handle_underlay_change(&mut ctx);
+        }
+        self.settle(now);
+    }
+
+    /// Takes the news that the machine slept or its clock jumped: sessions are renewed and paths asked.
+    pub fn handle_clock_jump(&mut self, now: Now) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_underlay_change(&mut ctx);
+        self.settle(now);
+    }
+
+    /// Acts on the deadlines that have come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_timeout(&mut ctx);
+        self.link.handle_timeout(now.instant);
+        self.ledger.handle_timeout(now);
+        self.tend_neighbours(now);
+        self.tend_membership(now);
+        self.settle(now);
+    }
+
+    /// When `handle_timeout` is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        [
+            self.peers.poll_timeout(),
+            self.link.poll_timeout(),
+            self.ledger.poll_timeout().map(|(at, _)| at),
+            Some(self.gossip.poll_timeout()),
+            Some(self.reach.poll_timeout()),
+            self.membership.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.peers.poll_transmit()
+    }
+
+    /// The next thing that the shell is told.
+    pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        self.events.pop_front()
+    }
+
+    /// Probes a member, over a handshake when need be. Returns the probe's id once one is on its way.
+    pub fn ping(&mut self, now: Now, key: TransportKey) -> Option<ProbeId> {
+        let (peers, mut ctx) = self.peers_and_context(now);
+        let probe = peers.ping(&mut ctx, key);
+        self.settle(now);
+        probe
+    }
+
+    /// Says goodbye to all peers, at the end of the daemon.
+    pub fn say_goodbye(&mut self, now: Now) {
+        self.peers.say_goodbye(now);
+    }
+
+    /// Takes what an earlier run stored of handshakes: the own last one, and those that must not come again.
+    pub fn import_timestamps(&mut self, own: Timestamp, known: impl IntoIterator<Item = (TransportKey, Timestamp)>) {
+        self.peers.import_timestamps(own, known);
+    }
+
+    /// What to store of handshakes.
+    pub fn timestamps(&self) -> (Timestamp, Vec<(TransportKey, Timestamp)>) {
+        let (own, known) = self.peers.timestamps();
+        (own, known.map(|(key, timestamp)| (*key, *timestamp)).collect())
+    }
+
+    fn peers_and_context(&mut self, now: Now) -> (&mut PeerTable, Context<'_, R>) {
+        (&mut self.peers, Context { now, policy: &self.policy, rng: &mut self.rng })
+    }
+
+    /// Passes on what the parts have to say to each other, until they are silent; then publishes.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if let Some(event) = self.peers.poll_event() {
+                self.handle_peer_event(now, event);
+            } else if let Some((peer, service, message)) = self.link.poll_message() {
+                self.handle_message(now, peer.0, service, &message);
+            } else if let Some((recipient, message)) = self.ledger.poll_message() {
+                self.send_ledger(now, recipient, &message);
+            } else if let Some(event) = self.ledger.poll_event() {
+                self.handle_ledger_event(now, event);
+            } else if let Some((peer, packet)) = self.link.poll_transmit() {
+                // Without a session TCP will send it again.
+                let _ = self.peers.send_stream(now, peer.0, &packet);
+            } else {
+                break;
+            }
+        }
+        // Broken connections: the ledger and gossip ask again by themselves.
+        while self.link.poll_event().is_some() {}
+        if self.peers.take_changed() {
+            let table = Arc::new(self.routing.table(&self.peers));
+            self.tell(NodeEvent::Publish(table));
+        }
+    }
+
+    fn handle_peer_event(&mut self, now: Now, event: PeerEvent) {
+        match event {
+            PeerEvent::Up(key, rights) => self.handle_up(now, key, rights),
+            PeerEvent::Down(key) => {
+                self.link.close_peer(LinkId(key));
+                self.heads_heard.remove(&key);
+                self.ledger.handle_session_end(now, &key);
+            }
+            PeerEvent::Ledger(key, bytes) => self.handle_ledger_bytes(now, key, &bytes),
+            PeerEvent::Stream(key, packet) => {
+                if self.link.handle_packet(now.instant, LinkId(key), &packet).is_err() {
+                    self.drops.count(DropReason::ControlRefused);
+                }
+            }
+            PeerEvent::Pong(peer, probe, rtt) => self.tell(NodeEvent::Pong { peer, probe, rtt }),
+            PeerEvent::Observed(key, endpoint) => self.handle_observed(now, key, endpoint),
+            PeerEvent::Timestamp(..) => self.tell(NodeEvent::Remember),
+        }
+    }
+
+    /// Takes the ledger's policy in force: who was cut loses everything here at once.
+    fn follow_policy(&mut self, now: Now, diff: &PolicyDiff) {
+        self.policy = self.ledger.policy();
+        self.peers.handle_policy(now, &self.policy, diff);
+        self.gossip.forget(&diff.removed);
+        if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
+            self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
+        }
+        let is_member = self.policy.member(&self.own_id).is_some();
+        let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));
+        if became {
+            self.enter(now);
+        }
+        self.tell_standing();
+        if !diff.removed.is_empty() {
+            self.tell(NodeEvent::Cut(diff.removed.clone()));
+        }
+        self.reach.hurry();
+    }
+
+    /// Tells the shell this node's standing if it changed.
+    fn tell_standing(&mut self) {
+        if let Some(standing) = self.membership.take_news() {
+            self.tell(NodeEvent::Standing(standing));
+        }
+    }
+
+    fn tell(&mut self, event: NodeEvent) {
+        self.events.push_back(event);
+    }
+}
+
+/// The subnet of a network's IPv6 addresses: host parts have 64 bits (RFC 4291 §2.5.1).
+const IPV6_PREFIX_LEN: u8 = 64;
+
+/// The overlay's own subnets: the IPv4 pool, when the network has one, and the IPv6 /64.
+fn subnets(ledger: &Ledger) -> Vec<Prefix> {
+    let state = ledger.state();
+    let Some(network) = state.network() else { return Vec::new() };
+    let ipv4 = network.ipv4.pool(state.network_id()).map(|pool| (IpAddr::V4(pool.base()), pool.len()));
+    let ipv6 = (IpAddr::V6(ipv6_prefix(state.network_id())), IPV6_PREFIX_LEN);
+    ipv4.into_iter().chain([ipv6]).filter_map(|(base, len)| Prefix::new(base, len).ok()).collect()
+}

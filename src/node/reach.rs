@@ -1,0 +1,224 @@
+//! Where this node can be found, and whom it keeps close.
+
+use super::Node;
+use super::control::{LinkId, Service, Standing};
+use super::gossip::{self, GossipMessage};
+use super::peers::Context;
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::NodeId;
+use crate::path::CandidateSource;
+use crate::policy::Rights;
+use crate::time::{Instant, Now};
+use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
+use rand_core::CryptoRng;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often the choice of neighbours is looked at without a reason.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Addresses that peers saw this node at; more come from a symmetric NAT, and are of no use.
+const MAX_OBSERVED: usize = 4;
+
+/// Members that a push goes to besides the neighbours.
+const MAX_PUSH: usize = 16;
+
+/// Own endpoints and the clock of the neighbourhood.
+pub(super) struct Reach {
+    local: Vec<SocketAddr>,
+    observed: Vec<SocketAddr>,
+    sequence: u64,
+    review_at: Instant,
+}
+
+impl Reach {
+    pub(super) fn new() -> Self {
+        Self { local: Vec::new(), observed: Vec::new(), sequence: 0, review_at: Instant::ZERO }
+    }
+
+    /// Takes the endpoints that the host has. Returns whether they changed.
+    pub(super) fn set_local(&mut self, endpoints: Vec<SocketAddr>) -> bool {
+        let changed = self.local != endpoints;
+        if changed {
+            self.observed.clear();
+            self.local = endpoints;
+        }
+        changed
+    }
+
+    /// Takes an address that a member saw this node at. Returns whether it is news.
+    fn observe(&mut self, endpoint: SocketAddr) -> bool {
+        if self.local.contains(&endpoint) || self.observed.contains(&endpoint) {
+            return false;
+        }
+        if self.observed.len() == MAX_OBSERVED {
+            self.observed.remove(0);
+        }
+        self.observed.push(endpoint);
+        true
+    }
+
+    /// Own endpoints, the host's before those that others saw.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
+        self.local.iter().chain(&self.observed).copied()
+    }
+
+    /// Makes the next review come at once.
+    pub(super) fn hurry(&mut self) {
+        self.review_at = Instant::ZERO;
+    }
+
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.review_at
+    }
+}
+
+impl<R: CryptoRng> Node<R> {
+    /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
+    pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
+        let standing = match rights {
+            Rights::Guest if !self.membership.is_member() => Standing::Host,
+            rights => Standing::Peer(rights),
+        };
+        let is_new = !self.link.peers().any(|peer| peer == (LinkId(key), standing));
+        if self.link.attach(LinkId(key), standing).is_err() || !is_new {
+            return;
+        }
+        self.ledger.handle_session(now, key);
+        if rights.is_member() {
+            for message in self.gossip.everything() {
+                self.send_gossip(now, key, &message);
+            }
+            let probe = self.ping(now, key);
+            tracing::debug!(?key, ?probe, "session up");
+        }
+        self.events.push_back(super::NodeEvent::Remember);
+    }
+
+    /// A member saw this node at an address that the host does not have: a NAT's. Others may reach it there.
+    pub(super) fn handle_observed(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr) {
+        let is_member = self.policy.admit(&key).member().is_some();
+        if is_member && self.reach.observe(endpoint) {
+            self.publish_record(now);
+        }
+    }
+
+    /// Signs and spreads where this node is.
+    pub(super) fn publish_record(&mut self, now: Now) {
+        if !self.membership.is_member() {
+            return;
+        }
+        self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
+        let endpoints = self.reach.endpoints().take(MAX_RECORD_ENDPOINTS).collect();
+        let record = NodeRecord { id: self.own_id, sequence: self.reach.sequence, endpoints };
+        let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
+        let message = self.gossip.publish(record);
+        for key in self.push_targets() {
+            self.send_gossip(now, key, &message);
+        }
+    }
+
+    /// Reviews whom to keep close, and compares records with them.
+    pub(super) fn tend_neighbours(&mut self, now: Now) {
+        if let Some(compare) = self.gossip.handle_timeout(now.instant) {
+            for key in self.push_targets() {
+                self.send_gossip(now, key, &compare);
+            }
+        }
+        if now.instant < self.reach.review_at {
+            return;
+        }
+        self.reach.review_at = now.instant + REVIEW_INTERVAL;
+        if !self.membership.is_member() {
+            self.peers.keep(BTreeSet::new());
+            return;
+        }
+        let mut close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
+        if self.policy.validators().any(|validator| *validator == self.own_id) {
+            close.extend(self.policy.validators().filter(|validator| **validator != self.own_id));
+        }
+        let keys = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key).collect();
+        self.peers.keep(keys);
+    }
+
+    /// Takes a gossip message of a member.
+    pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
+        let outcome = GossipMessage::decode(bytes).and_then(|message| self.gossip.handle(message, &self.policy));
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::debug!(?from, %error, "gossip refused");
+                return;
+            }
+        };
+        for id in &outcome.updated {
+            self.take_record(id);
+        }
+        for reply in &outcome.replies {
+            self.send_gossip(now, from, reply);
+        }
+        if !outcome.updated.is_empty() {
+            self.reach.hurry();
+            let news = self.gossip.records_of(&outcome.updated);
+            for key in self.push_targets().into_iter().filter(|key| *key != from) {
+                self.send_gossip(now, key, &news);
+            }
+        }
+        if outcome.own_is_outdated {
+            self.publish_record(now);
+        }
+    }
+
+    /// Adds the endpoints of a member's newest record to its candidates.
+    fn take_record(&mut self, id: &NodeId) {
+        let Some(member) = self.policy.member(id) else { return };
+        let Some(record) = self.gossip.record(id, &self.policy) else { return };
+        let (key, routing) = (member.transport_key, &self.routing);
+        self.peers.retain_records(key, &record.endpoints);
+        for endpoint in &record.endpoints {
+            let in_overlay = |address| routing.in_overlay(address);
+            if let Err(error) = self.peers.add_candidate(key, Some(*id), *endpoint, CandidateSource::Record, in_overlay)
+            {
+                tracing::debug!(peer = ?id, %endpoint, %error, "candidate refused");
+            }
+        }
+    }
+
+    /// Adds endpoints where members were in an earlier run.
+    pub fn remember_endpoints(&mut self, known: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        for (id, endpoint) in known {
+            let Some(member) = self.policy.member(&id) else { continue };
+            let key = member.transport_key;
+            // One that became an overlay address or the like since is just not tried.
+            let in_overlay = |address| self.routing.in_overlay(address);
+            let _ = self.peers.add_candidate(key, Some(id), endpoint, CandidateSource::Remembered, in_overlay);
+        }
+        self.reach.hurry();
+    }
+
+    /// Where members are reached now, to be stored for the next run.
+    pub fn known_endpoints(&self) -> Vec<(NodeId, SocketAddr)> {
+        let known = |member: &crate::policy::Member| {
+            let peer = self.peers.peer(&member.transport_key)?;
+            Some((member.id, peer.paths.endpoint().or_else(|| peer.paths.candidates().ranked().first().copied())?))
+        };
+        self.policy.members().filter_map(known).collect()
+    }
+
+    /// Members with a session, the kept ones among them: whom news goes to at once.
+    pub(super) fn push_targets(&self) -> Vec<TransportKey> {
+        self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key).take(MAX_PUSH).collect()
+    }
+
+    fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {
+        // A full queue or a peer that just left: the next comparison repairs it.
+        let _ = self.link.send(now.instant, LinkId(key), Service::Gossip, message.encode());
+    }
+
+    /// Connects to a peer if that is possible now.
+    pub(super) fn connect(&mut self, now: Now, key: TransportKey) {
+        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
+        self.peers.connect(&mut ctx, key);
+    }
+}

@@ -1,0 +1,64 @@
+//! The forwarding table, made from the policy and the peers.
+
+use super::peers::PeerTable;
+use super::table::ForwardingTable;
+use crate::crypto::identity::NodeId;
+use crate::policy::Policy;
+use crate::router::{Prefix, Router};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What changes only with the policy: routes and own addresses.
+pub(super) struct Routing {
+    router: Arc<Router<NodeId>>,
+    addresses: Vec<IpAddr>,
+    subnets: Vec<Prefix>,
+    generation: u64,
+}
+
+impl Routing {
+    /// Routes to nowhere.
+    pub(super) fn new() -> Self {
+        Self { router: Arc::new(Router::new([], [], [])), addresses: Vec::new(), subnets: Vec::new(), generation: 0 }
+    }
+
+    /// Follows a policy. Returns whether this node's addresses or subnets changed.
+    pub(super) fn handle_policy(&mut self, own: &NodeId, policy: &Policy, subnets: Vec<Prefix>) -> bool {
+        let addresses = policy.member(own).map(|member| member.addresses.clone()).unwrap_or_default();
+        let others = policy.members().filter(|member| member.id != *own);
+        let routes =
+            others.flat_map(|member| member.addresses.iter().map(|address| (Prefix::host(*address), member.id)));
+        let local = addresses.iter().copied().map(Prefix::host);
+        self.router = Arc::new(Router::new(local, subnets.iter().copied(), routes));
+        let changed = addresses != self.addresses || subnets != self.subnets;
+        self.addresses = addresses;
+        self.subnets = subnets;
+        changed
+    }
+
+    /// This node's overlay addresses, each with the prefix length of its subnet.
+    pub(super) fn interface_addresses(&self) -> Vec<(IpAddr, u8)> {
+        let len = |address: IpAddr| {
+            let subnet = self.subnets.iter().find(|subnet| subnet.contains(address));
+            subnet.map_or(Prefix::host(address).bits(), |subnet| subnet.bits())
+        };
+        self.addresses.iter().map(|address| (*address, len(*address))).collect()
+    }
+
+    /// Says whether an address belongs to the overlay, where no underlay endpoint can be.
+    pub(super) fn in_overlay(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(address))
+    }
+
+    /// Builds the next table to publish.
+    pub(super) fn table(&mut self, peers: &PeerTable) -> ForwardingTable {
+        self.generation += 1;
+        ForwardingTable {
+            generation: self.generation,
+            router: Arc::clone(&self.router),
+            outlets: peers.outlets(),
+            inlets: peers.inlets(),
+            addresses: self.addresses.clone(),
+        }
+    }
+}

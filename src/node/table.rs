@@ -1,0 +1,62 @@
+//! The forwarding table: what the data threads may know, as one immutable value.
+//!
+//! The slow [`super::Node`] builds a new one whenever a session, a path or a right changes and publishes it; the data threads
+//! load it once per batch. It holds shared keys and routes, never counters of nonces.
+
+use crate::crypto::identity::NodeId;
+use crate::policy::Rights;
+use crate::router::Router;
+use crate::session::Session;
+use crate::wire::data::SessionIndex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Where to seal for a peer, and where to send.
+#[derive(Clone)]
+pub struct Outlet {
+    /// The confirmed session to seal in.
+    pub session: Arc<Session>,
+    /// The path in use.
+    pub endpoint: SocketAddr,
+}
+
+/// A session that datagrams may arrive for.
+#[derive(Clone)]
+pub struct Inlet {
+    /// Its keys.
+    pub session: Arc<Session>,
+    /// What its peer may send.
+    pub rights: Rights,
+    /// Where the peer is believed to be: a datagram from elsewhere is reported.
+    pub endpoint: Option<SocketAddr>,
+    /// Whether every authenticated datagram is reported: the session waits for its confirmation.
+    pub awaited: bool,
+}
+
+/// Everything that a data thread needs for a batch.
+pub struct ForwardingTable {
+    /// Which table this is: grows by one with each publication.
+    pub generation: u64,
+    /// Who owns which inner address.
+    pub router: Arc<Router<NodeId>>,
+    /// By member.
+    pub outlets: HashMap<NodeId, Outlet>,
+    /// By the receiver index in the datagram.
+    pub inlets: HashMap<SessionIndex, Inlet>,
+    /// This node's overlay addresses: the source of ICMP answers.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl ForwardingTable {
+    /// The table of a node that carries nothing yet.
+    pub fn empty() -> Self {
+        Self {
+            generation: 0,
+            router: Arc::new(Router::new([], [], [])),
+            outlets: HashMap::new(),
+            inlets: HashMap::new(),
+            addresses: Vec::new(),
+        }
+    }
+}
