@@ -1,0 +1,117 @@
+//! The verbs about the ledger: status, log, show, verify.
+
+use super::args::{LogArgs, ShowArgs};
+use super::client::{Answer, PATIENCE};
+use super::look::describe_ledger;
+use super::output::{Output, Style};
+use super::scope::Scope;
+use super::{CommandResult, Done, text};
+use crate::daemon::api::request::{LedgerLog, LedgerShow, Request};
+use crate::daemon::api::types::{BlockView, LedgerItem, LedgerStatus, LogEntry, TransactionView, VerifyReport};
+use crate::daemon::failure::ErrorCode;
+use crate::daemon::setup;
+use std::time::Duration;
+
+/// How long verifying may take: a ledger of many years.
+const VERIFY_PATIENCE: Duration = Duration::from_hours(1);
+
+pub(super) fn status(scope: &Scope, output: &Output) -> CommandResult {
+    let answer: Answer<LedgerStatus> = scope.client()?.ask(&Request::LedgerStatus, PATIENCE)?;
+    output
+        .answer(&answer.data, &answer.warnings, |ledger| format!("{}\nhead {}", describe_ledger(ledger), ledger.hash));
+    Ok(Done::Well)
+}
+
+pub(super) fn log(scope: &Scope, output: &Output, args: LogArgs) -> CommandResult {
+    let request = Request::LedgerLog(LedgerLog { peer: args.peer, since: args.since });
+    let answer: Answer<Vec<LogEntry>> = scope.client()?.ask(&request, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |entries| {
+        if entries.is_empty() { "nothing happened there\n".to_owned() } else { log_table(entries) }
+    });
+    Ok(Done::Well)
+}
+
+fn log_table(entries: &[LogEntry]) -> String {
+    let rows = entries.iter().map(|entry| {
+        vec![
+            entry.height.to_string(),
+            text::date(entry.time_ms / 1000),
+            text::clean(&entry.author),
+            text::clean(&entry.op),
+            entry.subject.as_deref().map_or_else(|| "-".to_owned(), text::clean),
+            text::clean(&entry.detail),
+            text::short(&entry.tx),
+        ]
+    });
+    text::table(&["HEIGHT", "TIME (UTC)", "AUTHOR", "OPERATION", "ABOUT", "DETAIL", "TX"], rows)
+}
+
+pub(super) fn show(scope: &Scope, output: &Output, args: ShowArgs) -> CommandResult {
+    let request = Request::LedgerShow(LedgerShow { what: args.what });
+    let answer: Answer<LedgerItem> = scope.client()?.ask(&request, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |item| match item {
+        LedgerItem::Block(block) => block_text(output.style, block),
+        LedgerItem::Transaction(transaction) => transaction_text(output.style, transaction),
+    });
+    Ok(Done::Well)
+}
+
+fn block_text(style: Style, block: &BlockView) -> String {
+    let rows = [
+        ("hash", block.hash.clone()),
+        ("parent", block.parent.clone()),
+        ("state root", block.state_root.clone()),
+        ("time", format!("{} UTC", text::date(block.time_ms / 1000))),
+        ("epoch", block.epoch.to_string()),
+        ("proposer", text::clean(&block.proposer)),
+        (
+            "signed by",
+            format!("{} of {}", block.signatures, text::counted(block.validators.into(), "validator", "validators")),
+        ),
+    ];
+    let title = style.bold(&format!("block {}", block.height));
+    with_entries(format!("{title}\n{}", text::fields(style, &rows)), &block.entries)
+}
+
+fn transaction_text(style: Style, transaction: &TransactionView) -> String {
+    let height =
+        transaction.height.map_or_else(|| "not final yet".to_owned(), |height| format!("final at height {height}"));
+    let rows = [
+        ("state", height),
+        ("author", text::clean(&transaction.author)),
+        ("sequence", transaction.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string())),
+        ("signed by", text::list(&transaction.witnesses)),
+    ];
+    let title = style.bold(&format!("transaction {}", transaction.tx));
+    with_entries(format!("{title}\n{}", text::fields(style, &rows)), &transaction.entries)
+}
+
+fn with_entries(head: String, entries: &[LogEntry]) -> String {
+    if entries.is_empty() { head } else { format!("{head}\n{}", log_table(entries)) }
+}
+
+/// Asks the daemon, which holds the ledger open; without one, reads the files.
+pub(super) fn verify(scope: &Scope, output: &Output) -> CommandResult {
+    let client = scope.client()?;
+    let answer = match client.ask::<VerifyReport>(&Request::LedgerVerify, VERIFY_PATIENCE) {
+        Err(failure) if failure.code == ErrorCode::NotRunning => {
+            Answer { data: setup::verify_ledger(&client.paths)?, warnings: Vec::new() }
+        }
+        answer => answer?,
+    };
+    output.answer(&answer.data, &answer.warnings, verdict);
+    Ok(if answer.data.bad.is_some() { Done::Badly(ErrorCode::CheckFailed) } else { Done::Well })
+}
+
+fn verdict(report: &VerifyReport) -> String {
+    let blocks = text::counted(report.blocks, "block", "blocks");
+    let from = if report.from == 0 { "genesis".to_owned() } else { format!("{}, the oldest block held,", report.from) };
+    match &report.bad {
+        None => format!("the ledger holds: {blocks} from {from} to height {}", report.to),
+        Some(bad) => format!(
+            "the ledger is broken at height {}: {}\n{blocks} from {from} hold before it",
+            bad.height,
+            text::clean(&bad.reason)
+        ),
+    }
+}

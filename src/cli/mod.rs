@@ -1,0 +1,149 @@
+//! What a person types and reads: arguments in, calls to the daemon or the host, text or JSON out, and an exit code.
+
+mod args;
+mod client;
+mod config;
+mod ledger;
+mod life;
+mod look;
+mod members;
+mod output;
+mod scope;
+mod service;
+mod text;
+
+use crate::daemon::api::API_VERSION;
+use crate::daemon::api::types::ErrorEnvelope;
+use crate::daemon::config::ConfigError;
+use crate::daemon::failure::{ErrorCode, Failure};
+use args::{Cli, Command, ConfigVerb, InvitesVerb, LedgerVerb, ServiceVerb};
+use clap::{CommandFactory, Parser};
+use output::Output;
+use scope::Scope;
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked.
+enum CommandError {
+    /// The daemon, the host or the command itself says no.
+    Failure(Failure),
+    /// The configuration file is wrong at some place.
+    Config(Box<ConfigError>),
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Box<ConfigError>> for CommandError {
+    fn from(error: Box<ConfigError>) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// What a command that could be carried out ends with.
+type CommandResult = Result<Done, CommandError>;
+
+/// The end of a command.
+enum Done {
+    /// Exit code 0.
+    Well,
+    /// It did its work, and what it found is bad news: the exit code of this cause. The news is printed already.
+    Badly(ErrorCode),
+}
+
+/// Runs one command line: parses it, does it, prints, and returns the process's exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    let output = Output::new(cli.global.json);
+    let code = match dispatch(cli, &output) {
+        Ok(Done::Well) => 0,
+        Ok(Done::Badly(code)) => code.exit_code(),
+        Err(error) => report(&output, &error),
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(cli: Cli, output: &Output) -> CommandResult {
+    let scope = Scope::new(&cli.global);
+    match cli.command {
+        Command::Init(args) => life::init(&scope, output, &args),
+        Command::Join(args) => life::join(&scope, output, &args),
+        Command::Invite(args) => members::invite(&scope, output, &args),
+        Command::Daemon(args) => life::daemon(&scope, &args),
+        Command::Up => service::up(&scope, output),
+        Command::Down => service::down(&scope, output),
+        Command::Networks => life::networks(&scope, output),
+        Command::Reload => life::reload(&scope, output),
+        Command::Leave(args) => life::leave(&scope, output, &args),
+        Command::Cleanup => life::cleanup(&scope, output),
+        Command::Status(args) => look::status(&scope, output, &args),
+        Command::Peers => look::peers(&scope, output),
+        Command::Ping(args) => look::ping(&scope, output, &args),
+        Command::Ip(args) => look::ip(&scope, output, args),
+        Command::Whois(args) => look::whois(&scope, output, args),
+        Command::Wait(args) => look::wait(&scope, output, &args),
+        Command::Members => members::members(&scope, output),
+        Command::Revoke(args) => members::revoke(&scope, output, &args),
+        Command::Rename(args) => members::rename(&scope, output, &args),
+        Command::Authorize(args) => members::authorize(&scope, output, &args),
+        Command::Invites(args) => match args.verb {
+            None => members::invites(&scope, output),
+            Some(InvitesVerb::Revoke(args)) => members::revoke_invite(&scope, output, &args),
+        },
+        Command::Ledger(verb) => match verb {
+            LedgerVerb::Status => ledger::status(&scope, output),
+            LedgerVerb::Log(args) => ledger::log(&scope, output, args),
+            LedgerVerb::Show(args) => ledger::show(&scope, output, args),
+            LedgerVerb::Verify => ledger::verify(&scope, output),
+        },
+        Command::Config(verb) => match verb {
+            ConfigVerb::Check => config::check(&scope, output),
+            ConfigVerb::Show => config::show(&scope, output),
+        },
+        Command::Service(verb) => match verb {
+            ServiceVerb::Install => service::install(output),
+            ServiceVerb::Uninstall => service::uninstall(&scope, output),
+        },
+        Command::Completion(args) => life::completion(output, &args),
+        Command::Version => life::version(output),
+    }
+}
+
+/// Prints a failure on standard error, as JSON where that was asked for, and returns its exit code.
+fn report(output: &Output, error: &CommandError) -> u8 {
+    match error {
+        CommandError::Failure(failure) => {
+            output.failure(failure);
+            failure.code.exit_code()
+        }
+        CommandError::Config(error) => {
+            output.config_error(error);
+            ErrorCode::Usage.exit_code()
+        }
+    }
+}
+
+/// Prints clap's own text, or the documented JSON when `--json` is among the arguments.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    if wants_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::new(ErrorCode::Usage, message).hint("try `p2plus --help`");
+        let envelope = ErrorEnvelope { api: API_VERSION, error: failure };
+        output::print_error_json(&envelope);
+    } else if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(if error.use_stderr() { ErrorCode::Usage.exit_code() } else { 0 })
+}
+
+/// The command line's grammar, for shell completions.
+fn grammar() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,163 @@
+//! Where output goes: answers to standard output, everything else to standard error; text for people, or the documented JSON.
+
+use super::text::clean;
+use crate::daemon::api::API_VERSION;
+use crate::daemon::api::types::{Envelope, ErrorEnvelope};
+use crate::daemon::config::ConfigError;
+use crate::daemon::failure::{ErrorCode, Failure};
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+
+/// Columns of a report about the configuration: a path and a list of keys fit one line.
+const REPORT_WIDTH: usize = 200;
+
+/// How this command prints.
+pub(super) struct Output {
+    json: bool,
+    /// Colour on standard output.
+    pub(super) style: Style,
+    error_style: Style,
+}
+
+/// Colour, or none.
+#[derive(Clone, Copy)]
+pub(super) struct Style(bool);
+
+impl Style {
+    /// Colour on a terminal whose user does not object (<https://no-color.org>).
+    fn of(stream: &impl IsTerminal) -> Self {
+        let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self(stream.is_terminal() && !is_unwanted && !is_dumb)
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    pub(super) fn odd(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, style: Style::of(&io::stdout()), error_style: Style::of(&io::stderr()) }
+    }
+
+    /// Whether JSON was asked for.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether somebody can be asked something.
+    pub(super) fn is_interactive(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Prints an answer: `data` as JSON, or the text that `human` makes, with the warnings on standard error.
+    pub(super) fn answer<T: Serialize>(&self, data: &T, warnings: &[String], human: impl FnOnce(&T) -> String) {
+        if self.json {
+            let envelope = Envelope { api: API_VERSION, data, warnings: warnings.to_vec() };
+            write_line(&mut io::stdout(), &serde_json::to_string(&envelope).expect("answers consist of JSON's types"));
+        } else {
+            write_text(&mut io::stdout(), &human(data));
+            warnings.iter().for_each(|warning| self.warning(warning));
+        }
+    }
+
+    /// Clears the terminal for the next answer; does nothing to a file, and nothing to JSON, which is one object per line.
+    pub(super) fn clear_screen(&self) {
+        if !self.json && io::stdout().is_terminal() {
+            write_unended(&mut io::stdout(), "\x1b[H\x1b[2J");
+        }
+    }
+
+    /// Says something besides the answer, to people only.
+    pub(super) fn note(&self, text: &str) {
+        if !self.json {
+            write_text(&mut io::stderr(), text);
+        }
+    }
+
+    /// Warns people; in JSON, warnings are part of the answer.
+    fn warning(&self, text: &str) {
+        write_line(&mut io::stderr(), &format!("{} {}", self.error_style.odd("warning:"), clean(text)));
+    }
+
+    /// Prints a failure on standard error.
+    pub(super) fn failure(&self, failure: &Failure) {
+        if self.json {
+            print_error_json(&ErrorEnvelope { api: API_VERSION, error: failure.clone() });
+            return;
+        }
+        let mut text = format!("{} {}\n", self.error_style.bad("error:"), clean(&failure.message));
+        if let Some(hint) = &failure.hint {
+            text.push_str(&format!("{}  {}\n", self.error_style.dim("hint:"), clean(hint)));
+        }
+        write_text(&mut io::stderr(), &text);
+    }
+
+    /// Prints what is wrong with a configuration, with the line.
+    pub(super) fn config_error(&self, error: &ConfigError) {
+        if self.json {
+            let failure =
+                Failure::new(ErrorCode::Usage, error.to_string()).hint("`p2plus config show` prints every key");
+            self.failure(&failure);
+            return;
+        }
+        let mut theme = if self.error_style.0 { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        theme.characters.error = "error:".to_owned();
+        let mut text = String::new();
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(REPORT_WIDTH);
+        match handler.render_report(&mut text, error) {
+            Ok(()) => write_text(&mut io::stderr(), text.trim_start()),
+            Err(_) => write_line(&mut io::stderr(), &format!("error: {}", clean(&error.to_string()))),
+        }
+    }
+
+    /// Asks a question on a terminal; anything but yes is no.
+    pub(super) fn confirms(&self, question: &str) -> bool {
+        write_unended(&mut io::stderr(), &format!("{question} [y/N] "));
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
+    }
+}
+
+/// Prints a failure as JSON.
+pub(super) fn print_error_json(envelope: &ErrorEnvelope) {
+    write_line(&mut io::stderr(), &serde_json::to_string(envelope).expect("failures consist of JSON's types"));
+}
+
+/// Writes text, ended by a line feed unless it is empty.
+fn write_text(stream: &mut impl Write, text: &str) {
+    if !text.is_empty() {
+        write_line(stream, text.trim_end_matches('\n'));
+    }
+}
+
+fn write_line(stream: &mut impl Write, line: &str) {
+    write_unended(stream, &format!("{line}\n"));
+}
+
+/// A reader that went away (`p2plus peers | head -1`) has read what it wanted.
+fn write_unended(stream: &mut impl Write, text: &str) {
+    let _reader_is_gone = stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).is_err();
+}

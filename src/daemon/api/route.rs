@@ -1,0 +1,231 @@
+//! How requests travel, and who may send them: one place for both ends of the socket.
+//!
+//! A request without arguments is a `GET`; every other is a `POST` with a JSON object. Unknown fields are refused.
+
+use super::request::Request;
+use serde::{Deserialize, Serialize};
+
+/// What a caller must be for a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Right {
+    /// Anybody on this machine; gets the redacted answer unless more.
+    Anybody,
+    /// A member of the group `p2plus`.
+    Group,
+    /// Root, the daemon's own user, or a user in `[node] admins`.
+    Admin,
+}
+
+/// The method of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// Without a body.
+    Get,
+    /// With a JSON object.
+    Post,
+}
+
+impl Request {
+    /// Where the request goes, with the body of a `POST`.
+    pub fn to_http(&self) -> (&'static str, Option<serde_json::Value>) {
+        let path = self.path();
+        match self {
+            Self::Status | Self::Peers | Self::Members | Self::Invites | Self::LedgerStatus => (path, None),
+            Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
+            Self::Ping(body) => (path, json(body)),
+            Self::Ip(body) => (path, json(body)),
+            Self::Whois(body) => (path, json(body)),
+            Self::Wait(body) => (path, json(body)),
+            Self::Authorize(body) => (path, json(body)),
+            Self::Revoke(body) => (path, json(body)),
+            Self::Rename(body) => (path, json(body)),
+            Self::Invite(body) => (path, json(body)),
+            Self::RevokeInvite(body) => (path, json(body)),
+            Self::LedgerLog(body) => (path, json(body)),
+            Self::LedgerShow(body) => (path, json(body)),
+        }
+    }
+
+    /// Reads a request; `None` when there is no such path or method.
+    ///
+    /// # Errors
+    /// A body that is not the documented JSON.
+    pub fn from_http(method: Method, path: &str, body: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+        Some(match (method, path) {
+            (Method::Get, "/v1/status") => Ok(Self::Status),
+            (Method::Get, "/v1/peers") => Ok(Self::Peers),
+            (Method::Get, "/v1/members") => Ok(Self::Members),
+            (Method::Get, "/v1/invites") => Ok(Self::Invites),
+            (Method::Get, "/v1/ledger") => Ok(Self::LedgerStatus),
+            (Method::Post, "/v1/ledger/verify") => empty(body).map(|()| Self::LedgerVerify),
+            (Method::Post, "/v1/reload") => empty(body).map(|()| Self::Reload),
+            (Method::Post, "/v1/ping") => serde_json::from_slice(body).map(Self::Ping),
+            (Method::Post, "/v1/ip") => serde_json::from_slice(body).map(Self::Ip),
+            (Method::Post, "/v1/whois") => serde_json::from_slice(body).map(Self::Whois),
+            (Method::Post, "/v1/wait") => serde_json::from_slice(body).map(Self::Wait),
+            (Method::Post, "/v1/members/authorize") => serde_json::from_slice(body).map(Self::Authorize),
+            (Method::Post, "/v1/members/revoke") => serde_json::from_slice(body).map(Self::Revoke),
+            (Method::Post, "/v1/members/rename") => serde_json::from_slice(body).map(Self::Rename),
+            (Method::Post, "/v1/invites") => serde_json::from_slice(body).map(Self::Invite),
+            (Method::Post, "/v1/invites/revoke") => serde_json::from_slice(body).map(Self::RevokeInvite),
+            (Method::Post, "/v1/ledger/log") => serde_json::from_slice(body).map(Self::LedgerLog),
+            (Method::Post, "/v1/ledger/show") => serde_json::from_slice(body).map(Self::LedgerShow),
+            _ => return None,
+        })
+    }
+
+    /// Who may ask it: what signs a transaction or reads a secret is for admins.
+    pub fn right(&self) -> Right {
+        match self {
+            Self::Status => Right::Anybody,
+            Self::Peers
+            | Self::Ping(_)
+            | Self::Ip(_)
+            | Self::Whois(_)
+            | Self::Wait(_)
+            | Self::Members
+            | Self::Invites
+            | Self::LedgerStatus
+            | Self::LedgerLog(_)
+            | Self::LedgerShow(_)
+            | Self::LedgerVerify => Right::Group,
+            Self::Authorize(_)
+            | Self::Revoke(_)
+            | Self::Rename(_)
+            | Self::Invite(_)
+            | Self::RevokeInvite(_)
+            | Self::Reload => Right::Admin,
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Status => "/v1/status",
+            Self::Peers => "/v1/peers",
+            Self::Ping(_) => "/v1/ping",
+            Self::Ip(_) => "/v1/ip",
+            Self::Whois(_) => "/v1/whois",
+            Self::Wait(_) => "/v1/wait",
+            Self::Members => "/v1/members",
+            Self::Authorize(_) => "/v1/members/authorize",
+            Self::Revoke(_) => "/v1/members/revoke",
+            Self::Rename(_) => "/v1/members/rename",
+            Self::Invite(_) | Self::Invites => "/v1/invites",
+            Self::RevokeInvite(_) => "/v1/invites/revoke",
+            Self::LedgerStatus => "/v1/ledger",
+            Self::LedgerLog(_) => "/v1/ledger/log",
+            Self::LedgerShow(_) => "/v1/ledger/show",
+            Self::LedgerVerify => "/v1/ledger/verify",
+            Self::Reload => "/v1/reload",
+        }
+    }
+}
+
+fn json(body: &impl Serialize) -> Option<serde_json::Value> {
+    Some(serde_json::to_value(body).expect("request bodies consist of JSON's types"))
+}
+
+/// Accepts no body and an empty object.
+fn empty(body: &[u8]) -> Result<(), serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Empty {}
+    if body.is_empty() { Ok(()) } else { serde_json::from_slice::<Empty>(body).map(|Empty {}| ()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{
+        Authorize, Condition, Finality, Invite, Ip, LedgerLog, LedgerShow, Ping, Rename, Revoke, RevokeInvite, Wait,
+        Whois,
+    };
+    use super::*;
+    use crate::daemon::duration::Span;
+    use std::time::Duration;
+
+    /// One request of every kind.
+    fn every_request() -> Vec<Request> {
+        let finality = Finality { wait: false, timeout_seconds: 2.5 };
+        let peer = || "b".to_owned();
+        vec![
+            Request::Status,
+            Request::Peers,
+            Request::Ping(Ping { peer: peer(), count: 3 }),
+            Request::Ip(Ip { peer: Some(peer()) }),
+            Request::Whois(Whois { what: peer() }),
+            Request::Wait(Wait { condition: Condition::Height(7), timeout_seconds: 0.5 }),
+            Request::Members,
+            Request::Authorize(Authorize {
+                id: "7".repeat(64),
+                name: Some(peer()),
+                tags: vec!["web".to_owned()],
+                node_key: None,
+                transport_key: Some("8".repeat(64)),
+                finality,
+            }),
+            Request::Revoke(Revoke { peer: peer(), reason: Some("lost".to_owned()), finality }),
+            Request::Rename(Rename { peer: peer(), name: "c".to_owned(), finality }),
+            Request::Invite(Invite {
+                name: None,
+                tags: vec![],
+                uses: 1,
+                expires: Span(Duration::from_hours(24)),
+                endpoints: vec!["10.77.1.2:4647".parse().unwrap()],
+                finality,
+            }),
+            Request::Invites,
+            Request::RevokeInvite(RevokeInvite { credential: "9".repeat(64), finality }),
+            Request::LedgerStatus,
+            Request::LedgerLog(LedgerLog { peer: None, since: Some(3) }),
+            Request::LedgerShow(LedgerShow { what: "3".to_owned() }),
+            Request::LedgerVerify,
+            Request::Reload,
+        ]
+    }
+
+    #[test]
+    fn every_request_survives_the_way_to_the_daemon() {
+        for request in every_request() {
+            let (path, body) = request.to_http();
+            let method = if body.is_some() { Method::Post } else { Method::Get };
+            let bytes = body.map(|body| body.to_string()).unwrap_or_default();
+            let read = Request::from_http(method, path, bytes.as_bytes()).unwrap().unwrap();
+            assert_eq!(read, request);
+        }
+    }
+
+    #[test]
+    fn what_signs_or_reads_a_secret_is_for_admins() {
+        for request in every_request() {
+            let (path, body) = request.to_http();
+            let right = match (path, body.is_some()) {
+                ("/v1/status", false) => Right::Anybody,
+                ("/v1/invites" | "/v1/invites/revoke" | "/v1/reload", true) => Right::Admin,
+                (path, true) if path.starts_with("/v1/members/") => Right::Admin,
+                _ => Right::Group,
+            };
+            assert_eq!(request.right(), right, "{path}");
+        }
+    }
+
+    #[test]
+    fn unknown_paths_methods_and_fields_are_refused() {
+        assert!(Request::from_http(Method::Post, "/v1/status", b"{}").is_none());
+        assert!(Request::from_http(Method::Get, "/v1/ping", b"").is_none());
+        assert!(Request::from_http(Method::Get, "/v2/status", b"").is_none());
+        let bodies: [(&str, &[u8]); 5] = [
+            ("/v1/ping", b""),
+            ("/v1/ping", br#"{"peer":"b"}"#),
+            ("/v1/ping", br#"{"peer":"b","count":1,"colour":"red"}"#),
+            ("/v1/ping", br#"{"peer":"b","count":-1}"#),
+            ("/v1/reload", br#"{"now":true}"#),
+        ];
+        for (path, body) in bodies {
+            assert!(
+                Request::from_http(Method::Post, path, body).unwrap().is_err(),
+                "{path} {}",
+                String::from_utf8_lossy(body)
+            );
+        }
+    }
+}

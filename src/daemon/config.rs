@@ -1,0 +1,378 @@
+//! The configuration file of one network: TOML, every key optional, an unknown key or value refuses to start and points at the line.
+
+use super::duration::Span;
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file with every key, its default and a comment.
+pub const TEMPLATE: &str = include_str!("../../config/p2plus.toml");
+
+/// The longest file that is read: a thousand times the template would be somebody else's file.
+const MAX_FILE_LEN: u64 = 1 << 20;
+/// The smallest MTU: IPv6 asks for it (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+
+/// Everything that a file can say.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This node and who may command it.
+    pub node: NodeConfig,
+    /// The network below.
+    pub underlay: UnderlayConfig,
+    /// The network inside.
+    pub tunnel: TunnelConfig,
+    /// Names; no keys yet.
+    pub dns: NoKeys,
+    /// Routed subnets; no keys yet.
+    pub routes: NoKeys,
+    /// The packet filter; no keys yet.
+    pub firewall: NoKeys,
+    /// Relaying for others; no keys yet.
+    pub relay: NoKeys,
+    /// The ledger.
+    pub ledger: LedgerConfig,
+    /// Measurements; no keys yet.
+    pub metrics: NoKeys,
+    /// The web page; no keys yet.
+    pub dashboard: NoKeys,
+}
+
+/// A section without keys, which refuses all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoKeys {}
+
+/// `[node]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// How much the daemon logs.
+    pub log_level: LogLevel,
+    /// Users, by name or number, who may do what root may: sign transactions, read secrets.
+    pub admins: Vec<String>,
+}
+
+/// `[underlay]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnderlayConfig {
+    /// Where to listen. Empty: the default port, or a free one when it is taken.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses under which others reach this node, for invites and node records.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// `[tunnel]`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TunnelConfig {
+    /// The interface's name. Empty: `p2p-NETWORK`.
+    pub device: OptionalDeviceName,
+    /// The interface's MTU in bytes.
+    pub mtu: Mtu,
+    /// The cipher of packets.
+    pub cipher: Cipher,
+}
+
+/// `[ledger]`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// The age of the newest proof of freshness from which on `status` warns.
+    pub max_staleness: Span,
+}
+
+impl Default for TunnelConfig {
+    fn default() -> Self {
+        Self { device: OptionalDeviceName(None), mtu: Mtu(1400), cipher: Cipher::Auto }
+    }
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { max_staleness: Span(Duration::from_hours(24)) }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Wake someone.
+    Error,
+    /// Worth a look tomorrow.
+    Warn,
+    /// What an operator cares about.
+    #[default]
+    Info,
+    /// Each branch taken.
+    Debug,
+    /// Each packet.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// Which cipher sessions ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Cipher {
+    /// The one that this machine measures faster at start.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// AES-256-GCM when the peer can.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 always.
+    #[serde(rename = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+/// An interface's MTU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct Mtu(pub u16);
+
+impl TryFrom<u16> for Mtu {
+    type Error = String;
+
+    fn try_from(bytes: u16) -> Result<Self, String> {
+        if bytes >= MIN_MTU {
+            Ok(Self(bytes))
+        } else {
+            Err(format!("an MTU is {MIN_MTU} to 65535: IPv6 needs {MIN_MTU}"))
+        }
+    }
+}
+
+/// A network interface's name: 1 to 15 bytes (`IFNAMSIZ` less the zero), printable, without `/`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceName(String);
+
+/// Text that is no interface name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an interface name has 1 to 15 letters, digits, hyphens, underscores or dots")]
+pub struct NotADeviceName;
+
+impl DeviceName {
+    /// Lends the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for DeviceName {
+    type Err = NotADeviceName;
+
+    fn from_str(text: &str) -> Result<Self, NotADeviceName> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !(1..=15).contains(&text.len()) || !is_plain || text == "." || text == ".." {
+            return Err(NotADeviceName);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// An interface's name, or the empty text for the default one.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OptionalDeviceName(pub Option<DeviceName>);
+
+impl TryFrom<String> for OptionalDeviceName {
+    type Error = NotADeviceName;
+
+    fn try_from(text: String) -> Result<Self, NotADeviceName> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|name| Self(Some(name))) }
+    }
+}
+
+impl From<OptionalDeviceName> for String {
+    fn from(name: OptionalDeviceName) -> Self {
+        name.0.map(|name| name.0).unwrap_or_default()
+    }
+}
+
+/// Why a file is no configuration.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The file says something that is not understood.
+    #[error("{message} (line {line} of {})", path.display())]
+    #[diagnostic(help("`p2plus config show` prints every key with its value"))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// The file's text.
+        #[source_code]
+        text: NamedSource<String>,
+        /// The place in it.
+        #[label("here")]
+        place: SourceSpan,
+    },
+}
+
+impl Config {
+    /// Reads the file at `path`; a missing one means the defaults unless it `must_exist`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the cause and, for a bad key or value, its place.
+    pub fn load(path: &Path, must_exist: bool) -> Result<Self, Box<ConfigError>> {
+        match read_text(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(Self::default()),
+            Err(cause) => Err(Box::new(ConfigError::Unreadable { path: path.to_owned(), cause })),
+        }
+    }
+
+    /// Reads `text`, which came from `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with the place.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Box<ConfigError>> {
+        toml::from_str(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            let line = text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1;
+            Box::new(ConfigError::Invalid {
+                path: path.to_owned(),
+                message: error.message().to_owned(),
+                line,
+                text: NamedSource::new(path.display().to_string(), text.to_owned()),
+                place: span.into(),
+            })
+        })
+    }
+
+    /// Writes the configuration as the commented template with these values in it.
+    pub fn to_commented_toml(&self) -> String {
+        let sections = toml::Table::try_from(self).expect("the configuration consists of TOML's types");
+        let mut section = "";
+        let mut out = String::with_capacity(TEMPLATE.len());
+        for line in TEMPLATE.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = name;
+            }
+            let value = line.split_once(" = ").and_then(|(key, _)| Some((key, sections.get(section)?.get(key)?)));
+            match value {
+                Some((key, value)) => out.push_str(&format!("{key} = {value}\n")),
+                None => out.push_str(&format!("{line}\n")),
+            }
+        }
+        out
+    }
+}
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read_len = std::fs::File::open(path)?.take(MAX_FILE_LEN).read_to_string(&mut text)?;
+    if read_len as u64 == MAX_FILE_LEN { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Box<ConfigError>> {
+        Config::parse(Path::new("lab.toml"), text)
+    }
+
+    /// The line and the text that a refusal points at.
+    fn refused(text: &str) -> (usize, String) {
+        match *parse(text).expect_err(text) {
+            ConfigError::Invalid { line, place, .. } => {
+                (line, text[place.offset()..place.offset() + place.len()].to_owned())
+            }
+            ConfigError::Unreadable { .. } => panic!("{text:?} was never a file"),
+        }
+    }
+
+    /// Every key of a value, as `section.key`.
+    fn keys(table: &toml::Table) -> Vec<String> {
+        let keys = table
+            .iter()
+            .flat_map(|(section, value)| value.as_table().unwrap().keys().map(move |key| format!("{section}.{key}")));
+        keys.collect()
+    }
+
+    #[test]
+    fn the_template_lists_every_key_with_its_default() {
+        assert_eq!(parse(TEMPLATE).unwrap(), Config::default());
+        let listed: toml::Table = toml::from_str(TEMPLATE).unwrap();
+        let known = toml::Table::try_from(Config::default()).unwrap();
+        assert_eq!(keys(&listed), keys(&known));
+        assert_eq!(listed.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_back() {
+        assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
+        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
+                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\n[ledger]\nmax_staleness = \"90m\"\n";
+        let config = parse(text).unwrap();
+        assert_ne!(config, Config::default());
+        assert_eq!(parse(&config.to_commented_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn a_bad_key_or_value_is_pointed_at() {
+        for (text, line, place) in [
+            ("[node]\n\ncolour = 1\n", 3, "colour"),
+            ("[nod]\n", 1, "nod"),
+            ("[dns]\nzone = \"x\"\n", 2, "zone"),
+            ("[node]\nlog_level = \"loud\"\n", 2, "\"loud\""),
+            ("[tunnel]\ncipher = \"rot13\"\n", 2, "\"rot13\""),
+            ("[tunnel]\nmtu = 1279\n", 2, "1279"),
+            ("[tunnel]\nmtu = 65536\n", 2, "65536"),
+            ("[tunnel]\nmtu = 1400\ndevice = \"a/b\"\n", 3, "\"a/b\""),
+            ("[underlay]\nlisten = [\"0.0.0.0:1\", \"0.0.0.0\"]\n", 2, "\"0.0.0.0\""),
+            ("[ledger]\nmax_staleness = \"soon\"\n", 2, "\"soon\""),
+            ("[tunnel]\nmtu = 1400\nmtu = 1400\n", 3, "mtu"),
+        ] {
+            assert_eq!(refused(text), (line, place.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_means_the_defaults_unless_it_was_named() {
+        let missing = Path::new("/nonexistent/lab.toml");
+        assert_eq!(Config::load(missing, false).unwrap(), Config::default());
+        assert!(matches!(*Config::load(missing, true).unwrap_err(), ConfigError::Unreadable { .. }));
+        assert!(matches!(*Config::load(Path::new("/"), false).unwrap_err(), ConfigError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn interface_names_are_short_and_plain() {
+        for name in ["p2p-lab", "a", "eth0.12", "abcdefghijklmno"] {
+            assert!(name.parse::<DeviceName>().is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "a/b", "a%d", "abcdefghijklmnop", "ä"] {
+            assert!(name.parse::<DeviceName>().is_err(), "{name}");
+        }
+    }
+}

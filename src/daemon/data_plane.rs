@@ -1,0 +1,125 @@
+//! The threads that carry packets: `forward` between the device and the sockets, with the node told of what is not plain data.
+//!
+//! ```text
+//!   device ─► forward::seal ─► UdpSender          sockets ─► forward::open ─► device
+//!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
+//! ```
+//! The threads share only the published table, the drop counters and the inbox, a bounded queue: when the node cannot keep up, what
+//! it would have got is dropped and counted, and data goes on.
+
+use super::inbox::{FromWire, Inbox};
+use super::workers::Workers;
+use crate::io::batch::{DatagramShape, PacketShape};
+use crate::io::clock;
+use crate::io::device::Device;
+use crate::io::udp::{Outgoing as Datagram, UdpReceiver, UdpSender};
+use crate::node::forward::{self, Inbound, Incoming, Outbound, Outgoing};
+use crate::node::table::ForwardingTable;
+use crate::wire::data::Lane;
+use crate::wire::drops::{DropReason, Drops};
+use arc_swap::ArcSwap;
+use std::io;
+use std::sync::Arc;
+
+/// Packets that a super-packet or a jumbo frame may reach: the device's largest MTU.
+const LONGEST_PACKET: usize = 9216;
+
+/// The lane worker of the thread that reads the device; 0 is the node's.
+const DEVICE_WORKER: u8 = 1;
+
+/// What every data thread shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// The table in force.
+    pub table: Arc<ArcSwap<ForwardingTable>>,
+    /// What was given up, by reason.
+    pub drops: Arc<Drops>,
+    /// The way to the node.
+    pub inbox: Inbox,
+}
+
+/// Starts the threads: one on the device, one per socket.
+///
+/// # Errors
+/// The system's, when it gives no thread.
+pub fn start(
+    workers: &mut Workers,
+    shared: &Shared,
+    device: &Device,
+    receivers: Vec<UdpReceiver>,
+    sender: &UdpSender,
+) -> io::Result<()> {
+    start_outgoing(workers, shared.clone(), device.clone(), sender.clone())?;
+    receivers.into_iter().try_for_each(|receiver| start_incoming(workers, shared.clone(), device.clone(), receiver))
+}
+
+fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender: UdpSender) -> io::Result<()> {
+    let shape = PacketShape { capacity: LONGEST_PACKET, ..PacketShape::default() };
+    let mut outgoing = Outgoing::new(Lane::new(DEVICE_WORKER, 0));
+    let mut datagrams: Vec<Datagram> = Vec::with_capacity(shape.count);
+    let answers = device.clone();
+    workers.read_device(device, shape, move |batch| {
+        let table = shared.table.load();
+        let now = clock::now().instant;
+        datagrams.clear();
+        for slot in batch.slots() {
+            match forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone()) {
+                Outbound::Send { to, datagram } => {
+                    let bytes = slot.offset + datagram.start..slot.offset + datagram.end;
+                    datagrams.push(Datagram { bytes, to, socket: None });
+                }
+                Outbound::Stage(peer) => {
+                    let packet = slot.buffer[slot.packet].to_vec();
+                    shared.tell(FromWire::Unsent { peer, packet });
+                }
+                Outbound::Answer(reason, answer) => {
+                    shared.drops.count(reason);
+                    // The device counts what it refuses.
+                    let _ = answers.write(&answer);
+                }
+                Outbound::Drop(reason) => shared.drops.count(reason),
+            }
+        }
+        let sent = sender.send_batch(batch.memory(), &datagrams);
+        shared.drops.add(DropReason::SendFailed, (datagrams.len() - sent) as u64);
+    })
+}
+
+fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
+    // 64 KiB takes every datagram there is, so that none is cut.
+    let shape = DatagramShape { capacity: 1 << 16, ..DatagramShape::default() };
+    let mut incoming = Incoming::new();
+    workers.receive_udp(receiver, shape, move |batch| {
+        let table = shared.table.load();
+        let now = clock::now().instant;
+        for datagram in batch.datagrams() {
+            let from = datagram.from;
+            let (inbound, news) = forward::open(&table, &mut incoming, now, from, datagram.payload);
+            match inbound {
+                Inbound::Deliver(packet) => {
+                    if device.write(packet).is_err() {
+                        shared.drops.count(DropReason::DeviceRefused);
+                    }
+                }
+                Inbound::Record(index, record) => {
+                    shared.tell(FromWire::Record { index, from, record: record.to_vec() });
+                }
+                Inbound::Handshake(datagram) => {
+                    shared.tell(FromWire::Handshake { from, datagram: datagram.to_vec() });
+                }
+                Inbound::Drop(reason) => shared.drops.count(reason),
+            }
+            if let Some(index) = news {
+                shared.tell(FromWire::News { index, from });
+            }
+        }
+    })
+}
+
+impl Shared {
+    fn tell(&self, message: FromWire) {
+        if !self.inbox.offer(message) {
+            self.drops.count(DropReason::QueueFull);
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The thread that owns the node: one queue in, datagrams and events out.
+
+use super::api::request::{Reply, Request};
+use super::api::server::{Call, LiveSettings, Response};
+use super::api::types::{DeviceMode, DeviceStatus, Event, NetworkState, NetworkStatus, NodeStatus, Reloaded, Status};
+use super::config::Config;
+use super::data_plane::Shared;
+use super::failure::{ErrorCode, Failure};
+use super::files::{Memory, NodeFiles};
+use super::inbox::{FromWire, Message};
+use super::logging::LogHandle;
+use super::orders::{self, Outcome, Surroundings};
+use super::paths::Paths;
+use super::pending::{LOOK_INTERVAL, Pong, Task};
+use super::views;
+use crate::io::clock::{self, OsRng};
+use crate::io::device::Device;
+use crate::io::network::Network;
+use crate::io::udp::UdpSender;
+use crate::ledger::TxId;
+use crate::node::membership::Standing;
+use crate::node::{Node, NodeEvent};
+use crate::time::{Instant, Now};
+use crate::wire::drops::DropReason;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+use tokio::sync::{broadcast, oneshot};
+
+/// How long changes of the host's network settle before its addresses are read again.
+const HOST_SETTLE: Duration = Duration::from_millis(100);
+
+/// How long what is to be remembered may wait for more.
+const MEMORY_DELAY: Duration = Duration::from_secs(2);
+
+/// Callers that wait at a time; the API allows no more.
+const MAX_PENDING: usize = 256;
+
+/// A wall-clock gap of the loop beyond what was slept: the machine was suspended.
+const JUMP: Duration = Duration::from_secs(30);
+
+/// What the loop is made of.
+pub struct Parts {
+    /// Where the network lives.
+    pub paths: Paths,
+    /// The configuration in force.
+    pub config: Config,
+    /// Its files.
+    pub files: NodeFiles,
+    /// The node.
+    pub node: Node<OsRng>,
+    /// What it shares with the data threads.
+    pub shared: Shared,
+    /// Its queue.
+    pub inbox: Receiver<Message>,
+    /// Its sockets, for sending.
+    pub sender: UdpSender,
+    /// Its interface, or none.
+    pub device: Device,
+    /// The kernel's network configuration.
+    pub network: Network,
+    /// Events for readers of the API.
+    pub events: broadcast::Sender<Event>,
+    /// What a reload changes in the API.
+    pub settings: LiveSettings,
+    /// The log, whose level a reload changes unless a flag set it.
+    pub log: Option<LogHandle>,
+}
+
+/// The loop.
+pub struct EventLoop {
+    parts: Parts,
+    pending: Vec<(Task, oneshot::Sender<Result<Response, Failure>>)>,
+    pongs: Vec<Pong>,
+    dropped: Vec<(TxId, String)>,
+    configured: Vec<(IpAddr, u8)>,
+    host_check_at: Option<Instant>,
+    remember_at: Option<Instant>,
+    woke_at: Instant,
+}
+
+impl EventLoop {
+    /// Prepares to run.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            pending: Vec::new(),
+            pongs: Vec::new(),
+            dropped: Vec::new(),
+            configured: Vec::new(),
+            host_check_at: Some(Instant::ZERO),
+            remember_at: None,
+            woke_at: clock::now().instant,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// A data thread that ended unasked.
+    pub fn run(mut self) -> Result<(), Failure> {
+        loop {
+            let now = clock::now();
+            self.work(now);
+            let patience = self.patience(clock::now());
+            let message = self.parts.inbox.recv_timeout(patience);
+            let outcome = match message {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
+                Ok(Message::Failed(failure)) => Some(Err(Failure::new(ErrorCode::Failed, failure.to_string()))),
+                Ok(message) => {
+                    self.handle(clock::now(), message);
+                    None
+                }
+                Err(RecvTimeoutError::Timeout) => None,
+            };
+            if let Some(outcome) = outcome {
+                self.end();
+                return outcome;
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn patience(&mut self, now: Now) -> Duration {
+        let look = (!self.pending.is_empty()).then(|| now.instant + LOOK_INTERVAL);
+        let deadlines = [self.parts.node.poll_timeout(), self.host_check_at, self.remember_at, look];
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(JUMP / 2, |at| at.saturating_since(now.instant).min(JUMP / 2))
+    }
+
+    fn handle(&mut self, now: Now, message: Message) {
+        let node = &mut self.parts.node;
+        match message {
+            Message::Wire(FromWire::Handshake { from, datagram }) => node.handle_handshake(now, from, &datagram),
+            Message::Wire(FromWire::Record { index, from, record }) => node.handle_record(now, index, from, &record),
+            Message::Wire(FromWire::News { index, from }) => node.handle_news(now, index, from),
+            Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
+            Message::Call(call) => self.answer(now, *call),
+            Message::Host(_) => self.host_check_at = Some(now.instant + HOST_SETTLE),
+            Message::Reload => {
+                if let Err(failure) = self.reload() {
+                    tracing::error!(%failure, "the configuration was not reloaded");
+                }
+            }
+            Message::Failed(_) | Message::Stop => {}
+        }
+    }
+
+    /// Does what is due, sends what is to be sent, and answers who waited for it.
+    fn work(&mut self, now: Now) {
+        if now.instant.saturating_since(self.woke_at) >= JUMP {
+            tracing::info!("the machine slept: sessions are renewed");
+            self.parts.node.handle_clock_jump(now);
+        }
+        self.woke_at = now.instant;
+        if self.host_check_at.is_some_and(|at| now.instant >= at) {
+            self.host_check_at = None;
+            self.read_endpoints(now);
+        }
+        if self.parts.node.poll_timeout().is_some_and(|at| now.instant >= at) {
+            self.parts.node.handle_timeout(now);
+        }
+        self.flush();
+        self.settle_pending(now);
+        self.flush();
+        if self.remember_at.is_some_and(|at| now.instant >= at) {
+            self.remember_at = None;
+            self.remember();
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(event) = self.parts.node.poll_event() {
+            self.show(event);
+        }
+        while let Some(transmit) = self.parts.node.poll_transmit() {
+            if self.parts.sender.send(transmit.to, &transmit.datagram).is_err() {
+                self.parts.shared.drops.count(DropReason::SendFailed);
+            }
+        }
+    }
+
+    fn show(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Publish(table) => self.parts.shared.table.store(table),
+            NodeEvent::Configure(addresses) => self.configure(addresses),
+            NodeEvent::Cut(members) => {
+                for id in members {
+                    tracing::warn!(peer = %id, "revoked: all its sessions are cut");
+                    let event = Event::Revoked { peer: id.to_string(), name: String::new() };
+                    let _ = self.parts.events.send(event);
+                }
+            }
+            NodeEvent::Block { height } => {
+                tracing::info!(height, "new block");
+                let hash = self.parts.node.ledger().head().map(|head| head.id.0.to_string()).unwrap_or_default();
+                let _ = self.parts.events.send(Event::Block { height, hash });
+            }
+            NodeEvent::Standing(standing) => self.show_standing(&standing),
+            NodeEvent::Final { .. } => {}
+            NodeEvent::Dropped { transaction, reason } => self.dropped.push((transaction, reason)),
+            NodeEvent::LedgerStopped(reason) => tracing::error!(reason, "the ledger stopped; tunnels stay"),
+            NodeEvent::Pong { peer, probe, rtt } => self.pongs.push(Pong { peer, probe, rtt }),
+            NodeEvent::Remember => {
+                self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);
+            }
+        }
+    }
+
+    fn show_standing(&mut self, standing: &Standing) {
+        let (state, reason) = state_of(standing);
+        match standing {
+            Standing::Member => {
+                tracing::info!(addresses = ?self.parts.node.addresses(), "up");
+                self.parts.files.forget_ticket();
+            }
+            Standing::Joining(what) => tracing::info!("joining: {what}"),
+            Standing::Refused(reason) => {
+                tracing::error!(reason, "joining was refused");
+                self.parts.files.forget_ticket();
+            }
+            Standing::Revoked => tracing::error!("this node was revoked"),
+        }
+        let _ = self.parts.events.send(Event::State { state, reason });
+    }
+
+    /// Gives the interface the overlay addresses, and takes away those it had before.
+    fn configure(&mut self, addresses: Vec<(IpAddr, u8)>) {
+        let Some(index) = self.parts.device.index() else {
+            self.configured = addresses;
+            return;
+        };
+        for (address, len) in self.configured.iter().filter(|before| !addresses.contains(before)) {
+            if let Err(error) = self.parts.network.remove_address(index, *address, *len) {
+                tracing::warn!(%address, %error, "an overlay address was not removed");
+            }
+        }
+        for (address, len) in addresses.iter().filter(|now| !self.configured.contains(now)) {
+            match self.parts.network.add_address(index, *address, *len) {
+                Ok(()) => tracing::info!(%address, len, "overlay address"),
+                Err(error) => tracing::error!(%address, %error, "an overlay address was not added"),
+            }
+        }
+        self.configured = addresses;
+    }
+
+    /// Reads where the host can be reached, for this node's record.
+    fn read_endpoints(&mut self, now: Now) {
+        let listen = self.parts.sender.local_addresses();
+        let mut endpoints = self.parts.config.underlay.endpoints.clone();
+        let addresses = match self.parts.network.underlay_addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                tracing::warn!(%error, "the host's addresses are not known");
+                Vec::new()
+            }
+        };
+        for local in &listen {
+            if local.ip().is_unspecified() {
+                let same_family = addresses.iter().filter(|address| address.is_ipv4() == local.is_ipv4());
+                endpoints.extend(same_family.map(|address| SocketAddr::new(*address, local.port())));
+            } else {
+                endpoints.push(*local);
+            }
+        }
+        let own: Vec<_> = self.configured.iter().map(|(address, _)| *address).collect();
+        endpoints.retain(|endpoint| !own.contains(&endpoint.ip()));
+        self.parts.node.handle_endpoints(now, endpoints);
+    }
+
+    fn answer(&mut self, now: Now, call: Call) {
+        let Call { request, reply, uid } = call;
+        tracing::debug!(uid, ?request, "request");
+        let outcome = match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status(now)))).into(),
+            Request::Reload => self.reload().map(Reply::Reloaded).into(),
+            request => {
+                let around = Surroundings {
+                    network: &self.parts.paths.network,
+                    endpoints: &self.parts.config.underlay.endpoints,
+                };
+                orders::answer(&mut self.parts.node, now, &around, request)
+            }
+        };
+        match outcome {
+            // The caller may have gone; then nobody waits.
+            Outcome::Done(result) => drop(reply.send((*result).map(Response::from))),
+            Outcome::Later(_) if self.pending.len() >= MAX_PENDING => {
+                let _ = reply.send(Err(Failure::new(ErrorCode::Failed, "too many callers wait already")));
+            }
+            Outcome::Later(task) => self.pending.push((task, reply)),
+        }
+    }
+
+    fn settle_pending(&mut self, now: Now) {
+        let (pongs, dropped) = (std::mem::take(&mut self.pongs), std::mem::take(&mut self.dropped));
+        let node = &mut self.parts.node;
+        let mut waiting = Vec::new();
+        for (mut task, reply) in self.pending.drain(..) {
+            if reply.is_closed() {
+                continue;
+            }
+            match task.poll(node, now, &pongs, &dropped) {
+                Some(result) => drop(reply.send(result.map(Response::from))),
+                None => waiting.push((task, reply)),
+            }
+        }
+        self.pending = waiting;
+    }
+
+    fn status(&self, now: Now) -> Status {
+        let node = &self.parts.node;
+        let (state, reason) = state_of(node.standing());
+        let drops = self.parts.shared.drops.snapshot();
+        Status {
+            node: NodeStatus {
+                id: node.id().to_string(),
+                name: node.member().map(|member| member.name.clone()).unwrap_or_default(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_seconds: node.uptime(now).as_secs(),
+            },
+            network: NetworkStatus {
+                id: node.keys().network_id.to_string(),
+                name: self.parts.paths.network.to_string(),
+                state,
+                reason,
+                addresses: node.addresses().into_iter().map(|(address, _)| address).collect(),
+                device: DeviceStatus {
+                    name: self.parts.device.name().map(str::to_owned),
+                    mode: if self.parts.device.name().is_some() { DeviceMode::Tun } else { DeviceMode::None },
+                    mtu: self.parts.config.tunnel.mtu.0,
+                },
+                listen: self.parts.sender.local_addresses(),
+            },
+            ledger: views::ledger_status(node, now),
+            peers: node.peers(now).into_iter().map(views::peer).collect(),
+            drops: drops
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.name().to_owned(), count))
+                .collect(),
+        }
+    }
+
+    /// Reads the configuration again and takes over what can change while the daemon runs.
+    fn reload(&mut self) -> Result<Reloaded, Failure> {
+        let path = self.parts.paths.config_file();
+        let must_exist = self.parts.paths.roots.config_file.is_some();
+        let fresh =
+            Config::load(&path, must_exist).map_err(|error| Failure::new(ErrorCode::Usage, error.to_string()))?;
+        let mut reloaded = Reloaded { changed: Vec::new(), needs_restart: Vec::new() };
+        let now = &mut self.parts.config;
+        if fresh.node != now.node {
+            reloaded.changed.push("node".to_owned());
+        }
+        if fresh.ledger != now.ledger {
+            reloaded.changed.push("ledger".to_owned());
+        }
+        if fresh.underlay.endpoints != now.underlay.endpoints {
+            reloaded.changed.push("underlay.endpoints".to_owned());
+        }
+        if fresh.tunnel != now.tunnel {
+            reloaded.needs_restart.push("tunnel".to_owned());
+        }
+        now.node = fresh.node.clone();
+        now.ledger = fresh.ledger.clone();
+        now.underlay.endpoints.clone_from(&fresh.underlay.endpoints);
+        self.parts.settings.apply(&fresh);
+        if let Some(log) = &self.parts.log {
+            log.set_level(fresh.node.log_level);
+        }
+        self.host_check_at = Some(clock::now().instant);
+        tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");
+        Ok(reloaded)
+    }
+
+    fn remember(&self) {
+        let (own, known) = self.parts.node.timestamps();
+        self.parts.files.write_memory(&Memory::new(own, known, self.parts.node.known_endpoints()));
+    }
+
+    /// Says goodbye and stores what the next run should know.
+    fn end(mut self) {
+        tracing::info!("stopping");
+        self.parts.node.say_goodbye(clock::now());
+        self.flush();
+        self.remember();
+    }
+}
+
+fn state_of(standing: &Standing) -> (NetworkState, Option<String>) {
+    match standing {
+        Standing::Member => (NetworkState::Up, None),
+        Standing::Joining(what) => (NetworkState::Joining, Some((*what).to_owned())),
+        Standing::Refused(reason) => (NetworkState::Refused, Some(reason.clone())),
+        Standing::Revoked => (NetworkState::Revoked, None),
+    }
+}

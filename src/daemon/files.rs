@@ -1,0 +1,312 @@
+//! What a network's state folder holds besides keys, and how its ledger is opened.
+//!
+//! ```text
+//!   ledger.redb   the chain and its state        ledger.mark     that an older copy of the chain is noticed
+//!   consensus.log a validator's votes            ticket          while this node is still joining
+//!   listen        addresses given to init, join  name            the node name to ask for
+//!   memory        handshakes that must not come again, where peers were
+//! ```
+
+use super::failure::{ErrorCode, Failure};
+use super::paths::Paths;
+use crate::crypto::exchange::{TransportKey, TransportSecret};
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::{NodeId, SigningKey};
+use crate::crypto::secret::Secret;
+use crate::io::durable::rename_durably;
+use crate::io::key_file::{KeyFileError, KeyKind};
+use crate::io::keystore::{KeystoreError, StateFolder};
+use crate::io::ledger_files::{FileLog, open_disk};
+use crate::io::lock::{FileLock, LockError};
+use crate::ledger::Ledger;
+use crate::ledger::chain::Checkpoint;
+use crate::ledger::consensus::Timeouts;
+use crate::ledger::engine::{OpenError, ValidatorConfig};
+use crate::ledger::store::{Behind, DiskMark, FileBackend, Store, StoreError};
+use crate::ledger::{BlockId, Height};
+use crate::node::SigningKeys;
+use crate::session::LocalKeys;
+use crate::time::UnixMillis;
+use crate::wire::handshake::Timestamp;
+use crate::wire::ticket::Ticket;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::net::SocketAddr;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+const STORE_FILE: &str = "ledger.redb";
+const MARK_FILE: &str = "ledger.mark";
+const LOG_FILE: &str = "consensus.log";
+/// The invitation, as text, until this node is a member.
+pub const TICKET_FILE: &str = "ticket";
+/// Addresses to listen on, one a line.
+pub const LISTEN_FILE: &str = "listen";
+/// The node name to ask for.
+pub const NAME_FILE: &str = "name";
+const MEMORY_FILE: &str = "memory";
+
+/// Longer than any of the small files: 10,000 peers' memory; bytes.
+const FILE_MAX: usize = 4 << 20;
+
+/// What a node remembers from one run to the next, apart from its ledger.
+#[derive(Default, BorshSerialize, BorshDeserialize)]
+pub struct Memory {
+    /// The own last initiation: (milliseconds, step).
+    pub own_timestamp: (u64, u32),
+    /// The last confirmed initiations of others.
+    pub timestamps: Vec<(TransportKey, u64, u32)>,
+    /// Where members were.
+    pub endpoints: Vec<(NodeId, SocketAddr)>,
+}
+
+/// The state folder of one network, held by one process.
+pub struct NodeFiles {
+    folder: StateFolder,
+    lock: FileLock,
+}
+
+impl NodeFiles {
+    /// Opens the folder and takes its lock.
+    ///
+    /// # Errors
+    /// Not found, conflict when another process holds it, permission, or failed with the cause.
+    pub fn open(paths: &Paths) -> Result<Self, Failure> {
+        let folder = StateFolder::open(&paths.roots.state_dir, paths.network.as_str())?;
+        let lock = folder.lock()?;
+        Ok(Self { folder, lock })
+    }
+
+    /// Returns the network's id, as the folder says.
+    pub fn network_id(&self) -> Digest {
+        self.folder.network_id()
+    }
+
+    /// Removes the folder with everything in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove(self) -> Result<(), Failure> {
+        Ok(self.folder.remove(self.lock)?)
+    }
+
+    /// Reads the keys of handshakes.
+    ///
+    /// # Errors
+    /// A key file that is missing, garbled or readable by others.
+    pub fn local_keys(&self) -> Result<LocalKeys, Failure> {
+        let identity = self.signing_key(KeyKind::Identity)?;
+        Ok(LocalKeys {
+            transport: TransportSecret::from_bytes(*self.folder.read_key(KeyKind::Transport)?.expose()),
+            retired: None,
+            node_id: identity.node_id(),
+            network_id: self.folder.network_id(),
+            network_secret: self.folder.read_key(KeyKind::NetworkSecret)?,
+        })
+    }
+
+    /// Reads the keys of signatures.
+    ///
+    /// # Errors
+    /// A key file that is missing, garbled or readable by others.
+    pub fn signing_keys(&self) -> Result<SigningKeys, Failure> {
+        let signer = self.folder.has_key(KeyKind::Signer).then(|| self.signing_key(KeyKind::Signer)).transpose()?;
+        Ok(SigningKeys {
+            identity: self.signing_key(KeyKind::Identity)?,
+            node: self.signing_key(KeyKind::Node)?,
+            signer,
+        })
+    }
+
+    fn signing_key(&self, kind: KeyKind) -> Result<SigningKey, Failure> {
+        Ok(SigningKey::from_seed(self.folder.read_key(kind)?.expose()))
+    }
+
+    /// Opens the ledger: an existing one whole, or for a joiner an empty one that must agree with the ticket.
+    ///
+    /// # Errors
+    /// A chain that is missing, corrupt, rolled back or of another network: the node must not carry data.
+    pub fn open_ledger(&self, ticket: Option<&Ticket>, now: UnixMillis) -> Result<Ledger, Failure> {
+        let folder = self.folder.path();
+        let checkpoint = ticket
+            .map(|ticket| Checkpoint { height: Height(ticket.checkpoint.height), id: BlockId(ticket.checkpoint.hash) });
+        let is_new = !folder.join(STORE_FILE).exists() && !folder.join(MARK_FILE).exists();
+        let store = if is_new && ticket.is_some() {
+            create_store(folder, self.folder.network_id(), now)
+        } else {
+            open_store(folder, self.folder.network_id())
+        };
+        let mut ledger = Ledger::open(store.map_err(OpenError::Store)?, checkpoint)?;
+        if self.folder.has_key(KeyKind::Validator) {
+            let log = FileLog::open(folder.join(LOG_FILE)).map_err(OpenError::Log)?;
+            ledger.validate(ValidatorConfig {
+                key: self.signing_key(KeyKind::Validator)?,
+                log: Box::new(log),
+                // A chain of genesis alone: its key has signed nothing yet.
+                is_new_key: ledger.head().is_some_and(|head| head.height() == Height(0)),
+                timeouts: Timeouts::default(),
+            })?;
+        }
+        Ok(ledger)
+    }
+
+    /// Reads the invitation of a node that is still joining.
+    ///
+    /// # Errors
+    /// A file that is no ticket.
+    pub fn ticket(&self) -> Result<Option<Ticket>, Failure> {
+        let Some(bytes) = self.folder.read_file(TICKET_FILE, FILE_MAX)? else { return Ok(None) };
+        let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
+        Ticket::decode(&text).map(Some).map_err(|error| {
+            Failure::new(ErrorCode::Failed, format!("the stored ticket is damaged: {error}"))
+                .hint("run `p2plus join` with the ticket again")
+        })
+    }
+
+    /// Stores a new invitation and the name to ask for.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write_ticket(&self, ticket: &str, name: &str) -> Result<(), Failure> {
+        self.folder.write_file(NAME_FILE, name.as_bytes())?;
+        Ok(self.folder.write_file(TICKET_FILE, ticket.as_bytes())?)
+    }
+
+    /// Forgets the invitation: this node is a member, or was refused.
+    pub fn forget_ticket(&self) {
+        if let Err(error) = std::fs::remove_file(self.folder.path().join(TICKET_FILE))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the used ticket could not be removed");
+        }
+    }
+
+    /// Reads the node name to ask for.
+    pub fn asked_name(&self) -> Option<String> {
+        let bytes = self.folder.read_file(NAME_FILE, FILE_MAX).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Reads the addresses to listen on that were given to `init` or `join`, or chosen in an earlier run.
+    pub fn listen(&self) -> Vec<SocketAddr> {
+        let bytes = self.folder.read_file(LISTEN_FILE, FILE_MAX).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Stores the addresses to listen on, so that the next run has the same.
+    pub fn write_listen(&self, addresses: &[SocketAddr]) {
+        if let Err(error) = self.folder.write_file(LISTEN_FILE, listen_text(addresses).as_bytes()) {
+            tracing::warn!(%error, "the listen addresses could not be stored");
+        }
+    }
+
+    /// Reads what an earlier run remembered; nothing where that is missing or damaged: it only saves time.
+    pub fn memory(&self) -> Memory {
+        let bytes = self.folder.read_file(MEMORY_FILE, FILE_MAX).ok().flatten().unwrap_or_default();
+        borsh::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Stores what the next run should remember.
+    pub fn write_memory(&self, memory: &Memory) {
+        let bytes = borsh::to_vec(memory).expect("writing to memory does not fail");
+        if let Err(error) = self.folder.write_file(MEMORY_FILE, &bytes) {
+            tracing::warn!(%error, "what peers taught could not be stored");
+        }
+    }
+}
+
+impl Memory {
+    /// Makes the memory of what a node tells.
+    pub fn new(
+        own: Timestamp,
+        timestamps: impl IntoIterator<Item = (TransportKey, Timestamp)>,
+        endpoints: Vec<(NodeId, SocketAddr)>,
+    ) -> Self {
+        let timestamps =
+            timestamps.into_iter().map(|(key, timestamp)| (key, timestamp.wall.0, timestamp.step)).collect();
+        Self { own_timestamp: (own.wall.0, own.step), timestamps, endpoints }
+    }
+
+    /// Returns the handshakes of others that must not come again.
+    pub fn known_timestamps(&self) -> impl Iterator<Item = (TransportKey, Timestamp)> {
+        self.timestamps.iter().map(|(key, wall, step)| (*key, Timestamp { wall: UnixMillis(*wall), step: *step }))
+    }
+
+    /// Returns the own last handshake.
+    pub fn own(&self) -> Timestamp {
+        Timestamp { wall: UnixMillis(self.own_timestamp.0), step: self.own_timestamp.1 }
+    }
+}
+
+/// Makes an empty store of a network in a folder. It gets its name when it is whole, so that a crash leaves none that is half made.
+///
+/// # Errors
+/// What the store says.
+pub fn create_store(folder: &Path, network_id: Digest, now: UnixMillis) -> Result<Store, StoreError> {
+    let unfinished = folder.join(format!("{STORE_FILE}.new"));
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io(error)),
+        _ => {}
+    }
+    let store = Store::create(disk(&unfinished)?, mark(folder)?, network_id, now, Behind::Refuse)?;
+    rename_durably(&unfinished, &folder.join(STORE_FILE)).map_err(StoreError::Io)?;
+    Ok(store)
+}
+
+fn open_store(folder: &Path, network_id: Digest) -> Result<Store, StoreError> {
+    // An absent file is an empty disk to the store, which then asks the mark whether there was one.
+    Store::open(disk(&folder.join(STORE_FILE))?, mark(folder)?, network_id, Behind::Refuse)
+}
+
+fn disk(path: &Path) -> Result<FileBackend, StoreError> {
+    Ok(FileBackend::new(open_disk(path).map_err(StoreError::Io)?)?)
+}
+
+fn mark(folder: &Path) -> Result<Box<DiskMark>, StoreError> {
+    Ok(Box::new(DiskMark::new(disk(&folder.join(MARK_FILE))?)))
+}
+
+/// One address a line.
+pub fn listen_text(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("{address}\n")).collect()
+}
+
+/// Draws 32 secret bytes.
+pub fn fresh_secret() -> Secret<32> {
+    Secret::random(&mut crate::io::clock::OsRng)
+}
+
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        let code = match &error {
+            KeystoreError::Exists { .. } => ErrorCode::Conflict,
+            KeystoreError::NotFound { .. } => ErrorCode::NotFound,
+            KeystoreError::BadName { .. } => ErrorCode::Usage,
+            KeystoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                ErrorCode::Permission
+            }
+            _ => ErrorCode::Failed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        Self::new(ErrorCode::Failed, error.to_string())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let code = if matches!(error, LockError::Held { .. }) { ErrorCode::Conflict } else { ErrorCode::Failed };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::new(ErrorCode::Failed, format!("the ledger cannot be used, so no data is carried: {error}")).hint(
+            "restore the state folder from its newest copy, or leave the network and join it again with a new ticket",
+        )
+    }
+}

@@ -1,0 +1,241 @@
+//! What callers of the control API wait for: a block, pongs, a condition.
+
+use super::api::request::{Condition, Finality, Reply, Wait};
+use super::api::types::{self, PingReply, PingReport, Waited};
+use super::failure::{ErrorCode, Failure};
+use super::orders::{submitted, ticket};
+use super::views;
+use crate::crypto::exchange::TransportKey;
+use crate::io::clock::OsRng;
+use crate::ledger::TxId;
+use crate::node::Node;
+use crate::node::authoring::Issued;
+use crate::node::membership::Standing;
+use crate::node::names;
+use crate::path::ProbeId;
+use crate::time::{Instant, Now};
+use crate::wire::name::NetworkName;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often conditions are looked at that no event announces.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Between two pings.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a ping's answer is waited for: a handshake with one retransmission, and the pong.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two probes of a wait.
+const WAIT_PROBE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// An answered probe.
+#[derive(Clone, Copy)]
+pub struct Pong {
+    /// By whom.
+    pub peer: TransportKey,
+    /// Which.
+    pub probe: ProbeId,
+    /// The round trip.
+    pub rtt: Duration,
+}
+
+/// What the answer to an ordered transaction is.
+pub enum Awaited {
+    /// Its id and height.
+    Submitted,
+    /// A ticket.
+    Invited(Box<Invited>),
+}
+
+/// An invitation on its way.
+pub struct Invited {
+    /// The network's name.
+    pub network: NetworkName,
+    /// Where the joiner will look for this node.
+    pub endpoints: Vec<SocketAddr>,
+    /// The credential.
+    pub issued: Issued,
+}
+
+/// Something a caller waits for.
+pub struct Task {
+    deadline: Instant,
+    goal: Goal,
+}
+
+enum Goal {
+    Final { tx: TxId, wait: bool, awaited: Awaited },
+    Pings(Pings),
+    Condition { wait: Condition, probe_at: Instant, probes: Vec<ProbeId> },
+}
+
+struct Pings {
+    key: TransportKey,
+    name: String,
+    count: u32,
+    sent: u32,
+    next_at: Instant,
+    in_flight: BTreeMap<ProbeId, u32>,
+    replies: Vec<PingReply>,
+}
+
+impl Task {
+    /// Waits until a transaction is final, or not at all.
+    pub fn finality(now: Now, tx: TxId, finality: Finality, awaited: Awaited) -> Self {
+        Self { deadline: now.instant + finality.timeout(), goal: Goal::Final { tx, wait: finality.wait, awaited } }
+    }
+
+    /// Sends pings and collects the pongs.
+    pub fn ping(now: Now, key: TransportKey, name: String, count: u32) -> Self {
+        let deadline = now.instant + PING_INTERVAL * count.saturating_sub(1) + PING_PATIENCE;
+        let (in_flight, replies) = (BTreeMap::new(), Vec::new());
+        let pings = Pings { key, name, count, sent: 0, next_at: now.instant, in_flight, replies };
+        Self { deadline, goal: Goal::Pings(pings) }
+    }
+
+    /// Waits for a condition.
+    pub fn wait(now: Now, wait: Wait) -> Self {
+        let deadline = now.instant + wait.timeout();
+        Self { deadline, goal: Goal::Condition { wait: wait.condition, probe_at: now.instant, probes: Vec::new() } }
+    }
+
+    /// Looks whether the answer is there. `dropped` are transactions that the ledger gave up since the last look.
+    pub fn poll(
+        &mut self,
+        node: &mut Node<OsRng>,
+        now: Now,
+        pongs: &[Pong],
+        dropped: &[(TxId, String)],
+    ) -> Option<Result<Reply, Failure>> {
+        let is_late = now.instant >= self.deadline;
+        match &mut self.goal {
+            Goal::Final { tx, wait, awaited } => {
+                if let Some((_, reason)) = dropped.iter().find(|(id, _)| id == tx) {
+                    return Some(Err(Failure::new(
+                        ErrorCode::Failed,
+                        format!("the transaction was dropped: {reason}"),
+                    )));
+                }
+                let height = node.ledger().transaction(tx).ok().flatten().map(|(height, _)| height.0);
+                match height {
+                    None if *wait && !is_late => None,
+                    None if *wait => Some(Err(not_final(tx))),
+                    height => Some(finished(node, *tx, height, awaited)),
+                }
+            }
+            Goal::Pings(pings) => pings.poll(node, now, pongs, is_late),
+            Goal::Condition { wait, probe_at, probes } => match holds(node, now, wait, probe_at, probes, pongs) {
+                Err(failure) => Some(Err(failure)),
+                Ok(true) => {
+                    let height = node.ledger().head().map_or(0, |head| head.height().0);
+                    Some(Ok(Reply::Waited(Waited { condition: String::from(wait.clone()), height })))
+                }
+                Ok(false) if is_late => Some(Err(Failure::new(
+                    ErrorCode::Timeout,
+                    format!("{} did not come about in time", String::from(wait.clone())),
+                ))),
+                Ok(false) => None,
+            },
+        }
+    }
+}
+
+fn finished(node: &Node<OsRng>, tx: TxId, height: Option<u64>, awaited: &Awaited) -> Result<Reply, Failure> {
+    match awaited {
+        Awaited::Submitted => Ok(submitted(tx, height)),
+        Awaited::Invited(invited) => Ok(Reply::Invited(types::Invited {
+            ticket: ticket(node, invited)?,
+            credential: invited.issued.credential.to_string(),
+            expires: invited.issued.expires.0 / 1000,
+            tx: tx.to_string(),
+            height,
+        })),
+    }
+}
+
+fn not_final(tx: &TxId) -> Failure {
+    Failure::new(ErrorCode::NotFinal, format!("the transaction {tx} is not in a block yet")).hint(
+        "it stays in the pool until a validator is reached; `p2plus ledger show` with the id says when it is final",
+    )
+}
+
+impl Pings {
+    fn poll(
+        &mut self,
+        node: &mut Node<OsRng>,
+        now: Now,
+        pongs: &[Pong],
+        is_late: bool,
+    ) -> Option<Result<Reply, Failure>> {
+        for pong in pongs {
+            let Some(seq) = self.in_flight.remove(&pong.probe) else { continue };
+            let path = views::path(node.endpoint_of(&pong.peer));
+            self.replies.push(PingReply { seq, rtt_ms: views::milliseconds(pong.rtt), path });
+        }
+        if self.sent < self.count && now.instant >= self.next_at {
+            match node.ping(now, self.key) {
+                Some(probe) => {
+                    self.in_flight.insert(probe, self.sent);
+                    self.sent += 1;
+                    self.next_at = now.instant + PING_INTERVAL;
+                }
+                // A handshake is under way.
+                None => self.next_at = now.instant + LOOK_INTERVAL,
+            }
+        }
+        let is_answered = self.sent == self.count && self.in_flight.is_empty();
+        if !is_answered && !is_late {
+            return None;
+        }
+        let received = u32::try_from(self.replies.len()).unwrap_or(u32::MAX);
+        let replies = std::mem::take(&mut self.replies);
+        Some(Ok(Reply::Ping(PingReport { peer: self.name.clone(), replies, sent: self.sent.max(1), received })))
+    }
+}
+
+/// Says whether a condition holds. Waiting for a peer makes this node handshake with it, and asks for one answered probe.
+fn holds(
+    node: &mut Node<OsRng>,
+    now: Now,
+    condition: &Condition,
+    probe_at: &mut Instant,
+    probes: &mut Vec<ProbeId>,
+    pongs: &[Pong],
+) -> Result<bool, Failure> {
+    match node.standing() {
+        Standing::Refused(reason) => {
+            return Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
+                .hint("ask for a new ticket and run `p2plus join` with it"));
+        }
+        Standing::Revoked => return Err(Failure::new(ErrorCode::Revoked, "this node was revoked")),
+        Standing::Joining(_) => return Ok(false),
+        Standing::Member => {}
+    }
+    let height = node.ledger().head().map_or(0, |head| head.height().0);
+    match condition {
+        Condition::Online => Ok(true),
+        Condition::Synced => Ok(node.ledger().highest_known().is_none_or(|known| known.0 <= height)),
+        Condition::Height(wanted) => Ok(height >= *wanted),
+        Condition::Peer(name) | Condition::Direct(name) => {
+            if pongs.iter().any(|pong| probes.contains(&pong.probe)) {
+                return Ok(true);
+            }
+            // A name that nobody has yet may come with a block.
+            let Ok(member) = names::resolve(node.policy(), name) else { return Ok(false) };
+            let key = member.transport_key;
+            if now.instant >= *probe_at {
+                match node.ping(now, key) {
+                    Some(probe) => {
+                        probes.push(probe);
+                        *probe_at = now.instant + WAIT_PROBE_INTERVAL;
+                    }
+                    None => *probe_at = now.instant + LOOK_INTERVAL,
+                }
+            }
+            Ok(false)
+        }
+    }
+}

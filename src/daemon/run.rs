@@ -1,0 +1,250 @@
+//! The daemon's beginning and end: everything is opened in one place, in the order in which it may fail, and only then `ready`.
+
+use super::api::server::{MAX_CALLS, MAX_EVENTS, Server};
+use super::api::socket::ApiSocket;
+use super::config::{Cipher, Config};
+use super::data_plane::{self, Shared};
+use super::event_loop::{EventLoop, Parts};
+use super::failure::{ErrorCode, Failure};
+use super::files::NodeFiles;
+use super::founding::invitation;
+use super::inbox::{Inbox, Message};
+use super::setup::{DeviceChoice, RunArgs};
+use super::workers::Workers;
+use crate::io::clock::{self, OsRng};
+use crate::io::device::{Device, DeviceError, TunConfig, default_interface_name};
+use crate::io::network::{Network, NetworkError};
+use crate::io::process::forbid_core_dumps;
+use crate::io::udp::{BindError, Listen, UdpSockets, bind};
+use crate::io::watch::NetworkWatch;
+use crate::node::table::ForwardingTable;
+use crate::node::{Node, Setup};
+use crate::wire::drops::Drops;
+use crate::wire::handshake::CipherSet;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+/// The port where a node listens unless told otherwise.
+const DEFAULT_PORT: u16 = 4647;
+
+/// Packets that wait in the interface for the tunnel: short, so that the sender's TCP feels the tunnel's pace.
+const QUEUE_LEN: u32 = 500;
+
+/// Runs the daemon until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Whatever keeps it from starting, or a part of it that failed for good.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    if let Err(error) = forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps could not be forbidden");
+    }
+    let socket = ApiSocket::bind(&args.paths)?;
+    let files = NodeFiles::open(&args.paths)?;
+    let sockets = bind_underlay(&args.config, &files)?;
+    let (device, network) = open_device(args)?;
+    let drops = Arc::new(Drops::new());
+    let node = open_node(args, &files, &drops)?;
+    let (inbox, queue) = Inbox::new();
+    let shared =
+        Shared { table: Arc::new(ArcSwap::from_pointee(ForwardingTable::empty())), drops, inbox: inbox.clone() };
+
+    let failed = inbox.clone();
+    let mut workers =
+        Workers::new(move |failure| failed.put(Message::Failed(failure))).map_err(|error| system("threads", &error))?;
+    data_plane::start(&mut workers, &shared, &device, sockets.receivers, &sockets.sender)
+        .map_err(|error| system("threads", &error))?;
+    watch_host(&mut workers, &inbox);
+
+    let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
+    let (events, _) = broadcast::channel(MAX_EVENTS);
+    let settings = serve(&runtime, socket, &args.config, &inbox, &events);
+    forward_signals(&runtime, &inbox)?;
+    let event_loop = EventLoop::new(Parts {
+        paths: args.paths.clone(),
+        config: args.config.clone(),
+        files,
+        node,
+        shared,
+        inbox: queue,
+        sender: sockets.sender,
+        device,
+        network,
+        events,
+        settings,
+        log: (!args.log_level_is_fixed).then(|| args.log.clone()),
+    });
+    tracing::info!(network = %args.paths.network, "ready");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no service manager was told");
+    }
+    let outcome = event_loop.run();
+    workers.stop();
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Opens the ledger, and makes the node from it and from what an earlier run remembered.
+fn open_node(args: &RunArgs, files: &NodeFiles, drops: &Arc<Drops>) -> Result<Node<OsRng>, Failure> {
+    let now = clock::now();
+    let ticket = files.ticket()?;
+    let invitation = ticket.as_ref().map(|ticket| invitation(ticket, files.asked_name().as_deref())).transpose()?;
+    let setup = Setup {
+        keys: files.local_keys()?,
+        signing: files.signing_keys()?,
+        ledger: files.open_ledger(ticket.as_ref(), now.wall)?,
+        invitation,
+        ciphers: ciphers(&args.config),
+        drops: Arc::clone(drops),
+        rng: OsRng,
+    };
+    let mut node = Node::new(now, setup);
+    let memory = files.memory();
+    node.import_timestamps(memory.own(), memory.known_timestamps());
+    node.remember_endpoints(memory.endpoints.iter().copied());
+    Ok(node)
+}
+
+/// AES-256-GCM is offered where it is the faster one here, or the only one wanted.
+fn ciphers(config: &Config) -> CipherSet {
+    let aes_256_gcm = match config.tunnel.cipher {
+        Cipher::Aes256Gcm => true,
+        Cipher::ChaCha20Poly1305 => false,
+        Cipher::Auto => super::self_test::aes_is_faster(),
+    };
+    CipherSet { aes_256_gcm }
+}
+
+/// Binds what was typed or configured, else what the last run had, else the default port or a free one, which is remembered.
+fn bind_underlay(config: &Config, files: &NodeFiles) -> Result<UdpSockets, Failure> {
+    let stored = files.listen();
+    let listen = match (config.underlay.listen.as_slice(), stored.as_slice()) {
+        ([], []) => Listen::Preferred(DEFAULT_PORT),
+        ([], stored) => Listen::Exactly(stored.to_vec()),
+        (typed, _) => Listen::Exactly(typed.to_vec()),
+    };
+    let sockets = bind(&listen)?;
+    let bound = sockets.sender.local_addresses();
+    for address in &bound {
+        tracing::info!(%address, "listening");
+    }
+    let chose_another =
+        listen == Listen::Preferred(DEFAULT_PORT) && bound.iter().any(|local| local.port() != DEFAULT_PORT);
+    if chose_another {
+        files.write_listen(&bound);
+    }
+    Ok(sockets)
+}
+
+fn open_device(args: &RunArgs) -> Result<(Device, Network), Failure> {
+    let mut network = Network::open()?;
+    let name = match &args.device {
+        DeviceChoice::None => return Ok((Device::absent(), network)),
+        DeviceChoice::Named(name) => name.as_str().to_owned(),
+        DeviceChoice::Default => default_interface_name(args.paths.network.as_str()),
+    };
+    let mtu = args.config.tunnel.mtu.0;
+    let device = Device::open(&TunConfig { name, mtu })?;
+    if let Some(index) = device.index() {
+        network.set_up(index, u32::from(mtu), QUEUE_LEN)?;
+    }
+    Ok((device, network))
+}
+
+fn watch_host(workers: &mut Workers, inbox: &Inbox) {
+    let inbox = inbox.clone();
+    let watch = NetworkWatch::open()
+        .and_then(|watch| workers.watch_network(watch, move |event| inbox.put(Message::Host(event))));
+    if let Err(error) = watch {
+        tracing::warn!(%error, "changes of the host's network are not noticed");
+    }
+}
+
+/// Serves the control API, each call handed to the node's thread.
+fn serve(
+    runtime: &Runtime,
+    socket: ApiSocket,
+    config: &Config,
+    inbox: &Inbox,
+    events: &broadcast::Sender<super::api::types::Event>,
+) -> super::api::server::LiveSettings {
+    let (calls, mut waiting) = mpsc::channel(MAX_CALLS);
+    let server = Server::new(socket, config, calls, events.clone());
+    let settings = server.settings();
+    let inbox = inbox.clone();
+    runtime.spawn(async move {
+        while let Some(call) = waiting.recv().await {
+            let inbox = inbox.clone();
+            // The queue may be full for a moment; waiting for a place must not hold up the runtime.
+            let put = tokio::task::spawn_blocking(move || inbox.put(Message::Call(Box::new(call))));
+            if put.await.is_err() {
+                break;
+            }
+        }
+    });
+    runtime.spawn(async move {
+        if let Err(error) = server.run().await {
+            tracing::error!(%error, "the control API ended");
+        }
+    });
+    settings
+}
+
+fn forward_signals(runtime: &Runtime, inbox: &Inbox) -> Result<(), Failure> {
+    let _guard = runtime.enter();
+    let open = |kind| signal(kind).map_err(|error| system("signals", &error));
+    let mut interrupt = open(SignalKind::interrupt())?;
+    let mut terminate = open(SignalKind::terminate())?;
+    let mut hangup = open(SignalKind::hangup())?;
+    let inbox = inbox.clone();
+    runtime.spawn(async move {
+        loop {
+            let message = tokio::select! {
+                _ = interrupt.recv() => Message::Stop,
+                _ = terminate.recv() => Message::Stop,
+                _ = hangup.recv() => Message::Reload,
+            };
+            let inbox = inbox.clone();
+            // As above: a full queue is waited for elsewhere.
+            drop(tokio::task::spawn_blocking(move || inbox.put(message)));
+        }
+    });
+    Ok(())
+}
+
+fn system(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(ErrorCode::Failed, format!("the system gives no {what}: {error}"))
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let code = match &error {
+            BindError::InUse { .. } => ErrorCode::Conflict,
+            BindError::NoPermission { .. } => ErrorCode::Permission,
+            _ => ErrorCode::Failed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        let code = match &error {
+            DeviceError::NameInUse { .. } => ErrorCode::Conflict,
+            DeviceError::NoPermission { .. } => ErrorCode::Permission,
+            DeviceError::BadName { .. } => ErrorCode::Usage,
+            _ => ErrorCode::Failed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let code =
+            if matches!(error, NetworkError::NoPermission { .. }) { ErrorCode::Permission } else { ErrorCode::Failed };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,250 @@
+//! The blocking threads of the data plane: one reads the device, one receives per socket.
+//!
+//! Owns the threads, their names and their end. Refuses to know what a packet means: each thread lends its batch to a handler, which
+//! seals or opens in place and sends what comes of it.
+//!
+//! ```text
+//!   p2p-device    Device::read_batch          ──► handler(&mut PacketBatch)      seal in the slots, UdpSender::send_batch
+//!   p2p-udp-N     UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
+//! ```
+//! A thread ends when it is stopped, or when its descriptor is unusable, which is told to the owner. A panic in a handler ends the
+//! process: half a data plane, with a thread silently dead, is worse than a restart.
+
+use crate::io::StopSignal;
+use crate::io::batch::{DatagramBatch, DatagramShape, PacketBatch, PacketShape};
+use crate::io::device::{Device, ReadEnd};
+use crate::io::udp::{ReceiveEnd, UdpReceiver};
+use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+/// A worker that ended although nobody stopped it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the thread {thread} ended: {reason}")]
+pub struct WorkerFailure {
+    /// The thread's name.
+    pub thread: String,
+    /// What it met.
+    pub reason: String,
+}
+
+/// The running threads. Dropping it stops and joins them.
+pub struct Workers {
+    stop: StopSignal,
+    failed: Arc<dyn Fn(WorkerFailure) + Send + Sync>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts with no thread. `failed` is called from a thread that ends unasked: it tells the event loop, and does not wait.
+    ///
+    /// # Errors
+    /// The kernel's, when there is no descriptor left.
+    pub fn new(failed: impl Fn(WorkerFailure) + Send + Sync + 'static) -> io::Result<Self> {
+        Ok(Self { stop: StopSignal::new()?, failed: Arc::new(failed), threads: Vec::new() })
+    }
+
+    /// Returns the signal that ends all threads.
+    pub fn stop_signal(&self) -> StopSignal {
+        self.stop.clone()
+    }
+
+    /// Starts the thread that reads `device` and lends each batch, cut to `shape`, to `handler`.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn read_device(
+        &mut self,
+        device: Device,
+        shape: PacketShape,
+        mut handler: impl FnMut(&mut PacketBatch) + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn("p2p-device".to_owned(), move |stop| {
+            let mut batch = PacketBatch::new(shape);
+            loop {
+                match device.read_batch(stop, &mut batch) {
+                    Ok(_) => handler(&mut batch),
+                    Err(ReadEnd::Stopped) => return Ok(()),
+                    Err(end @ ReadEnd::Gone(_)) => return Err(end.to_string()),
+                }
+            }
+        })
+    }
+
+    /// Starts the thread that receives from `receiver` and lends each batch, cut to `shape`, to `handler`.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn receive_udp(
+        &mut self,
+        mut receiver: UdpReceiver,
+        shape: DatagramShape,
+        mut handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn(format!("p2p-udp-{}", receiver.socket_index()), move |stop| {
+            let mut batch = DatagramBatch::new(shape);
+            loop {
+                match receiver.receive_batch(stop, &mut batch) {
+                    Ok(_) => handler(&mut batch),
+                    Err(ReceiveEnd::Stopped) => return Ok(()),
+                }
+            }
+        })
+    }
+
+    /// Starts the thread that tells `handler` each change of the host's network configuration.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn watch_network(
+        &mut self,
+        mut watch: NetworkWatch,
+        mut handler: impl FnMut(NetworkEvent) + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn("p2p-watch".to_owned(), move |stop| {
+            loop {
+                match watch.next(stop) {
+                    Ok(event) => handler(event),
+                    Err(WatchEnd::Stopped) => return Ok(()),
+                    Err(end @ WatchEnd::Failed(_)) => return Err(end.to_string()),
+                }
+            }
+        })
+    }
+
+    /// Stops all threads and waits until they ended.
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn spawn(
+        &mut self,
+        name: String,
+        body: impl FnOnce(&StopSignal) -> Result<(), String> + Send + 'static,
+    ) -> io::Result<()> {
+        let (stop, failed, thread_name) = (self.stop.clone(), Arc::clone(&self.failed), name.clone());
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let guard = AbortOnPanic { thread: &thread_name };
+            match body(&stop) {
+                Ok(()) => tracing::debug!(thread = thread_name, "worker stopped"),
+                Err(reason) => {
+                    tracing::error!(thread = thread_name, reason, "worker ended");
+                    failed(WorkerFailure { thread: thread_name.clone(), reason });
+                }
+            }
+            drop(guard);
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    fn stop_and_join(&mut self) {
+        self.stop.trigger();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has taken the process with it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+/// Ends the process when its thread unwinds.
+struct AbortOnPanic<'t> {
+    thread: &'t str,
+}
+
+impl Drop for AbortOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // The panic's message and place were told by the hook already.
+            tracing::error!(thread = self.thread, "a worker panicked: the process ends, so that it is started anew");
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::udp::{self, Listen};
+    use std::net::{SocketAddr, UdpSocket};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// Starts a receiver that counts into the counter returned; gives its address as well.
+    fn receiver(workers: &mut Workers) -> (SocketAddr, Arc<AtomicUsize>) {
+        let mut sockets = udp::bind(&Listen::Exactly(vec![SocketAddr::from(([127, 0, 0, 1], 0))])).unwrap();
+        let received = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&received);
+        workers
+            .receive_udp(sockets.receivers.remove(0), DatagramShape::default(), move |batch| {
+                assert_eq!(thread::current().name(), Some("p2p-udp-0"));
+                let hostile = batch.datagrams().any(|datagram| *datagram.payload == *b"panic");
+                assert!(!hostile, "told to panic");
+                counter.fetch_add(batch.len(), Ordering::Relaxed);
+            })
+            .unwrap();
+        (sockets.sender.local_addresses()[0], received)
+    }
+
+    fn eventually(condition: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        condition()
+    }
+
+    #[test]
+    fn handlers_get_what_arrives_until_the_threads_are_stopped() {
+        let mut workers = Workers::new(|failure| panic!("{failure}")).unwrap();
+        workers
+            .read_device(Device::absent(), PacketShape::default(), |_| panic!("an absent device reads nothing"))
+            .unwrap();
+        workers.watch_network(NetworkWatch::open().unwrap(), |_| {}).unwrap();
+        let (address, received) = receiver(&mut workers);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            socket.send_to(b"datagram", address).unwrap();
+        }
+        assert!(eventually(|| received.load(Ordering::Relaxed) == 10));
+        workers.stop();
+        // The handler is gone with its thread: ours is the only reference left.
+        assert_eq!(Arc::strong_count(&received), 1);
+        assert!(eventually(|| UdpSocket::bind(address).is_ok()), "the socket is still open");
+    }
+
+    /// Panics in a worker; does nothing unless told so by the next test.
+    #[test]
+    fn victim_of_the_next_test() {
+        if std::env::var_os("P2PLUS_WORKER_VICTIM").is_none() {
+            return;
+        }
+        tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).init();
+        let mut workers = Workers::new(|_| {}).unwrap();
+        let (address, _) = receiver(&mut workers);
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"panic", address).unwrap();
+        thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_panic_in_a_handler_ends_the_process_and_names_the_thread() {
+        let started = Instant::now();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "daemon::workers::tests::victim_of_the_next_test", "--nocapture"])
+            .env("P2PLUS_WORKER_VICTIM", "1")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && started.elapsed() < Duration::from_secs(30), "{errors}");
+        assert!(errors.contains("told to panic"), "{errors}");
+        assert!(errors.contains("a worker panicked") && errors.contains("thread=\"p2p-udp-0\""), "{errors}");
+    }
+}

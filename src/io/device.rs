@@ -1,0 +1,373 @@
+//! The device through which the host's packets come and go: a TUN interface, or none at all.
+//!
+//! Owns the descriptor and its counters. Refuses to know addresses and routes ([`network`](super::network) sets them) and what a packet says.
+//! One thread reads, any number write: [`Device`] is one descriptor, cheap to clone. The interface vanishes, with its addresses and
+//! routes, when the last clone is dropped or the process ends, however it ends.
+
+#![allow(unsafe_code)]
+
+use super::StopSignal;
+use super::batch::PacketBatch;
+use super::stop::Wake;
+use crate::crypto::hash::domain_hash;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+/// The longest name that Linux gives an interface, in bytes (`IFNAMSIZ` − 1).
+const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+/// How long a reader rests after an error that may pass, so that no error makes it spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a TUN interface is opened with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunConfig {
+    /// The interface's name, at most 15 bytes.
+    pub name: String,
+    /// The longest packet, in bytes.
+    pub mtu: u16,
+}
+
+/// Why a device could not be opened. All but `Failed` are the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// An interface of this name exists: another daemon's, another program's.
+    #[error("the interface {name} exists already: stop what owns it, or choose another name with --device")]
+    NameInUse {
+        /// The name.
+        name: String,
+    },
+    /// Linux accepts no interface of this name.
+    #[error("{name:?} is no name for an interface: 1 to {NAME_MAX} bytes, no slash, colon or blank, not . or ..")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// The process lacks CAP_NET_ADMIN, or may not open `/dev/net/tun`.
+    #[error(
+        "no permission to create the interface {name}: run as root (CAP_NET_ADMIN), or without a device by --no-device"
+    )]
+    NoPermission {
+        /// The name.
+        name: String,
+    },
+    /// The kernel has no TUN driver, or the container does not pass it on.
+    #[error(
+        "/dev/net/tun is missing: load the kernel module tun, pass the device into the container, or use --no-device"
+    )]
+    NoDriver,
+    /// Anything else the kernel said.
+    #[error("cannot create the interface {name}: {source}")]
+    Failed {
+        /// The name.
+        name: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// Why a reader gets nothing more.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadEnd {
+    /// The stop signal was triggered.
+    #[error("stopped")]
+    Stopped,
+    /// Somebody removed the interface, or the descriptor is unusable.
+    #[error("the device is gone: {0}")]
+    Gone(io::Error),
+}
+
+/// Why a packet did not reach the host. Counted here already: a caller may let it go.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The interface is not up (`EIO`).
+    #[error("the interface is not up")]
+    NotUp,
+    /// The kernel takes no such packet, or has no memory for it.
+    #[error("the kernel refused the packet: {0}")]
+    Refused(io::Error),
+}
+
+/// What a device did so far. Packets, unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Read from the host.
+    pub read: u64,
+    /// Read, but as long as the slot or longer: dropped, its end may be missing.
+    pub read_oversize: u64,
+    /// Errors of a read that passed.
+    pub read_errors: u64,
+    /// Handed to the host.
+    pub written: u64,
+    /// Dropped because the interface was not up.
+    pub write_not_up: u64,
+    /// Dropped because the kernel refused them.
+    pub write_refused: u64,
+    /// Dropped because there is no device.
+    pub write_discarded: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    read: AtomicU64,
+    read_oversize: AtomicU64,
+    read_errors: AtomicU64,
+    written: AtomicU64,
+    write_not_up: AtomicU64,
+    write_refused: AtomicU64,
+    write_discarded: AtomicU64,
+}
+
+/// The host's side of the tunnel. Clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Backend,
+    counters: Counters,
+}
+
+enum Backend {
+    Tun { device: SyncDevice, name: String, index: u32 },
+    Absent,
+}
+
+impl Device {
+    /// Creates a TUN interface, which stays down until [`Network::set_up`](super::network::Network::set_up).
+    ///
+    /// # Errors
+    /// See [`DeviceError`]; an interface that exists is never adopted, a killed daemon's vanished with it.
+    pub fn open(config: &TunConfig) -> Result<Self, DeviceError> {
+        let name = &config.name;
+        if interface_index(name)?.is_some() {
+            return Err(DeviceError::NameInUse { name: name.clone() });
+        }
+        let builder = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(config.mtu).enable(false);
+        let device = builder.build_sync().map_err(|source| open_error(name, source))?;
+        let failed = |source| DeviceError::Failed { name: name.clone(), source };
+        device.set_nonblocking(true).map_err(failed)?;
+        let index = device.if_index().map_err(failed)?;
+        Ok(Self::of(Backend::Tun { device, name: name.clone(), index }))
+    }
+
+    /// Makes the device of a node without one: nothing is ever read, what is written is counted and dropped.
+    pub fn absent() -> Self {
+        Self::of(Backend::Absent)
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self { shared: Arc::new(Shared { backend, counters: Counters::default() }) }
+    }
+
+    /// Returns the interface's name, if there is one.
+    pub fn name(&self) -> Option<&str> {
+        match &self.shared.backend {
+            Backend::Tun { name, .. } => Some(name),
+            Backend::Absent => None,
+        }
+    }
+
+    /// Returns the interface's index, if there is one.
+    pub fn index(&self) -> Option<u32> {
+        match &self.shared.backend {
+            Backend::Tun { index, .. } => Some(*index),
+            Backend::Absent => None,
+        }
+    }
+
+    /// Waits for packets and fills `batch` with all that are there, up to its size; returns how many (at least one).
+    ///
+    /// The slots must be longer than the device's MTU: a packet that fills its slot is dropped, because the kernel cuts silently.
+    ///
+    /// # Errors
+    /// [`ReadEnd`]: stopped, or the interface is gone.
+    pub fn read_batch(&self, stop: &StopSignal, batch: &mut PacketBatch) -> Result<usize, ReadEnd> {
+        batch.clear();
+        let Backend::Tun { device, .. } = &self.shared.backend else {
+            // Without a timeout there are two ends: the signal, or a handler of some Unix signal, after which the wait goes on.
+            while stop.sleep(Duration::MAX) != Wake::Stopped {}
+            return Err(ReadEnd::Stopped);
+        };
+        loop {
+            match stop.wait(device.as_fd(), None) {
+                Wake::Stopped => return Err(ReadEnd::Stopped),
+                Wake::TimedOut => continue,
+                Wake::Ready => self.read_ready(device, stop, batch)?,
+            }
+            if !batch.is_empty() {
+                return Ok(batch.len());
+            }
+        }
+    }
+
+    /// Reads until the batch is full or nothing is left.
+    fn read_ready(&self, device: &SyncDevice, stop: &StopSignal, batch: &mut PacketBatch) -> Result<(), ReadEnd> {
+        let counters = &self.shared.counters;
+        while !batch.is_full() {
+            let slot = batch.next_packet();
+            let capacity = slot.len();
+            match device.recv(slot) {
+                Ok(length) if length == capacity => count(&counters.read_oversize),
+                Ok(length) => batch.push(length),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => break,
+                    Some(libc::EINTR) => {}
+                    // Seen on an interface that is not up yet; the others pass when there is memory again.
+                    Some(libc::EIO | libc::ENOMEM | libc::ENOBUFS) => {
+                        count(&counters.read_errors);
+                        stop.sleep(ERROR_PAUSE);
+                        break;
+                    }
+                    // EBADFD, EFAULT: the interface was removed under us.
+                    _ => return Err(ReadEnd::Gone(error)),
+                },
+            }
+        }
+        counters.read.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Hands one packet to the host. Never waits.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the packet is dropped and counted.
+    pub fn write(&self, packet: &[u8]) -> Result<(), WriteError> {
+        let counters = &self.shared.counters;
+        let Backend::Tun { device, .. } = &self.shared.backend else {
+            count(&counters.write_discarded);
+            return Ok(());
+        };
+        loop {
+            match device.send(packet) {
+                Ok(_) => {
+                    count(&counters.written);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    count(&counters.write_not_up);
+                    return Err(WriteError::NotUp);
+                }
+                Err(error) => {
+                    count(&counters.write_refused);
+                    return Err(WriteError::Refused(error));
+                }
+            }
+        }
+    }
+
+    /// Returns what the device did so far.
+    pub fn counts(&self) -> DeviceCounts {
+        let counters = &self.shared.counters;
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DeviceCounts {
+            read: value(&counters.read),
+            read_oversize: value(&counters.read_oversize),
+            read_errors: value(&counters.read_errors),
+            written: value(&counters.written),
+            write_not_up: value(&counters.write_not_up),
+            write_refused: value(&counters.write_refused),
+            write_discarded: value(&counters.write_discarded),
+        }
+    }
+}
+
+/// Returns the default name of a network's interface: `p2p-NET`, with a long name cut and a few digits of its hash in the place of the rest.
+pub fn default_interface_name(network: &str) -> String {
+    let whole = format!("p2p-{network}");
+    if whole.len() <= NAME_MAX {
+        return whole;
+    }
+    // 5 hexadecimal digits: two of a machine's few networks that begin alike still get different names.
+    let digest = domain_hash("P2Plus/1 interface name", &[network.as_bytes()]).to_string();
+    let kept: String = network.chars().filter(char::is_ascii).take(NAME_MAX - "p2p-".len() - 5).collect();
+    format!("p2p-{kept}{}", &digest[..5])
+}
+
+/// Looks an interface up by its name, in the network namespace of this thread.
+fn interface_index(name: &str) -> Result<Option<u32>, DeviceError> {
+    let bad = || DeviceError::BadName { name: name.to_owned() };
+    let has_bad_byte = name.bytes().any(|byte| matches!(byte, b'/' | b':' | 0..=b' '));
+    if name.is_empty() || name.len() > NAME_MAX || has_bad_byte || name == "." || name == ".." {
+        return Err(bad());
+    }
+    let name = CString::new(name).map_err(|_| bad())?;
+    // SAFETY: `name` is a terminated string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    Ok((index != 0).then_some(index))
+}
+
+fn open_error(name: &str, source: io::Error) -> DeviceError {
+    let name = name.to_owned();
+    match source.raw_os_error() {
+        // EINVAL: the name belongs to an interface of another kind. Both only when somebody was faster than our look.
+        Some(libc::EBUSY | libc::EINVAL | libc::EEXIST) => DeviceError::NameInUse { name },
+        Some(libc::EPERM | libc::EACCES) => DeviceError::NoPermission { name },
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => DeviceError::NoDriver,
+        _ => DeviceError::Failed { name, source },
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::batch::PacketShape;
+    use std::thread;
+
+    #[test]
+    fn an_absent_device_blocks_its_reader_until_stopped_and_counts_what_is_written() {
+        let (device, stop) = (Device::absent(), StopSignal::new().unwrap());
+        let reader = thread::spawn({
+            let (device, stop) = (device.clone(), stop.clone());
+            move || device.read_batch(&stop, &mut PacketBatch::new(PacketShape::default()))
+        });
+        device.write(b"packet").unwrap();
+        stop.trigger();
+        assert!(matches!(reader.join().unwrap(), Err(ReadEnd::Stopped)));
+        assert_eq!(device.counts(), DeviceCounts { write_discarded: 1, ..DeviceCounts::default() });
+    }
+
+    #[test]
+    fn a_name_that_linux_refuses_is_refused_with_the_reason() {
+        for name in ["", "sixteen-letters-", "a/b", "a b", "a:b", "..", "nul\0"] {
+            let config = TunConfig { name: name.to_owned(), mtu: 1280 };
+            assert!(matches!(Device::open(&config), Err(DeviceError::BadName { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_interface_that_exists_is_not_taken() {
+        let config = TunConfig { name: "lo".to_owned(), mtu: 1280 };
+        let Err(error) = Device::open(&config) else { panic!("took lo over") };
+        assert!(matches!(&error, DeviceError::NameInUse { name } if name == "lo"));
+        assert!(error.to_string().contains("--device"));
+    }
+
+    #[test]
+    fn what_the_kernel_says_becomes_what_the_operator_can_do() {
+        let error = |errno| open_error("p2p-home", io::Error::from_raw_os_error(errno));
+        assert!(matches!(error(libc::EPERM), DeviceError::NoPermission { .. }));
+        assert!(matches!(error(libc::EACCES), DeviceError::NoPermission { .. }));
+        assert!(matches!(error(libc::EBUSY), DeviceError::NameInUse { .. }));
+        assert!(matches!(error(libc::ENOENT), DeviceError::NoDriver));
+        assert!(matches!(error(libc::EMFILE), DeviceError::Failed { .. }));
+    }
+
+    #[test]
+    fn default_names_fit_and_tell_long_networks_apart() {
+        assert_eq!(default_interface_name("home"), "p2p-home");
+        assert_eq!(default_interface_name("elevenbytes"), "p2p-elevenbytes");
+        let (left, right) = (default_interface_name("long-network-one"), default_interface_name("long-network-two"));
+        assert!(left != right && left.len() == NAME_MAX && left.starts_with("p2p-long-n"), "{left}");
+    }
+}

@@ -1,0 +1,26 @@
+//! The operating system: descriptors, clocks, netlink, files. The only home of `unsafe`.
+//!
+//! Owns how bytes reach and leave this machine. Refuses to know what they mean: packets here are byte strings with a place to come
+//! from or go to. Everything that waits takes a [`StopSignal`], so that a thread ends when the daemon says so, and in no other way.
+//!
+//! ```text
+//!   Device::read_batch ──► PacketBatch ──► (forward::seal_batch) ──► UdpSender::send_batch
+//!   Device::write ◄────── (forward::open_batch) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
+//! ```
+
+pub mod batch;
+pub mod clock;
+pub mod device;
+pub mod durable;
+pub mod key_file;
+pub mod keystore;
+pub mod ledger_files;
+pub mod lock;
+mod netlink;
+pub mod network;
+pub mod process;
+pub mod stop;
+pub mod udp;
+pub mod watch;
+
+pub use stop::StopSignal;

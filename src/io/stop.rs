@@ -1,0 +1,114 @@
+//! The way to end a thread that waits for the kernel: an eventfd that every wait looks at as well.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tells any number of waiting threads to end. Cheap to clone; once triggered, it stays so.
+#[derive(Clone, Debug)]
+pub struct StopSignal {
+    eventfd: Arc<OwnedFd>,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// The descriptor is ready, or has an error to fetch.
+    Ready,
+    /// The time is over.
+    TimedOut,
+    /// The stop signal was triggered.
+    Stopped,
+}
+
+impl StopSignal {
+    /// Makes a signal that nobody triggered yet.
+    ///
+    /// # Errors
+    /// The kernel's, when no descriptor is to be had.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: eventfd takes no pointers; a non-negative result is a descriptor that nobody else owns.
+        let eventfd = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Self { eventfd: Arc::new(eventfd) })
+    }
+
+    /// Ends every wait on this signal and its clones, present and future.
+    pub fn trigger(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: `one` is 8 readable bytes, as eventfd demands. Nobody ever reads the counter: it saturates and stays readable.
+        unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Says whether the signal was triggered.
+    pub fn is_triggered(&self) -> bool {
+        self.sleep(Duration::ZERO) == Wake::Stopped
+    }
+
+    /// Waits until `fd` is readable or the signal is triggered, at most `timeout` (`None`: without end).
+    pub(super) fn wait(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Wake {
+        poll(&mut [readable(self.eventfd.as_raw_fd()), readable(fd.as_raw_fd())], timeout)
+    }
+
+    /// Waits `timeout`, unless the signal is triggered before.
+    pub(super) fn sleep(&self, timeout: Duration) -> Wake {
+        poll(&mut [readable(self.eventfd.as_raw_fd())], Some(timeout))
+    }
+}
+
+fn readable(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Polls `fds`, the first of which is the eventfd. A wait cut short by a signal handler counts as [`Wake::TimedOut`]: callers loop.
+fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Wake {
+    let millis = timeout.map_or(-1, |span| i32::try_from(span.as_millis()).unwrap_or(i32::MAX));
+    // SAFETY: `fds` is a writable array of the length given; the descriptors in it are borrowed by the callers for this call.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
+    if ready <= 0 {
+        return Wake::TimedOut;
+    }
+    if fds[0].revents != 0 { Wake::Stopped } else { Wake::Ready }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_trigger_ends_a_wait_in_another_thread_and_every_later_one() {
+        let stop = StopSignal::new().unwrap();
+        assert!(!stop.is_triggered());
+        let waiting = thread::spawn({
+            let stop = stop.clone();
+            move || stop.sleep(Duration::from_secs(60))
+        });
+        stop.trigger();
+        assert_eq!(waiting.join().unwrap(), Wake::Stopped);
+        assert_eq!(stop.sleep(Duration::from_secs(60)), Wake::Stopped);
+        assert!(stop.is_triggered());
+    }
+
+    #[test]
+    fn a_readable_descriptor_ends_a_wait_and_an_idle_one_does_not() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let stop = StopSignal::new().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let brief = Some(Duration::from_millis(1));
+        assert_eq!(stop.wait(reader.as_fd(), brief), Wake::TimedOut);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(stop.wait(reader.as_fd(), None), Wake::Ready);
+        stop.trigger();
+        assert_eq!(stop.wait(reader.as_fd(), None), Wake::Stopped);
+    }
+}

@@ -1,0 +1,223 @@
+//! The underlay: UDP sockets on every listen address, IPv4 and IPv6 apart.
+//!
+//! Owns binding, socket options and counters. Refuses to know what a datagram says and who is behind an endpoint.
+//! One thread receives per socket ([`UdpReceiver`]); every thread may send ([`UdpSender`]). What ICMP or a full queue does to one
+//! datagram is counted and never ends a loop: an error from the network is an opinion of the network.
+
+#![allow(unsafe_code)]
+
+mod counters;
+mod receive;
+mod send;
+mod sockaddr;
+
+pub use counters::UdpCounts;
+pub use receive::{ReceiveEnd, UdpReceiver};
+pub use send::{Outgoing, SendError, UdpSender};
+
+use counters::Counters;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// The port that a node listens on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4647;
+/// Listen addresses of one daemon at most: every one has a socket and a thread.
+pub const LISTEN_MAX: usize = 8;
+/// Bytes that a socket's queues hold: TCP inside the tunnel overruns smaller ones (4–8 MiB measured good).
+const QUEUE_BYTES: libc::c_int = 4 << 20;
+/// How often a free port is tried that the other family turns out to have in use.
+const PORT_ATTEMPTS: usize = 16;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `0.0.0.0` and `[::]` at this port, or at a free one when another program has it. A family that the host lacks is left out.
+    Preferred(u16),
+    /// Exactly these addresses; one that cannot be had is an error. Port 0 is any free port.
+    Exactly(Vec<SocketAddr>),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Preferred(DEFAULT_PORT)
+    }
+}
+
+/// Why the sockets could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has the port.
+    #[error("UDP {address} is in use: stop what has it, or choose another port with --listen")]
+    InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// No interface of this host has the address.
+    #[error("no interface has the address {}: listen on one of this host, or on 0.0.0.0 and [::]", address.ip())]
+    NotLocal {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The port is below 1024 and the process may not have it.
+    #[error("no permission to listen on UDP {address}: choose a port above 1023, or run as root")]
+    NoPermission {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Neither family is there.
+    #[error("this host has neither IPv4 nor IPv6: {source}")]
+    NoFamily {
+        /// What the last attempt said.
+        source: io::Error,
+    },
+    /// Nothing to listen on, or more than [`LISTEN_MAX`] addresses.
+    #[error("{count} listen addresses: 1 to {LISTEN_MAX} are possible")]
+    Count {
+        /// How many were asked for.
+        count: usize,
+    },
+    /// Anything else the kernel said.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Failed {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// The bound sockets, before threads take them.
+pub struct UdpSockets {
+    /// One per socket, each for one thread.
+    pub receivers: Vec<UdpReceiver>,
+    /// Sends from all of them.
+    pub sender: UdpSender,
+}
+
+/// One bound socket. Its position among the node's sockets never changes.
+struct Bound {
+    fd: OwnedFd,
+    local: SocketAddr,
+}
+
+struct Shared {
+    sockets: Vec<Bound>,
+    counters: Counters,
+}
+
+/// Binds the sockets of `listen`.
+///
+/// # Errors
+/// See [`BindError`]; nothing stays bound then.
+pub fn bind(listen: &Listen) -> Result<UdpSockets, BindError> {
+    let sockets = match listen {
+        Listen::Exactly(addresses) if addresses.is_empty() || addresses.len() > LISTEN_MAX => {
+            return Err(BindError::Count { count: addresses.len() });
+        }
+        Listen::Exactly(addresses) => addresses.iter().map(|address| bind_one(*address)).collect::<Result<_, _>>()?,
+        Listen::Preferred(port) => bind_everywhere(*port)?,
+    };
+    let shared = Arc::new(Shared { sockets, counters: Counters::default() });
+    let receivers = (0..shared.sockets.len()).map(|index| UdpReceiver::new(Arc::clone(&shared), index)).collect();
+    Ok(UdpSockets { receivers, sender: UdpSender::new(shared) })
+}
+
+/// Tries the preferred port, then free ones, until one is free in every family that the host has.
+fn bind_everywhere(preferred: u16) -> Result<Vec<Bound>, BindError> {
+    let mut port = preferred;
+    for _ in 0..PORT_ATTEMPTS {
+        match bind_both(port) {
+            Err(BindError::InUse { .. }) => port = 0,
+            outcome => return outcome,
+        }
+    }
+    bind_both(port)
+}
+
+/// Binds one port on both families; port 0 becomes the one that IPv4 (or else IPv6) was given.
+fn bind_both(mut port: u16) -> Result<Vec<Bound>, BindError> {
+    let mut sockets: Vec<Bound> = Vec::with_capacity(2);
+    let mut missing = None;
+    for ip in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+        match bind_one(SocketAddr::new(ip, port)) {
+            Ok(bound) => {
+                port = bound.local.port();
+                sockets.push(bound);
+            }
+            // Families switched off: at boot (EAFNOSUPPORT), by sysctl (EADDRNOTAVAIL).
+            Err(BindError::NotLocal { .. }) => missing = Some(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
+            Err(BindError::Failed { source, .. }) if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                missing = Some(source);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(source) if sockets.is_empty() => Err(BindError::NoFamily { source }),
+        _ => Ok(sockets),
+    }
+}
+
+fn bind_one(address: SocketAddr) -> Result<Bound, BindError> {
+    try_bind(address).map_err(|source| match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => BindError::InUse { address },
+        Some(libc::EADDRNOTAVAIL) => BindError::NotLocal { address },
+        Some(libc::EACCES | libc::EPERM) => BindError::NoPermission { address },
+        _ => BindError::Failed { address, source },
+    })
+}
+
+fn try_bind(address: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // PROBE: don't-fragment on every datagram, and no ICMP message from the path may tell us its size (RFC 8899 §4.5).
+    let (level, name, probe) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+    };
+    set_option(&socket, level, name, probe)?;
+    enlarge_queue(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    enlarge_queue(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    socket.bind(&address.into())?;
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(Bound { fd: socket.into(), local })
+}
+
+/// Asks beyond the system's limit, which takes CAP_NET_ADMIN, else for as much as the limit gives.
+fn enlarge_queue(socket: &Socket, forced: libc::c_int, limited: libc::c_int) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, forced, QUEUE_BYTES)
+        .or_else(|_| set_option(socket, libc::SOL_SOCKET, limited, QUEUE_BYTES))
+}
+
+fn set_option(fd: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the pointer and length describe `value`, which the kernel reads during the call; the descriptor is borrowed.
+    let outcome = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many datagrams the kernel dropped because the socket's queue was full; it counts in 32 bits (sock_diag(7), `SK_MEMINFO_DROPS`).
+fn overflow(bound: &Bound) -> u64 {
+    let mut meminfo = [0u32; 9];
+    let mut length = size_of_val(&meminfo) as libc::socklen_t;
+    // SAFETY: both pointers are writable, and the length is that of the array.
+    let outcome = unsafe {
+        libc::getsockopt(
+            bound.fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            meminfo.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // Older than Linux 4.12: unknown, so none.
+    if outcome < 0 { 0 } else { meminfo[8].into() }
+}
+
+#[cfg(test)]
+mod tests;

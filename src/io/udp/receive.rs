@@ -1,0 +1,142 @@
+//! Receiving: one thread per socket, a batch per system call.
+
+use super::Shared;
+use super::counters::add;
+use super::sockaddr::RawAddress;
+use crate::io::StopSignal;
+use crate::io::batch::{DatagramBatch, DatagramShape};
+use crate::io::stop::Wake;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a receiver rests after an error that repeats, so that no error makes it spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(1);
+
+/// Why a receiver gets nothing more.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveEnd {
+    /// The stop signal was triggered.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// The receiving side of one socket, for one thread.
+pub struct UdpReceiver {
+    shared: Arc<Shared>,
+    index: usize,
+    headers: Headers,
+}
+
+/// What `recvmmsg` writes to, apart from the payloads. The pointers in it are set anew before each call.
+#[derive(Default)]
+struct Headers {
+    addresses: Vec<RawAddress>,
+    vectors: Vec<libc::iovec>,
+    messages: Vec<libc::mmsghdr>,
+}
+
+// SAFETY: the pointers are dead between two calls of `receive`, which needs `&mut`; nothing else is bound to a thread.
+unsafe impl Send for UdpReceiver {}
+
+impl UdpReceiver {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        Self { shared, index, headers: Headers::default() }
+    }
+
+    /// Returns the socket's position among the node's sockets, as [`UdpSender`](super::UdpSender) counts them.
+    pub fn socket_index(&self) -> usize {
+        self.index
+    }
+
+    /// Returns the address that the socket is bound to.
+    pub fn local_address(&self) -> SocketAddr {
+        self.shared.sockets[self.index].local
+    }
+
+    /// Waits for datagrams and fills `batch` with all that are there, up to its size; returns how many (at least one).
+    ///
+    /// # Errors
+    /// [`ReceiveEnd`]: stopped. What the network reports is counted and never an error here.
+    pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<usize, ReceiveEnd> {
+        batch.clear();
+        loop {
+            match stop.wait(self.shared.sockets[self.index].fd.as_fd(), None) {
+                Wake::Stopped => return Err(ReceiveEnd::Stopped),
+                Wake::TimedOut => continue,
+                Wake::Ready => {}
+            }
+            match self.receive(batch) {
+                Ok(()) if !batch.is_empty() => return Ok(batch.len()),
+                Ok(()) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+                Err(error) => {
+                    // ICMP's word on an earlier datagram of ours (ECONNREFUSED, EHOSTUNREACH …), or no memory: both pass.
+                    tracing::trace!(%error, local = %self.local_address(), "receive error ignored");
+                    add(&self.shared.counters.receive_errors, 1);
+                    stop.sleep(ERROR_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Makes one `recvmmsg` call and files what it brought.
+    fn receive(&mut self, batch: &mut DatagramBatch) -> io::Result<()> {
+        let shape = batch.shape();
+        let messages = self.headers.point_at(batch.memory_mut(), shape);
+        let fd = self.shared.sockets[self.index].fd.as_raw_fd();
+        // SAFETY: each header points at an address and a vector of `self.headers` and at a slot of `batch`, all of which live and stay
+        // in place until the call returns, with their true lengths.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd,
+                messages.as_mut_ptr(),
+                messages.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        // Negative on error only.
+        let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
+        let counters = &self.shared.counters;
+        for slot in 0..count {
+            let message = &self.headers.messages[slot];
+            if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                add(&counters.received_truncated, 1);
+                continue;
+            }
+            match self.headers.addresses[slot].decode() {
+                Some(from) => batch.push(slot, message.msg_len as usize, from),
+                None => add(&counters.received_malformed, 1),
+            }
+        }
+        add(&counters.received, batch.len());
+        Ok(())
+    }
+}
+
+impl Headers {
+    /// Points one header at each slot of `memory`.
+    fn point_at(&mut self, memory: &mut [u8], shape: DatagramShape) -> &mut [libc::mmsghdr] {
+        self.addresses.resize(shape.count, RawAddress::unspecified());
+        self.vectors.clear();
+        self.messages.clear();
+        self.vectors.extend(
+            memory
+                .chunks_exact_mut(shape.capacity)
+                .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() }),
+        );
+        for (address, vector) in self.addresses.iter_mut().zip(&mut self.vectors) {
+            // SAFETY: integers and pointers, for which all zero is a value.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_name = (&raw mut *address).cast();
+            message.msg_hdr.msg_namelen = RawAddress::LEN;
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+            self.messages.push(message);
+        }
+        &mut self.messages
+    }
+}

@@ -1,0 +1,183 @@
+//! Sockets on the loopback interface; those on real links are in `tests/netns`.
+
+use super::*;
+use crate::io::StopSignal;
+use crate::io::batch::{DatagramBatch, DatagramShape};
+use std::thread;
+use std::time::Duration;
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn bind_loopback() -> UdpSockets {
+    bind(&Listen::Exactly(vec![loopback(0)])).unwrap()
+}
+
+/// Receives until `count` datagrams arrived whole.
+fn receive(receiver: &mut UdpReceiver, shape: DatagramShape, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let (stop, mut batch, mut received) = (StopSignal::new().unwrap(), DatagramBatch::new(shape), Vec::new());
+    // What does not come within this time is a failure, not a hanging test.
+    let late = stop.clone();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(20));
+        late.trigger();
+    });
+    while received.len() < count {
+        receiver.receive_batch(&stop, &mut batch).unwrap();
+        received.extend(batch.datagrams().map(|datagram| (datagram.from, datagram.payload.to_vec())));
+    }
+    received
+}
+
+#[test]
+fn datagrams_of_every_extreme_length_arrive_with_their_sender() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let from = left.receivers[0].local_address();
+    let to = right.receivers[0].local_address();
+    let whole = DatagramShape { count: 4, capacity: 65_536 };
+    for length in [0, 1, 1_472, 65_507] {
+        let datagram = vec![0xA5; length];
+        left.sender.send(to, &datagram).unwrap();
+        assert_eq!(receive(&mut right.receivers[0], whole, 1), [(from, datagram)]);
+    }
+    assert_eq!((left.sender.counts().sent, right.sender.counts().received), (4, 4));
+}
+
+#[test]
+fn a_batch_longer_than_a_call_arrives_whole_and_in_order() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = right.receivers[0].local_address();
+    let memory: Vec<u8> = (0..100).collect();
+    let batch: Vec<_> = (0..100).map(|index| Outgoing { bytes: index..100, to, socket: None }).collect();
+    assert_eq!(left.sender.send_batch(&memory, &batch), 100);
+    for (index, (_, payload)) in receive(&mut right.receivers[0], DatagramShape::default(), 100).iter().enumerate() {
+        assert_eq!(payload, &memory[index..]);
+    }
+}
+
+#[test]
+fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = right.receivers[0].local_address();
+    for datagram in [&[1; 100][..], &[2; 101], &[3; 60_000], &[4; 99]] {
+        left.sender.send(to, datagram).unwrap();
+    }
+    let received = receive(&mut right.receivers[0], DatagramShape { count: 4, capacity: 100 }, 2);
+    assert_eq!(received.iter().map(|(_, payload)| payload[0]).collect::<Vec<_>>(), [1, 4]);
+    let counts = right.sender.counts();
+    assert_eq!((counts.received, counts.received_truncated), (2, 2));
+}
+
+#[test]
+fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = right.receivers[0].local_address();
+    let outgoing = |bytes, to, socket| Outgoing { bytes, to, socket };
+    let batch = [
+        outgoing(0..1, to, None),
+        outgoing(0..65_508, to, None),
+        outgoing(0..2, "[::1]:9".parse().unwrap(), None),
+        outgoing(0..3, to, Some(7)),
+        outgoing(0..4, loopback(0), None),
+        outgoing(0..5, to, Some(0)),
+    ];
+    let mut dropped = Vec::new();
+    left.sender.send_each(&vec![0; 65_508], &batch, |index, error| dropped.push((index, error)));
+    assert_eq!(
+        dropped,
+        [
+            (1, SendError::TooLong),
+            (2, SendError::NoSocket),
+            (3, SendError::NoSocket),
+            (4, SendError::Refused(libc::EINVAL))
+        ]
+    );
+    let received = receive(&mut right.receivers[0], DatagramShape::default(), 2);
+    assert_eq!(received.iter().map(|(_, payload)| payload.len()).collect::<Vec<_>>(), [1, 5]);
+    let counts = left.sender.counts();
+    assert_eq!((counts.sent, counts.send_too_long, counts.send_no_socket, counts.send_refused), (2, 1, 2, 1));
+}
+
+#[test]
+fn nobody_listening_ends_no_loop() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let closed = bind_loopback().receivers[0].local_address();
+    let to = right.receivers[0].local_address();
+    for _ in 0..10 {
+        left.sender.send(closed, b"nobody").unwrap();
+        left.sender.send(to, b"somebody").unwrap();
+    }
+    assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 10).len(), 10);
+}
+
+#[test]
+fn a_port_in_use_is_an_error_when_asked_for_and_avoided_when_preferred() {
+    let taken = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))])).unwrap();
+    let address = taken.receivers[0].local_address();
+    let Err(error) = bind(&Listen::Exactly(vec![address])) else { panic!("bound twice") };
+    assert!(matches!(error, BindError::InUse { address: named } if named == address), "{error}");
+    assert!(error.to_string().contains(&address.to_string()));
+    let chosen = bind(&Listen::Preferred(address.port())).unwrap().sender.local_addresses();
+    assert!(!chosen.is_empty() && chosen.iter().all(|it| it.port() == chosen[0].port() && it.port() != address.port()));
+}
+
+#[test]
+fn an_address_of_another_host_is_named() {
+    let address = SocketAddr::from(([192, 0, 2, 1], 0));
+    assert!(
+        matches!(bind(&Listen::Exactly(vec![address])), Err(BindError::NotLocal { address: named }) if named == address)
+    );
+    assert!(matches!(bind(&Listen::Exactly(Vec::new())), Err(BindError::Count { count: 0 })));
+    assert!(matches!(bind(&Listen::Exactly(vec![loopback(0); 9])), Err(BindError::Count { count: 9 })));
+}
+
+#[test]
+fn what_overruns_the_queue_is_counted() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = right.receivers[0].local_address();
+    // 32 MiB into a queue of at most 8 (the kernel doubles what is asked for).
+    for _ in 0..512 {
+        left.sender.send(to, &[0; 65_507]).unwrap();
+    }
+    let lost = right.sender.counts().receive_overflow;
+    assert!((1..512).contains(&lost), "{lost}");
+    let whole = DatagramShape { count: 4, capacity: 65_536 };
+    assert_eq!(receive(&mut right.receivers[0], whole, 512 - lost as usize).len(), 512 - lost as usize);
+}
+
+#[test]
+fn a_stop_ends_a_waiting_receiver() {
+    let (mut sockets, stop) = (bind_loopback(), StopSignal::new().unwrap());
+    let mut receiver = sockets.receivers.remove(0);
+    let waiting = thread::spawn({
+        let stop = stop.clone();
+        move || receiver.receive_batch(&stop, &mut DatagramBatch::new(DatagramShape::default()))
+    });
+    stop.trigger();
+    assert!(matches!(waiting.join().unwrap(), Err(ReceiveEnd::Stopped)));
+}
+
+#[test]
+fn every_socket_forbids_fragments_and_takes_its_own_family_alone() {
+    for bound in bind_everywhere(0).unwrap() {
+        let probe = match bound.local {
+            SocketAddr::V4(_) => option(&bound, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            SocketAddr::V6(_) => {
+                assert_eq!(option(&bound, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
+                option(&bound, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+            }
+        };
+        assert_eq!(probe, libc::IP_PMTUDISC_PROBE);
+        assert!(option(&bound, libc::SOL_SOCKET, libc::SO_RCVBUF) >= 212_992);
+    }
+}
+
+fn option(bound: &Bound, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+    let (mut value, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: both pointers are writable, and the length is that of the value.
+    let outcome =
+        unsafe { libc::getsockopt(bound.fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    assert_eq!(outcome, 0);
+    value
+}

@@ -1,0 +1,118 @@
+//! Every answer against its golden files: the JSON, and the text for people.
+
+use crate::scripted::Scripted;
+use crate::{Host, samples};
+use p2plus::daemon::api::server::Response;
+use p2plus::daemon::api::types::{Event, NetworkState};
+use std::path::Path;
+
+/// Compares `text` with a golden file, or writes it when asked to.
+pub fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/golden").join(name);
+    if std::env::var_os("P2PLUS_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, golden, "{name} differs from its golden file");
+}
+
+/// JSON as a golden file has it: indented, one line feed at the end.
+fn pretty(json: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    serde_json::to_string_pretty(&value).unwrap() + "\n"
+}
+
+fn sample_host() -> (Host, Scripted) {
+    let host = Host::with_networks(&["lab"]);
+    let mut probes = 0;
+    let daemon = Scripted::start(&host, move |request| {
+        use p2plus::daemon::api::request::{Reply, Request};
+        if let Request::Ping(_) = request {
+            probes += 1;
+            return Ok(Reply::Ping(samples::ping(probes)).into());
+        }
+        Ok(samples::reply(request).into())
+    });
+    (host, daemon)
+}
+
+#[test]
+fn every_answer_is_the_documented_json_and_the_usual_text() {
+    let id = "7".repeat(64);
+    let commands: [(&str, &[&str]); 19] = [
+        ("status", &["status"]),
+        ("peers", &["peers"]),
+        ("ip", &["ip"]),
+        ("whois", &["whois", "10.77.0.2"]),
+        ("wait", &["wait", "--for", "peer=b"]),
+        ("members", &["members"]),
+        ("authorize", &["authorize", &id, "--name", "b", "--tag", "web"]),
+        ("revoke", &["revoke", "c", "--reason", "lost"]),
+        ("revoke-no-wait", &["revoke", "c", "--no-wait"]),
+        ("rename", &["rename", "b", "bee"]),
+        ("invite", &["invite", "--name", "b"]),
+        ("invites", &["invites"]),
+        ("invites-revoke", &["invites", "revoke", "c0c1c2"]),
+        ("ledger-status", &["ledger", "status"]),
+        ("ledger-log", &["ledger", "log"]),
+        ("ledger-show-block", &["ledger", "show", "12"]),
+        ("ledger-show-tx", &["ledger", "show", "5a5b"]),
+        ("ledger-verify", &["ledger", "verify"]),
+        ("reload", &["reload"]),
+    ];
+    let (host, _daemon) = sample_host();
+    for (name, args) in commands {
+        let json = host.run(&[args, &["--json"]].concat());
+        assert_eq!((json.code, json.stderr.as_str()), (0, ""), "{name}");
+        check(&format!("{name}.json"), &pretty(&json.stdout));
+        let text = host.run(args);
+        assert_eq!(text.code, 0, "{name}: {text:?}");
+        check(&format!("{name}.txt"), &text.stdout);
+    }
+}
+
+#[test]
+fn networks_names_each_network_and_its_state() {
+    let (host, _daemon) = sample_host();
+    std::fs::create_dir_all(host.state_dir().join("home")).unwrap();
+    check("networks.json", &pretty(&host.run(&["networks", "--json"]).stdout));
+    check("networks.txt", &host.run(&["networks"]).stdout);
+}
+
+#[test]
+fn a_joining_node_says_what_it_waits_for() {
+    let host = Host::with_networks(&["lab"]);
+    let _daemon = Scripted::start(&host, |_| {
+        use p2plus::daemon::api::request::Reply;
+        let warnings = vec!["the clock of this machine is 3 h behind".to_owned()];
+        Ok(Response { reply: Reply::Status(Box::new(samples::joining())), warnings })
+    });
+    check("status-joining.json", &pretty(&host.run(&["status", "--json"]).stdout));
+    let text = host.run(&["status"]);
+    check("status-joining.txt", &text.stdout);
+    assert_eq!(text.stderr, "warning: the clock of this machine is 3 h behind\n");
+}
+
+#[test]
+fn ping_prints_each_answer_as_it_comes_and_stops_at_a_direct_one() {
+    let (host, _daemon) = sample_host();
+    let text = host.run(&["ping", "b", "-c", "9", "--until-direct"]);
+    assert_eq!(text.code, 0, "{text:?}");
+    check("ping.txt", &text.stdout);
+    check("ping.json", &pretty(&host.run(&["ping", "b", "-c", "1", "--json"]).stdout));
+}
+
+#[test]
+fn events_are_one_json_object_per_line() {
+    let peer = || "b0b1".to_owned();
+    let name = || "b".to_owned();
+    let events = [
+        Event::State { state: NetworkState::Refused, reason: Some("the ticket was used".to_owned()) },
+        Event::Path { peer: peer(), name: name(), path: samples::peers()[0].path.clone() },
+        Event::Block { height: 12, hash: "0001".to_owned() },
+        Event::Revoked { peer: peer(), name: name() },
+        Event::Lagged { missed: 4 },
+    ];
+    let lines: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();
+    check("events.ndjson", &lines);
+}

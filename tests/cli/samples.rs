@@ -1,0 +1,228 @@
+//! One fixed value of each documented type.
+
+use p2plus::daemon::api::request::{Reply, Request};
+use p2plus::daemon::api::types::*;
+use std::collections::BTreeMap;
+
+const A: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
+const B: &str = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebfb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
+const C: &str = "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfc0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
+const HASH: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const PARENT: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff101112131415161718191a1b1c1d1e1f";
+const TX: &str = "5a5b5c5d5e5f606162636465666768696a6b6c6d6e6f70717273747576777879";
+/// 2026-11-21 02:51:07 UTC.
+const TIME: u64 = 1_795_229_467;
+
+pub fn ticket() -> String {
+    format!("p2plus1{}", "qpzry9x8gf2tvdw0s3jn54khce6mua7l".repeat(12))
+}
+
+fn ips(texts: &[&str]) -> Vec<std::net::IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+pub fn status() -> Status {
+    Status {
+        node: NodeStatus { id: A.into(), name: "a".into(), version: "0.1.0".into(), uptime_seconds: 7384 },
+        network: NetworkStatus {
+            id: HASH.into(),
+            name: "lab".into(),
+            state: NetworkState::Up,
+            reason: None,
+            addresses: ips(&["10.77.0.1", "fd5a:1b2c:3d4e::a1b2"]),
+            device: DeviceStatus { name: Some("p2p-lab".into()), mode: DeviceMode::Tun, mtu: 1400 },
+            listen: vec!["0.0.0.0:4647".parse().unwrap(), "[::]:4647".parse().unwrap()],
+        },
+        ledger: ledger_status(),
+        peers: peers(),
+        drops: BTreeMap::from([("no_route".into(), 3), ("replayed".into(), 1)]),
+    }
+}
+
+pub fn joining() -> Status {
+    let mut status = status();
+    status.network.state = NetworkState::Joining;
+    status.network.reason = Some("waiting for validators (last seen 12 s ago)\u{1b}[2J".into());
+    status.network.addresses.clear();
+    status.ledger.age_seconds = None;
+    status.ledger.role = LedgerRole::Full;
+    status.peers.clear();
+    status.drops.clear();
+    status
+}
+
+pub fn ledger_status() -> LedgerStatus {
+    LedgerStatus {
+        height: 12,
+        hash: HASH.into(),
+        epoch: 0,
+        role: LedgerRole::Validator,
+        validators: 1,
+        is_final: true,
+        age_seconds: Some(41),
+        pending: 0,
+    }
+}
+
+pub fn peers() -> Vec<Peer> {
+    vec![
+        Peer {
+            id: B.into(),
+            name: "b".into(),
+            addresses: ips(&["10.77.0.2", "fd5a:1b2c:3d4e::b0b1"]),
+            tags: vec!["web".into()],
+            authorization: Authorization::Member,
+            seen_seconds: Some(2),
+            path: direct(),
+            rtt_ms: Some(1.25),
+            session: Some(PeerSession { cipher: "aes-256-gcm".into(), post_quantum: true, age_seconds: 61 }),
+            tx_bytes: 1_258_291,
+            rx_bytes: 910,
+        },
+        Peer {
+            id: C.into(),
+            name: "gone-for-good".into(),
+            addresses: ips(&["10.77.0.3"]),
+            tags: vec![],
+            authorization: Authorization::Revoked,
+            seen_seconds: None,
+            path: PeerPath { kind: PathKind::None, endpoint: None, relay: None },
+            rtt_ms: None,
+            session: None,
+            tx_bytes: 0,
+            rx_bytes: 0,
+        },
+    ]
+}
+
+fn direct() -> PeerPath {
+    PeerPath { kind: PathKind::Direct, endpoint: Some("10.77.1.2:4647".parse().unwrap()), relay: None }
+}
+
+fn relayed() -> PeerPath {
+    PeerPath { kind: PathKind::Relay, endpoint: None, relay: Some("berlin".into()) }
+}
+
+pub fn ping(probe: u32) -> PingReport {
+    let path = if probe < 3 { relayed() } else { direct() };
+    let reply = PingReply { seq: 1, rtt_ms: 12.5 / f64::from(probe), path };
+    PingReport { peer: "b".into(), replies: vec![reply], sent: 1, received: 1 }
+}
+
+fn member() -> Member {
+    Member {
+        id: B.into(),
+        name: "b".into(),
+        addresses: ips(&["10.77.0.2", "fd5a:1b2c:3d4e::b0b1"]),
+        tags: vec!["web".into(), "prod".into()],
+        authorization: Authorization::Member,
+        admitted_height: Some(3),
+        admitted_by: Some("a".into()),
+    }
+}
+
+fn members() -> Vec<Member> {
+    let pending = Member {
+        id: C.into(),
+        name: "c".into(),
+        addresses: vec![],
+        tags: vec![],
+        authorization: Authorization::Pending,
+        admitted_height: None,
+        admitted_by: None,
+    };
+    vec![member(), pending]
+}
+
+fn log() -> Vec<LogEntry> {
+    let join = LogEntry {
+        height: 3,
+        time_ms: TIME * 1000,
+        tx: TX.into(),
+        author: "a".into(),
+        op: "join".into(),
+        subject: Some("b".into()),
+        detail: "10.77.0.2, tags web, prod".into(),
+    };
+    let revoke = LogEntry {
+        height: 12,
+        op: "revoke".into(),
+        subject: Some("c".into()),
+        detail: "lost\n".into(),
+        ..join.clone()
+    };
+    vec![join, revoke]
+}
+
+fn block() -> LedgerItem {
+    LedgerItem::Block(BlockView {
+        height: 12,
+        hash: HASH.into(),
+        parent: PARENT.into(),
+        epoch: 0,
+        time_ms: TIME * 1000,
+        proposer: "a".into(),
+        state_root: B.into(),
+        signatures: 1,
+        validators: 1,
+        entries: log(),
+    })
+}
+
+fn transaction() -> LedgerItem {
+    LedgerItem::Transaction(TransactionView {
+        tx: TX.into(),
+        height: None,
+        author: "a".into(),
+        seq: Some(7),
+        witnesses: vec![A.into()],
+        entries: log(),
+    })
+}
+
+pub fn verified(bad: Option<BadBlock>) -> VerifyReport {
+    VerifyReport { from: 0, to: 12, blocks: if bad.is_some() { 5 } else { 13 }, bad }
+}
+
+/// What the scripted node answers to a request, and nothing else about it.
+pub fn reply(request: &Request) -> Reply {
+    match request {
+        Request::Status => Reply::Status(Box::new(status())),
+        Request::Peers => Reply::Peers(peers()),
+        Request::Ping(_) => Reply::Ping(ping(1)),
+        Request::Ip(_) => Reply::Ip(Addresses { addresses: ips(&["10.77.0.1", "fd5a:1b2c:3d4e::a1b2"]) }),
+        Request::Whois(_) => Reply::Whois(member()),
+        Request::Wait(wait) => Reply::Waited(Waited { condition: wait.condition.to_string(), height: 12 }),
+        Request::Members => Reply::Members(members()),
+        Request::Authorize(_) | Request::Rename(_) | Request::RevokeInvite(_) => {
+            Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) })
+        }
+        Request::Revoke(revoke) => {
+            Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
+        }
+        Request::Invite(_) => Reply::Invited(Invited {
+            ticket: ticket(),
+            credential: C.into(),
+            expires: TIME + 86_400,
+            tx: TX.into(),
+            height: Some(13),
+        }),
+        Request::Invites => Reply::Invites(vec![Invite {
+            credential: C.into(),
+            name: Some("b".into()),
+            tags: vec!["web".into()],
+            uses_left: 1,
+            expires: TIME + 86_400,
+            author: "a".into(),
+        }]),
+        Request::LedgerStatus => Reply::LedgerStatus(ledger_status()),
+        Request::LedgerLog(_) => Reply::LedgerLog(log()),
+        Request::LedgerShow(show) if show.what == "12" => Reply::LedgerShow(block()),
+        Request::LedgerShow(_) => Reply::LedgerShow(transaction()),
+        Request::LedgerVerify => Reply::LedgerVerify(verified(None)),
+        Request::Reload => Reply::Reloaded(Reloaded {
+            changed: vec!["node.log_level".into()],
+            needs_restart: vec!["tunnel.mtu".into()],
+        }),
+    }
+}

@@ -1,0 +1,11 @@
+//! The operating system's side on the real kernel, in network namespaces: see [`lab`].
+
+// A lab that cannot be built as asked is a failed test.
+#![allow(clippy::unwrap_used)]
+
+mod device;
+mod lab;
+mod network;
+mod pump;
+mod removal;
+mod udp;
