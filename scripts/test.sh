@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Runs all tests: unit, binary, documentation, and every suite under tests/.
+#
+#   scripts/test.sh          everything but the slow matrices
+#   scripts/test.sh --all    those too, and the demo
+#
+# As root it does everything; as a user it builds as the user and runs the test programs by sudo, because devices and network
+# namespaces take root. It installs the Debian packages that it needs and removes what it made, also on Ctrl-C. With
+# P2PLUS_REQUIRE_ROOT=1, which it sets, a test that would skip itself fails.
+set -Eeuo pipefail
+LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
+# shellcheck source=scripts/lib/common.sh
+source "$LIBRARY/common.sh"
+
+ALL=false
+case ${1:-} in
+  '') ;;
+  --all) ALL=true ;;
+  *) sed -n '4,5s/^# *//p' "$0" >&2; exit 2 ;;
+esac
+
+exec {TERMINAL}>&1
+BEGAN=$(now_ms)
+WORK=$(mktemp -d /tmp/p2plus-test.XXXXXX)
+PASSED=0
+FAILED=()
+
+# Whatever ends the script comes here: clean first, so that the verdict is the last line.
+finish() {
+  local status=$?
+  exec >&"$TERMINAL"
+  trap '' INT TERM HUP
+  trap - EXIT
+  set +e
+  remove_abandoned_namespaces
+  rm -rf "$WORK"
+  if [ $status = 0 ] && [ ${#FAILED[@]} = 0 ]; then
+    echo "TESTS PASSED: $PASSED tests in $(seconds $(($(now_ms) - BEGAN))) s"
+  else
+    echo "TESTS FAILED: ${FAILED[*]:-stopped early}"
+    exit 1
+  fi
+}
+
+# The tests name their namespaces p2pt-PID-START-…, after a process and the tick at which it started (proc(5), field 22 of
+# stat); one whose process is gone was left by a killed test.
+remove_abandoned_namespaces() {
+  local name pid start
+  for name in $(ip netns list | awk '/^p2pt-[0-9]+-[0-9]+-/ { print $1 }'); do
+    IFS=- read -r _ pid start _ <<<"$name"
+    if [ "$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d ' ' -f 20)" = "$start" ]; then continue; fi
+    for pid in $(as_root ip netns pids "$name"); do as_root kill -KILL "$pid"; done
+    as_root ip netns del "$name"
+  done
+}
+
+# Cargo starts test programs through its runner; a user's runner is sudo, which keeps our variables.
+run_tests_as_root() {
+  local host
+  export P2PLUS_REQUIRE_ROOT=1
+  if [ "$EUID" = 0 ]; then return; fi
+  host=$(cargo -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${host}_RUNNER=sudo -E"
+}
+
+# suites → one line each: name, and what selects it in cargo
+suites() {
+  cargo metadata --no-deps --format-version 1 | jq -r '.packages[0].targets[]
+    | if .kind == ["lib"] then "unit --lib", "doc --doc"
+      elif .kind == ["bin"] then "binary --bin \(.name)"
+      elif .kind == ["test"] then "\(.name) --test \(.name)"
+      else empty end'
+}
+
+# run_suite NAME SELECTION…
+run_suite() {
+  local log=$WORK/$1.log started arguments=() status=0 counts
+  started=$(now_ms)
+  if $ALL; then arguments=(-- --include-ignored); fi
+  # shellcheck disable=SC2094  # cargo writes the log, awk reads it afterwards
+  cargo test "${@:2}" "${arguments[@]}" >"$log" 2>&1 </dev/null || status=$?
+  counts=$(awk '/^test result:/ { passed += $4; failed += $6; slow += $8 } END { print passed + 0, failed + 0, slow + 0 }' "$log")
+  read -r passed failed slow <<<"$counts"
+  printf '%-14s %5d passed %4d failed %4d left for --all %8s s\n' "$1" "$passed" "$failed" "$slow" \
+    "$(seconds $(($(now_ms) - started)))"
+  PASSED=$((PASSED + passed))
+  if [ $status != 0 ] || [ "$failed" != 0 ]; then
+    FAILED+=("$1")
+    cat "$log"
+  fi
+}
+
+run_demo() {
+  if ! "$LIBRARY/../demo.sh"; then FAILED+=("demo"); fi
+}
+
+trap finish EXIT
+trap 'FAILED+=("interrupted"); exit 130' INT TERM HUP
+need_root_or_sudo
+if $ALL; then packages=(build test demo); else packages=(build test); fi
+as_root "$LIBRARY/packages.sh" "${packages[@]}"
+need_kernel
+run_tests_as_root
+echo "building"
+cargo test --no-run --quiet || { FAILED+=("build"); exit 1; }
+suites >"$WORK/suites"
+while read -r suite selection <&3; do
+  # shellcheck disable=SC2086  # an option and its value
+  run_suite "$suite" $selection
+done 3<"$WORK/suites"
+if $ALL; then run_demo; fi
