@@ -147,7 +147,10 @@ impl Revocations {
             }
             Held::Signed { transaction, seen, acting } => {
                 // What was written was verified before; a store of another program fails here and is left out.
-                let Ok(transaction) = transaction.verify(state.network_id()) else { return };
+                let Ok(transaction) = transaction.verify(state.network_id()) else {
+                    tracing::warn!("a stored revocation is not one of this chain");
+                    return;
+                };
                 let signers = state.witnesses_with(&transaction, Scope::Revocation);
                 for signer in &signers {
                     self.cuts.entry(*signer).or_default().extend(acting.iter().map(|_| seen));

@@ -74,6 +74,8 @@ fn a_block_follows_its_head_or_is_refused_by_name() {
         ChainError::WrongParent
     ));
     assert!(matches!(refused(&mut net, |block| block.header.time = BEGIN), ChainError::NotLater));
+    let same = net.head.header.time;
+    assert!(matches!(try_next(&mut net, |block| block.header.time = same), Err(ChainError::NotLater)));
     assert!(matches!(
         refused(&mut net, |block| block.header.validators_hash = Digest([1; 32])),
         ChainError::WrongValidators

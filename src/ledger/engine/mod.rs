@@ -441,12 +441,12 @@ impl Ledger {
         Ok(found.map(|signed| (height, signed)))
     }
 
-    /// Returns the next message to send.
+    /// Returns the next message to send. Drain it after every call: what one call says is bounded by what it was given.
     pub fn poll_message(&mut self) -> Option<(Recipient, LedgerMessage)> {
         self.messages.pop_front()
     }
 
-    /// Returns the next thing that happened.
+    /// Returns the next thing that happened. Drain it after every call.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -469,6 +469,7 @@ impl Ledger {
             self.fetch_elsewhere(now);
         }
         if self.announce_at <= now.instant {
+            self.drop_what_fails(now);
             self.announce(now);
             self.announce_pending();
         }

@@ -95,16 +95,13 @@ impl Draft<'_> {
 
     /// Lets every name and address go whose rest is over.
     pub(super) fn release_rested(&mut self) {
-        while let Some(((until, rest), ())) = self.layers.list(&RESTS, &[], 1).into_iter().next() {
-            if until > self.time {
-                break;
-            }
+        let now = self.time;
+        for (until, rest) in self.layers.take_while(&RESTS, |(until, _)| *until <= now) {
             match &rest {
                 Rest::Name(name) => self.layers.remove(&NAMES, name),
                 Rest::Ipv4(host) => self.layers.remove(&IPV4, host),
             }
             self.layers.remove(&RESTS, &(until, rest));
-            self.layers.keep();
         }
     }
 }

@@ -4,7 +4,7 @@ use super::super::address::BadPool;
 use super::super::name::Label;
 use super::super::operation::{Incarnation, MAX_TAGS, Scope};
 use super::super::validators::BadValidatorSet;
-use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS};
+use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_SIGNERS};
 use crate::crypto::identity::NodeId;
 use std::net::Ipv4Addr;
 
@@ -129,6 +129,9 @@ pub enum TxError {
     /// A signer's key is unusable.
     #[error("the signer's key is unusable")]
     BadSigner,
+    /// The network has too many signers.
+    #[error("a network has at most {MAX_SIGNERS} signers")]
+    TooManySigners,
     /// Nobody could change the signers any more.
     #[error("at least one signer must keep the governance of the network")]
     NoGovernor,

@@ -2,7 +2,7 @@
 
 use super::records::{NETWORK, Network, RECOVERY, Recovery, SIGNERS, SignerRecord, VALIDATORS};
 use super::table::View;
-use super::{Draft, Effect, TxError};
+use super::{Draft, Effect, MAX_SIGNERS, TxError};
 use crate::crypto::identity::VerifyingKey;
 use crate::ledger::address::Ipv4Choice;
 use crate::ledger::name::MAX_NETWORK_NAME_LEN;
@@ -43,7 +43,10 @@ impl Draft<'_> {
         self.permit(signed, Scope::Governance)?;
         self.write_signer(set)?;
         let governs = |(_, signer): &(VerifyingKey, SignerRecord)| signer.scopes.contains(Scope::Governance);
-        let governors = self.layers.list(&SIGNERS, &[], usize::MAX);
+        let governors = self.layers.list(&SIGNERS, &[], MAX_SIGNERS + 1);
+        if governors.len() > MAX_SIGNERS {
+            return Err(TxError::TooManySigners);
+        }
         let governing: u64 =
             governors.iter().filter(|entry| governs(entry)).map(|(_, signer)| u64::from(signer.weight)).sum();
         if governing >= DEFAULT_THRESHOLD { Ok(()) } else { Err(TxError::NoGovernor) }

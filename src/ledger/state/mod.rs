@@ -44,6 +44,8 @@ pub const MAX_VALIDITY_SHARED: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const MAX_OWN_TRANSACTIONS: u16 = 16;
 /// How long a freed name or address is nobody else's, so that late packets and bookmarks reach no stranger.
 pub const REST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most signers of a network.
+pub const MAX_SIGNERS: usize = 256;
 /// The most unspent credentials of one author.
 pub const MAX_ISSUED: usize = 1024;
 
@@ -319,15 +321,12 @@ impl Draft<'_> {
 
     /// Removes every member and credential with `expires ≤ time`, and lets go what has rested.
     fn end_what_expired(&mut self) {
-        while let Some(((time, ending), ())) = self.layers.list(&ENDINGS, &[], 1).into_iter().next() {
-            if time > self.time {
-                break;
-            }
+        let now = self.time;
+        for (_, ending) in self.layers.take_while(&ENDINGS, |(time, _)| *time <= now) {
             match ending {
                 Ending::Member(id) => self.expire_member(id),
                 Ending::Credential(hash) => self.end_credential(&hash),
             }
-            self.layers.keep();
         }
         self.release_rested();
         self.layers.keep();

@@ -88,6 +88,24 @@ pub(super) trait View {
         });
     }
 
+    /// Collects the keys of a table from its first up to the first that `keep` refuses.
+    fn take_while<K: Key, V: BorshSerialize + BorshDeserialize>(
+        &self,
+        table: &Table<K, V>,
+        keep: impl Fn(&K) -> bool,
+    ) -> Vec<K> {
+        let mut keys = Vec::new();
+        self.visit(&[table.tag], &successor(&[table.tag]), &mut |key, _| {
+            let key = table.parse_key(key);
+            let kept = keep(&key);
+            if kept {
+                keys.push(key);
+            }
+            kept
+        });
+        keys
+    }
+
     /// Collects up to `limit` records of a table whose keys begin with `prefix`, in order.
     fn list<K: Key, V: BorshSerialize + BorshDeserialize>(
         &self,
@@ -189,29 +207,20 @@ impl View for Layers<'_> {
         }
     }
 
+    /// Merges the three layers: of entries with one key the newest counts.
     fn visit(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let mut changed: BTreeMap<&Vec<u8>, &Option<Vec<u8>>> = range(&self.block, from, to).collect();
-        changed.extend(range(&self.transaction, from, to));
-        let mut changed = changed.into_iter().peekable();
         let mut base = range(self.base, from, to).peekable();
+        let mut block = range(&self.block, from, to).peekable();
+        let mut transaction = range(&self.transaction, from, to).peekable();
         loop {
-            let from_base = match (base.peek(), changed.peek()) {
-                (None, None) => return,
-                (Some((key, _)), Some((other, _))) if key == other => {
-                    base.next();
-                    false
-                }
-                (Some((key, _)), Some((other, _))) => key < other,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-            };
-            let entry = if from_base {
-                base.next().map(|(key, value)| (key, Some(value)))
-            } else {
-                changed.next().map(|(key, value)| (key, value.as_ref()))
-            };
-            if let Some((key, Some(value))) = entry
-                && !visit(key, value)
+            let keys = [base.peek().map(|(key, _)| *key), block.peek().map(|(key, _)| *key)];
+            let keys = keys.into_iter().chain([transaction.peek().map(|(key, _)| *key)]);
+            let Some(next) = keys.flatten().min() else { return };
+            let oldest = base.next_if(|(key, _)| *key == next).map(|(_, value)| Some(value));
+            let older = block.next_if(|(key, _)| *key == next).map(|(_, value)| value.as_ref());
+            let newest = transaction.next_if(|(key, _)| *key == next).map(|(_, value)| value.as_ref());
+            if let Some(Some(value)) = newest.or(older).or(oldest)
+                && !visit(next, value)
             {
                 return;
             }

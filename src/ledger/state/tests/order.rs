@@ -9,6 +9,8 @@ fn a_transaction_happens_once() {
     let mut net = Net::new();
     let transaction = net.sign(&[ADMIN], rename(FOUNDER, "first"));
     net.commit(transaction.clone()).unwrap();
+    let (seq, last) = (transaction.transaction.seq, transaction.transaction.seq);
+    assert_eq!(net.commit(transaction.clone()), Err(TxError::Replayed { seq, last }));
     net.order(rename(FOUNDER, "second").remove(0)).unwrap();
     assert!(matches!(net.commit(transaction), Err(TxError::Replayed { .. })));
     assert_eq!(net.state.member(&id(FOUNDER)).unwrap().name, label("second"));
