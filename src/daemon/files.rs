@@ -109,12 +109,7 @@ impl NodeFiles {
     /// # Errors
     /// A key file that is missing, garbled or readable by others.
     pub fn signing_keys(&self) -> Result<SigningKeys, Failure> {
-        let signer = self.folder.has_key(KeyKind::Signer).then(|| self.signing_key(KeyKind::Signer)).transpose()?;
-        Ok(SigningKeys {
-            identity: self.signing_key(KeyKind::Identity)?,
-            node: self.signing_key(KeyKind::Node)?,
-            signer,
-        })
+        Ok(SigningKeys { identity: self.signing_key(KeyKind::Identity)?, node: self.signing_key(KeyKind::Node)? })
     }
 
     fn signing_key(&self, kind: KeyKind) -> Result<SigningKey, Failure> {

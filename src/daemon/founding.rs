@@ -30,7 +30,6 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
     let folder = NewStateFolder::begin(&args.paths.roots.state_dir, args.paths.network.as_str())?;
     let identity = new_signing_key(&folder, KeyKind::Identity)?;
     let node = new_signing_key(&folder, KeyKind::Node)?;
-    let signer = new_signing_key(&folder, KeyKind::Signer)?;
     let validator = new_signing_key(&folder, KeyKind::Validator)?;
     let transport_key = new_transport_key(&folder)?;
     folder.create_key(KeyKind::NetworkSecret, &fresh_secret())?;
@@ -46,7 +45,8 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
         node_key: node.verifying_key(),
         transport_key: transport_key.public_key(),
         member_name: Some(label(args.node_name.as_str())?),
-        signer: &signer,
+        // The identity governs as the first signer, so that what it issued ends with its membership.
+        signer: &identity,
         seats: Seats::new(vec![seat]).map_err(internal)?,
         recovery: recovery
             .iter()

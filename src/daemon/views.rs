@@ -262,7 +262,7 @@ fn describe(operation: &Operation) -> (Option<String>, String) {
     }
 }
 
-/// A key as people know it: the member whose identity it is, the founder's signer, else its digits.
+/// A key as people know it: the member whose identity it is, else its digits.
 fn key_name(ledger: &Ledger, key: &VerifyingKey) -> String {
     let member = ledger.state().member(&NodeId(key.0));
     member.map_or_else(|| key.to_string(), |record| record.name.to_string())

@@ -32,8 +32,6 @@ pub enum KeyKind {
     Node,
     /// The X25519 key of the handshake.
     Transport,
-    /// The Ed25519 key that signs what only signers may.
-    Signer,
     /// The Ed25519 key that votes.
     Validator,
     /// The secret that all members of the network share.
@@ -46,7 +44,6 @@ impl KeyKind {
             Self::Identity => "identity",
             Self::Node => "node",
             Self::Transport => "transport",
-            Self::Signer => "signer",
             Self::Validator => "validator",
             Self::NetworkSecret => "network-secret",
         }

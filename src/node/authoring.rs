@@ -116,14 +116,13 @@ impl<R: CryptoRng> Node<R> {
     }
 
     fn submit(&mut self, now: Now, transaction: Transaction) -> Result<TxId, SubmitError> {
-        let key = self.signing.signer.as_ref().unwrap_or(&self.signing.identity);
-        let signed = transaction.sign(&self.peers.keys().network_id, &[key]);
+        let signed = transaction.sign(&self.peers.keys().network_id, &[&self.signing.identity]);
         let outcome = self.ledger.submit(now, signed);
         self.settle(now);
         outcome
     }
 
     fn author(&self) -> VerifyingKey {
-        self.signing.signer.as_ref().unwrap_or(&self.signing.identity).verifying_key()
+        self.signing.identity.verifying_key()
     }
 }

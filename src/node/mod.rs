@@ -51,12 +51,10 @@ use table::ForwardingTable;
 
 /// Signing keys that a node may hold.
 pub struct SigningKeys {
-    /// Who it is.
+    /// Who it is; signs transactions.
     pub identity: SigningKey,
     /// Signs node records.
     pub node: SigningKey,
-    /// Signs what only signers may; the identity key signs where there is none.
-    pub signer: Option<SigningKey>,
 }
 
 /// What a node starts with.
