@@ -317,7 +317,8 @@ impl<R: CryptoRng> Node<R> {
             }
             PeerEvent::Ledger(key, bytes) => self.handle_ledger_bytes(now, key, &bytes),
             PeerEvent::Stream(key, packet) => {
-                if self.link.handle_packet(now.instant, LinkId(key), &packet).is_err() {
+                if let Err(error) = self.link.handle_packet(now.instant, LinkId(key), &packet) {
+                    tracing::debug!(?key, %error, "control packet refused");
                     self.drops.count(DropReason::ControlRefused);
                 }
             }
