@@ -155,6 +155,11 @@ impl Gossip {
         GossipMessage::Records(ids.iter().filter_map(|id| self.records.get(id)).take(MAX_RECORDS).cloned().collect())
     }
 
+    /// Makes the next comparison due at once.
+    pub fn hurry(&mut self) {
+        self.compare_at = Instant::ZERO;
+    }
+
     /// When the next comparison is due.
     pub fn poll_timeout(&self) -> Instant {
         self.compare_at

@@ -331,8 +331,13 @@ impl<R: CryptoRng> Node<R> {
     /// Takes the ledger's policy in force: who was cut loses everything here at once.
     fn follow_policy(&mut self, now: Now, diff: &PolicyDiff) {
         self.policy = self.ledger.policy();
-        self.peers.handle_policy(now, &self.policy, diff);
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.handle_policy(&mut ctx, diff);
         self.gossip.forget(&diff.removed);
+        if !diff.admitted.is_empty() {
+            // A record may have come before the block that admitted its node, and was refused.
+            self.gossip.hurry();
+        }
         if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
             self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
         }

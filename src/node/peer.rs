@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) paths: Paths,
     /// The handshake that this node began.
     pub(super) attempt: Option<Attempt>,
+    /// Whether the peer said, in the last handshake, that this node is a guest there.
+    pub(super) guest_there: bool,
     /// Packets that wait for a session.
     pub(super) staged: Staging,
     /// When something authentic last came in a session that is gone.
@@ -55,6 +57,7 @@ impl Peer {
             sessions: PeerSessions::new(local, id),
             paths: Paths::default(),
             attempt: None,
+            guest_there: false,
             staged: Staging::default(),
             last_heard: None,
             past_bytes: (0, 0),

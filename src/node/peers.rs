@@ -265,6 +265,7 @@ impl PeerTable {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         self.owners.insert(established.session.local_index(), key);
         self.is_changed = true;
+        peer.guest_there = established.guest_there;
         let actions = peer.sessions.handle_established(ctx.now.instant, established);
         self.act(ctx, key, &actions);
     }
@@ -392,7 +393,8 @@ impl PeerTable {
 
     /// Follows a new policy: who was removed or changed its key loses sessions, attempts, half-open handshakes and staged packets at
     /// once; guests who became members may handshake anew.
-    pub fn handle_policy(&mut self, now: Now, policy: &Policy, diff: &PolicyDiff) {
+    pub fn handle_policy(&mut self, ctx: &mut Context<'_, impl CryptoRng>, diff: &PolicyDiff) {
+        let (now, policy) = (ctx.now, ctx.policy);
         self.responder.handle_policy(policy);
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
@@ -406,10 +408,14 @@ impl PeerTable {
             }
         }
         for id in diff.admitted.iter().chain(&diff.changed) {
-            let Some(member) = policy.member(id) else { continue };
-            if let Some(peer) = self.peers.get_mut(&member.transport_key) {
-                peer.id = Some(*id);
-                peer.retry_at_once();
+            let Some(key) = policy.member(id).map(|member| member.transport_key) else { continue };
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.id = Some(*id);
+            peer.sessions.set_remote(Some(*id));
+            peer.retry_at_once();
+            // What it has is a guest's session, made before this node knew that it was a member.
+            if !peer.sessions.is_empty() {
+                self.connect(ctx, key);
             }
         }
         self.is_changed = true;
@@ -494,6 +500,10 @@ impl PeerTable {
         let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
         let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
         match peer.paths.check(ctx.now.instant, sent, received) {
+            // The other side did not know yet that this node is a member: by now it may.
+            PathCheck::Healthy if peer.guest_there && ctx.policy.member(&self.keys.node_id).is_some() => {
+                self.connect(ctx, key);
+            }
             PathCheck::Healthy => {}
             PathCheck::Probe(endpoint) => drop(self.probe(ctx, key, endpoint)),
             PathCheck::Reconnect => self.connect(ctx, key),
