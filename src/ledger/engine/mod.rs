@@ -148,6 +148,8 @@ pub enum Deadline {
     Consensus(ConsensusDeadline),
     /// A membership or credential ends: this validator makes a block.
     Ending,
+    /// A validator that is alone has listened long enough after its start.
+    Quiet,
     /// A request for blocks was not answered.
     Sync,
     /// The head is to be told again.
@@ -248,6 +250,10 @@ pub struct Ledger {
     halted: Option<Halt>,
     announce_at: Instant,
     ending_at: Option<Instant>,
+    /// Until when a validator that is alone listens before it orders anything.
+    quiet_until: Option<Instant>,
+    /// Whether that was decided in this run.
+    has_listened: bool,
     messages: VecDeque<(Recipient, LedgerMessage)>,
     events: VecDeque<Event>,
 }
@@ -293,6 +299,8 @@ impl Ledger {
             halted: None,
             announce_at: Instant::ZERO,
             ending_at: None,
+            quiet_until: None,
+            has_listened: false,
             messages: VecDeque::new(),
             events: VecDeque::new(),
             store,
@@ -391,7 +399,7 @@ impl Ledger {
         self.head.as_ref().is_some_and(|head| self.checkpoint.is_none_or(|point| head.height() >= point.height))
     }
 
-    /// Returns the highest head that a peer told of.
+    /// Returns the highest head that a member told of, unless it could not show it.
     pub fn highest_known(&self) -> Option<Height> {
         self.peers.highest()
     }
@@ -457,6 +465,7 @@ impl Ledger {
         let deadlines = [
             consensus.map(|(at, reason)| (at, Deadline::Consensus(reason))),
             self.ending_at.map(|at| (at, Deadline::Ending)),
+            self.quiet_until.map(|at| (at, Deadline::Quiet)),
             self.peers.fetch_deadline().map(|at| (at, Deadline::Sync)),
             self.head.as_ref().map(|_| (self.announce_at, Deadline::Announce)),
         ];

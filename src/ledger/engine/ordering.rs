@@ -24,6 +24,11 @@ const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(10);
 /// The most pieces of evidence that wait for a block; more of the same validator prove nothing new.
 const MAX_EVIDENCE: usize = 16;
 
+/// How long a validator that is alone listens after its start for a member that knows later blocks.
+const LISTEN_FOR: Duration = Duration::from_secs(10);
+/// State of this age has no earlier copy worth a wait: the network is being set up.
+const YOUNG_STATE: Duration = Duration::from_secs(600);
+
 /// What makes a node a validator.
 pub struct ValidatorConfig {
     /// The key of its votes.
@@ -102,9 +107,31 @@ impl Ledger {
     /// Opens the next height when something waits for a block and this node has a seat. A validator that is alone decides at once,
     /// so that more than one height may pass.
     pub(super) fn start_height(&mut self, now: Now) {
-        while self.may_open() && self.has_work(now) {
+        self.listen(now);
+        while self.may_open() && self.has_work(now) && self.may_decide_alone() {
             self.open_height(now, self.next_height());
         }
+    }
+
+    /// Follows how long this node has listened since its start: a copy of the state folder that was put back knows nothing of the
+    /// blocks after it, and a validator that is alone would split the network for good by another block at one of their heights.
+    fn listen(&mut self, now: Now) {
+        if self.has_listened || self.ordering.is_none() {
+            return;
+        }
+        let is_young = now.wall.saturating_since(self.store.created()) < YOUNG_STATE;
+        let until = *self.quiet_until.get_or_insert(now.instant + LISTEN_FOR);
+        if is_young || self.peers.member_was_heard() || now.instant >= until {
+            self.has_listened = true;
+            self.quiet_until = None;
+        }
+    }
+
+    /// Says whether a validator that is alone may decide: it has listened, and no member that was not found lying has later blocks.
+    fn may_decide_alone(&self) -> bool {
+        let is_alone = self.state.validators().as_slice().len() == 1;
+        let is_behind = self.peers.highest().is_some_and(|known| known >= self.next_height());
+        !is_alone || (self.has_listened && !is_behind)
     }
 
     fn may_open(&self) -> bool {

@@ -6,6 +6,7 @@ use crate::ledger::block::{Block, Height};
 use crate::ledger::chain::ChainError;
 use crate::ledger::sync::{CommittedBlock, HeadNotice, LedgerMessage, MAX_BLOCKS, MAX_BLOCKS_LEN, MAX_TRANSACTIONS};
 use crate::time::{Instant, Now};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,9 +20,32 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
 /// Where the peers' chains end, and what was asked of whom.
 #[derive(Default)]
 pub(super) struct Peers {
-    heads: BTreeMap<TransportKey, Height>,
+    claims: BTreeMap<TransportKey, Claim>,
     asked_revocations: BTreeMap<TransportKey, Instant>,
     fetch: Option<Fetch>,
+    /// Whether a member told of its head since the start.
+    member_was_heard: bool,
+}
+
+/// Where a peer says that its chain ends. Only an answer proves it.
+#[derive(Clone, Copy)]
+struct Claim {
+    /// None after it failed, until it tells of its head again.
+    height: Option<Height>,
+    is_member: bool,
+    /// Questions that it did not answer, or answered wrongly, since it last answered one well.
+    failures: u32,
+}
+
+impl Claim {
+    /// Whom to ask first: members, then whoever failed least, then the longest chain. A lie costs its teller its place.
+    fn rank(&self) -> (bool, Reverse<u32>, Option<Height>) {
+        (self.is_member, Reverse(self.failures), self.height)
+    }
+
+    fn is_credible(&self) -> bool {
+        self.is_member && self.failures == 0
+    }
 }
 
 struct Fetch {
@@ -31,28 +55,59 @@ struct Fetch {
 }
 
 impl Peers {
+    /// The highest head that a member told of and that nothing speaks against.
     pub(super) fn highest(&self) -> Option<Height> {
-        self.heads.values().max().copied()
+        self.claims.values().filter(|claim| claim.is_credible()).filter_map(|claim| claim.height).max()
+    }
+
+    /// Says whether a member told of its head since the start.
+    pub(super) fn member_was_heard(&self) -> bool {
+        self.member_was_heard
     }
 
     pub(super) fn fetch_deadline(&self) -> Option<Instant> {
         self.fetch.as_ref().map(|fetch| fetch.deadline)
     }
 
-    fn note(&mut self, peer: TransportKey, head: Height) {
-        if self.heads.len() < MAX_PEERS || self.heads.contains_key(&peer) {
-            self.heads.insert(peer, head);
+    fn note(&mut self, peer: TransportKey, height: Height, is_member: bool) {
+        self.member_was_heard |= is_member;
+        let is_full = self.claims.len() >= MAX_PEERS;
+        match self.claims.get_mut(&peer) {
+            Some(claim) => (claim.height, claim.is_member) = (Some(height), is_member),
+            None if is_full => {}
+            None => drop(self.claims.insert(peer, Claim { height: Some(height), is_member, failures: 0 })),
         }
     }
 
-    /// Picks whom to ask for the block at `height`: whoever has the longest chain.
+    /// Notes a question that was not answered well: the peer is believed to have nothing until it tells of its head again.
+    fn fail(&mut self, peer: &TransportKey) {
+        if let Some(claim) = self.claims.get_mut(peer) {
+            claim.height = None;
+            claim.failures = claim.failures.saturating_add(1);
+        }
+    }
+
+    fn succeed(&mut self, peer: &TransportKey) {
+        if let Some(claim) = self.claims.get_mut(peer) {
+            claim.failures = 0;
+        }
+    }
+
+    /// Picks whom to ask for the block at `height`.
     fn with(&self, height: Height) -> Option<TransportKey> {
-        let (peer, head) = self.heads.iter().max_by_key(|(_, head)| **head)?;
-        (*head >= height).then_some(*peer)
+        let able = self.claims.iter().filter(|(_, claim)| claim.height >= Some(height));
+        able.max_by_key(|(_, claim)| claim.rank()).map(|(peer, _)| *peer)
+    }
+
+    /// Says whether somebody better is there than who was asked: a guest's lie must not hold up what a member offers.
+    fn is_worse(&self, asked: &TransportKey, other: &TransportKey) -> bool {
+        let standing =
+            |peer: &TransportKey| self.claims.get(peer).map(|claim| (claim.is_member, Reverse(claim.failures)));
+        standing(asked) < standing(other)
     }
 
     fn forget(&mut self, peer: &TransportKey) {
-        self.heads.remove(peer);
+        self.claims.remove(peer);
         self.asked_revocations.remove(peer);
         self.fetch.take_if(|fetch| fetch.peer == *peer);
     }
@@ -75,7 +130,7 @@ impl Ledger {
             Some(notice) => self.send(Recipient::Peer(peer), LedgerMessage::Head(notice)),
             None => {
                 // Whoever has a chain has its beginning.
-                self.peers.note(peer, Height(0));
+                self.peers.note(peer, Height(0), false);
                 self.fetch_next(now);
             }
         }
@@ -172,7 +227,7 @@ impl Ledger {
     }
 
     fn on_head(&mut self, now: Now, from: TransportKey, notice: &HeadNotice) {
-        self.peers.note(from, notice.height);
+        self.peers.note(from, notice.height, self.is_member(&from));
         let differs = notice.revocations != self.revocations.digest();
         if self.head.is_some() && differs && self.peers.may_ask_revocations(from, now.instant) {
             self.send(Recipient::Peer(from), LedgerMessage::GetRevocations);
@@ -189,10 +244,11 @@ impl Ledger {
     pub(super) fn fetch_next(&mut self, now: Now) {
         let from = self.beyond.map_or(self.next_height(), |(height, _)| height.next());
         let stopped = self.halted.is_some() && self.beyond.is_none();
-        if stopped || self.peers.fetch.is_some() {
+        let Some(peer) = self.peers.with(from) else { return };
+        let is_asked = self.peers.fetch.as_ref().is_some_and(|fetch| !self.peers.is_worse(&fetch.peer, &peer));
+        if stopped || is_asked {
             return;
         }
-        let Some(peer) = self.peers.with(from) else { return };
         self.peers.fetch = Some(Fetch { peer, from, deadline: now.instant + FETCH_TIMEOUT });
         self.send(Recipient::Peer(peer), LedgerMessage::GetBlocks { from, limit: MAX_BLOCKS });
     }
@@ -200,7 +256,7 @@ impl Ledger {
     /// Gives up on the peer that was asked, until it tells of its head again.
     pub(super) fn fetch_elsewhere(&mut self, now: Now) {
         if let Some(fetch) = self.peers.fetch.take() {
-            self.peers.heads.remove(&fetch.peer);
+            self.peers.fail(&fetch.peer);
         }
         self.fetch_next(now);
     }
@@ -233,8 +289,9 @@ impl Ledger {
             return Err(MessageRefused::Unasked);
         };
         let result = self.take_blocks(now, &fetch, blocks);
-        if result.is_err() {
-            self.peers.heads.remove(&from);
+        match result {
+            Ok(()) => self.peers.succeed(&from),
+            Err(_) => self.peers.fail(&from),
         }
         self.fetch_next(now);
         result

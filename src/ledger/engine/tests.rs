@@ -66,8 +66,9 @@ struct Node {
 }
 
 impl Node {
+    /// A store that is young when the world begins.
     fn store(disk: &Disk, mark: &MemoryMark, chain: Digest) -> Store {
-        Store::create(disk.clone(), Box::new(mark.clone()), chain, BEGIN, Behind::Refuse).unwrap()
+        Store::create(disk.clone(), Box::new(mark.clone()), chain, BEGIN.after(HOUR), Behind::Refuse).unwrap()
     }
 
     fn founder(genesis: &Genesis, seed: u8, validator: Option<u8>) -> Self {

@@ -154,3 +154,45 @@ fn two_of_four_validators_commit_nothing() {
     assert!(world.heights()[0] >= 1, "{:?}", world.heights());
     assert!(world.nodes[4].ledger.policy().member(&id(NODE)).is_some());
 }
+
+#[test]
+fn a_founder_restored_from_an_older_copy_makes_no_second_block_at_a_height() {
+    let mut world = World::pair();
+    let image = (world.nodes[0].disk.image(), world.nodes[0].mark.bytes(), world.nodes[0].log.clone());
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.order(0, Operation::Admit(admit(NODE + 2, 0)));
+    let true_head = world.nodes[1].ledger.head().unwrap().id;
+    // Store, mark and log are put back together, long after the network began: nothing on the disk tells.
+    world.now = world.now + HOUR;
+    let node = &mut world.nodes[0];
+    (node.disk, node.mark, node.log) = (Disk::new(image.0), MemoryMark::new(image.1), image.2);
+    node.restart().unwrap();
+    let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 3, 0))]);
+    let now = world.now;
+    // Its user is faster than the first word of a member.
+    let submitted = world.nodes[0].ledger.submit(now, transaction);
+    assert!(world.nodes[0].ledger.head().unwrap().height() < world.nodes[1].ledger.head().unwrap().height());
+    world.meet();
+    world.pass(Duration::from_secs(20));
+    let chains = world.nodes.iter().map(|node| node.ledger.block(Height(3)).unwrap().unwrap().0.id());
+    assert_eq!(chains.collect::<std::collections::BTreeSet<_>>().len(), 1, "one block at height 3");
+    assert_eq!(world.heights()[0], world.heights()[1]);
+    assert!(world.nodes[1].ledger.block(Height(3)).unwrap().unwrap().0.id() == true_head || world.heights()[1] > 3);
+    drop(submitted);
+}
+
+#[test]
+fn a_founder_that_nobody_answers_orders_after_it_has_listened() {
+    let mut world = World::pair();
+    world.now = world.now + HOUR;
+    world.nodes[1].is_up = false;
+    world.nodes[0].restart().unwrap();
+    let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 1, 0))]);
+    let now = world.now;
+    world.nodes[0].ledger.submit(now, transaction).unwrap();
+    assert_eq!(world.heights()[0], 1);
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.heights()[0], 1);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.heights()[0], 2);
+}

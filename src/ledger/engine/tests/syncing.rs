@@ -172,3 +172,46 @@ fn the_stored_chain_is_verified_from_genesis_in_steps() {
     let body = ledger.block(Height(2)).unwrap().unwrap().0.body;
     assert_ne!(body, Body::default());
 }
+
+#[test]
+fn a_liar_about_its_head_holds_up_nobody() {
+    let mut world = World::pair();
+    let (member, guest) = (world.nodes[0].transport_key, TransportKey([99; 32]));
+    world.nodes[1].is_up = false;
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.nodes[1].is_up = true;
+    // A guest that claims the longest chain of all, again and again, and shows nothing.
+    let mut lie = world.nodes[0].ledger.head_notice().unwrap();
+    lie.height = Height(u64::MAX);
+    let (now, ledger) = (world.now, &mut world.nodes[1].ledger);
+    ledger.handle_message(now, guest, LedgerMessage::Head(lie)).unwrap();
+    let honest = world.nodes[0].ledger.head_notice().unwrap();
+    let ledger = &mut world.nodes[1].ledger;
+    ledger.handle_message(now, guest, LedgerMessage::Head(lie)).unwrap();
+    ledger.handle_message(now, member, LedgerMessage::Head(honest)).unwrap();
+    assert_eq!(ledger.highest_known(), Some(honest.height), "a guest's word says nothing about freshness");
+    world.settle();
+    assert_eq!(world.heights()[0], world.heights()[1]);
+}
+
+#[test]
+fn a_member_that_lies_about_its_head_is_asked_last() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let liar = TransportKey([NODE + 1; 32]);
+    let honest = world.nodes[0].transport_key;
+    world.nodes[1].is_up = false;
+    world.order(0, Operation::Admit(admit(NODE + 2, 0)));
+    world.nodes[1].is_up = true;
+    let truth = world.nodes[0].ledger.head_notice().unwrap();
+    let mut lie = truth;
+    lie.height = Height(u64::MAX);
+    let now = world.now;
+    world.nodes[1].ledger.handle_message(now, liar, LedgerMessage::Head(lie)).unwrap();
+    world.pass(Duration::from_secs(6));
+    let now = world.now;
+    world.nodes[1].ledger.handle_message(now, liar, LedgerMessage::Head(lie)).unwrap();
+    world.nodes[1].ledger.handle_message(now, honest, LedgerMessage::Head(truth)).unwrap();
+    world.settle();
+    assert_eq!(world.heights()[0], world.heights()[1]);
+}
