@@ -82,6 +82,8 @@ impl GossipMessage {
 pub struct GossipOutcome {
     /// Members whose records are new here.
     pub updated: Vec<NodeId>,
+    /// Why records were not believed.
+    pub refused: Vec<GossipError>,
     /// Answers to the sender.
     pub replies: Vec<GossipMessage>,
     /// Somebody holds a newer record of this node than it knows of, from before its clock or disk went back.
@@ -118,19 +120,21 @@ impl Gossip {
         self.records.get(id).map_or(0, SignedRecord::claimed_sequence)
     }
 
-    /// Takes a message in.
-    ///
-    /// # Errors
-    /// [`GossipError`] for the first record that cannot be believed; those before it were taken.
-    pub fn handle(&mut self, message: GossipMessage, policy: &Policy) -> Result<GossipOutcome, GossipError> {
+    /// Takes a message in, each record by itself: one that cannot be believed costs none of the others.
+    pub fn handle(&mut self, message: GossipMessage, policy: &Policy) -> GossipOutcome {
         let mut outcome = GossipOutcome::default();
         match message {
             GossipMessage::Records(records) => {
                 for record in records {
-                    if record.claimed_id() == self.own_id {
+                    let id = record.claimed_id();
+                    if id == self.own_id {
                         outcome.own_is_outdated |= self.outdates_own(&record, policy);
-                    } else if self.take(record.clone(), policy)? {
-                        outcome.updated.push(record.claimed_id());
+                        continue;
+                    }
+                    match self.take(record, policy) {
+                        Ok(true) => outcome.updated.push(id),
+                        Ok(false) => {}
+                        Err(error) => outcome.refused.push(error),
                     }
                 }
             }
@@ -141,7 +145,7 @@ impl Gossip {
             }
             GossipMessage::Summary(entries) => outcome.replies = self.newer_than(&entries),
         }
-        Ok(outcome)
+        outcome
     }
 
     /// The messages that give a fresh session's peer all records, in pieces.
@@ -294,14 +298,13 @@ mod tests {
         let mut right = Gossip::new(key(2).node_id(), NETWORK);
         left.publish(record(1, 10));
         right.publish(record(2, 20));
-        right.handle(GossipMessage::Records(vec![record(3, 30)]), &policy).unwrap();
+        right.handle(GossipMessage::Records(vec![record(3, 30)]), &policy);
 
         let compare = left.handle_timeout(Instant::ZERO).unwrap();
-        let mut to_left = right.handle(compare, &policy).unwrap().replies;
+        let mut to_left = right.handle(compare, &policy).replies;
         for _ in 0..3 {
-            let replies: Vec<_> =
-                to_left.drain(..).flat_map(|message| left.handle(message, &policy).unwrap().replies).collect();
-            to_left = replies.into_iter().flat_map(|message| right.handle(message, &policy).unwrap().replies).collect();
+            let replies: Vec<_> = to_left.drain(..).flat_map(|message| left.handle(message, &policy).replies).collect();
+            to_left = replies.into_iter().flat_map(|message| right.handle(message, &policy).replies).collect();
         }
         assert_eq!(left.digest(), right.digest());
         assert_eq!(left.sequence(&key(3).node_id()), 30);
@@ -313,15 +316,25 @@ mod tests {
         let policy = policy([1, 2]);
         let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
         let records = |record| GossipMessage::Records(vec![record]);
-        assert_eq!(gossip.handle(records(record(9, 1)), &policy).err(), Some(GossipError::Stranger));
+        assert_eq!(gossip.handle(records(record(9, 1)), &policy).refused, [GossipError::Stranger]);
         let forged = NodeRecord { id: key(2).node_id(), sequence: 1, endpoints: Vec::new() };
         let forged = SignedRecord::sign(forged, &key(9), &NETWORK);
-        assert!(matches!(gossip.handle(records(forged), &policy), Err(GossipError::Record(_))));
-        assert_eq!(gossip.handle(records(record(2, 5)), &policy).unwrap().updated, [key(2).node_id()]);
-        assert!(gossip.handle(records(record(2, 4)), &policy).unwrap().updated.is_empty());
+        assert!(matches!(gossip.handle(records(forged), &policy).refused[..], [GossipError::Record(_)]));
+        assert_eq!(gossip.handle(records(record(2, 5)), &policy).updated, [key(2).node_id()]);
+        assert!(gossip.handle(records(record(2, 4)), &policy).updated.is_empty());
         assert_eq!(gossip.sequence(&key(2).node_id()), 5);
         gossip.forget(&[key(2).node_id()]);
         assert!(!gossip.holds(&key(2).node_id()));
+    }
+
+    #[test]
+    fn a_record_that_is_not_believed_costs_none_of_the_others() {
+        let policy = policy([1, 2, 3]);
+        let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
+        let message = GossipMessage::Records(vec![record(2, 5), record(9, 5), record(3, 5)]);
+        let outcome = gossip.handle(message, &policy);
+        assert_eq!(outcome.updated, [key(2).node_id(), key(3).node_id()]);
+        assert_eq!(outcome.refused, [GossipError::Stranger]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::control::{LinkId, Service, Standing};
-use super::gossip::{self, GossipMessage};
+use super::gossip::{self, GossipMessage, GossipOutcome};
 use super::peers::Context;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -10,6 +10,7 @@ use crate::path::CandidateSource;
 use crate::policy::Rights;
 use crate::time::{Instant, Now};
 use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
+use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -144,14 +145,14 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes a gossip message of a member.
     pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
-        let outcome = GossipMessage::decode(bytes).and_then(|message| self.gossip.handle(message, &self.policy));
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                tracing::debug!(?from, %error, "gossip refused");
-                return;
-            }
+        let outcome = match GossipMessage::decode(bytes) {
+            Ok(message) => self.gossip.handle(message, &self.policy),
+            Err(error) => GossipOutcome { refused: vec![error], ..GossipOutcome::default() },
         };
+        for error in &outcome.refused {
+            tracing::debug!(?from, %error, "gossip refused");
+            self.drops.count(DropReason::ControlRefused);
+        }
         for id in &outcome.updated {
             self.take_record(id);
         }
