@@ -12,8 +12,8 @@ use crate::path::{CandidateError, CandidateSource, PathCheck, ProbeId};
 use crate::policy::{Policy, PolicyDiff, Rights};
 use crate::session::handshake::responder::Inbound;
 use crate::session::{
-    Action, Aim, Established, Indices, Initiator, InitiatorStep, Local, LocalKeys, Responder, Session, Source, Terms,
-    TimestampSource,
+    Action, Aim, Established, Indices, Initiator, InitiatorStep, Local, LocalKeys, Responder, Scope, Session, Source,
+    Terms, TimestampSource,
 };
 use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
@@ -283,13 +283,13 @@ impl PeerTable {
         from: SocketAddr,
         record: &[u8],
     ) {
-        let Some(key) = self.heard(ctx, index, from, record.is_empty()) else {
+        let Some((key, rights)) = self.heard(ctx, index, from, record.is_empty()) else {
             self.drops.count(DropReason::UnknownSession);
             return;
         };
         match Record::decode(record) {
             Ok(Record::Empty) => {}
-            Ok(Record::Control(content)) => self.handle_control(ctx.now, key, from, content),
+            Ok(Record::Control(content)) => self.handle_control(ctx.now, (key, rights), from, content),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. }) | Err(_) => self.drops.count(DropReason::MalformedRecord),
         }
@@ -301,11 +301,11 @@ impl PeerTable {
         index: SessionIndex,
         from: SocketAddr,
         is_empty: bool,
-    ) -> Option<TransportKey> {
+    ) -> Option<(TransportKey, Rights)> {
         let key = *self.owners.get(&index)?;
         let peer = self.peers.get_mut(&key)?;
         let actions = peer.sessions.handle_received(ctx.now.instant, index, is_empty);
-        let rights = peer.sessions.receiving().find(|session| session.local_index() == index)?.admission().rights();
+        let rights = rights_of(peer.sessions.receiving().find(|session| session.local_index() == index)?);
         if peer.confirm(index) {
             peer.paths.established(ctx.now.instant, from);
             self.is_changed = true;
@@ -315,10 +315,10 @@ impl PeerTable {
         }
         self.act(ctx, key, &actions);
         self.flush(ctx.now, key);
-        Some(key)
+        Some((key, rights))
     }
 
-    fn handle_control(&mut self, now: Now, key: TransportKey, from: SocketAddr, content: &[u8]) {
+    fn handle_control(&mut self, now: Now, (key, rights): (TransportKey, Rights), from: SocketAddr, content: &[u8]) {
         match ControlMessage::decode(content) {
             Ok(ControlMessage::Probe { id, .. }) => {
                 let pong = ControlMessage::Pong { id, observed: from };
@@ -333,6 +333,8 @@ impl PeerTable {
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
                 self.events.push_back(PeerEvent::Observed(key, observed));
             }
+            // A guest has the control link, which keeps it to its services and its pace.
+            Ok(ControlMessage::Ledger(_)) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
             Ok(ControlMessage::Ledger(bytes)) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
             Ok(ControlMessage::Goodbye) => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -557,7 +559,7 @@ impl PeerTable {
     pub fn outlets(&self) -> HashMap<NodeId, Outlet> {
         let outlet = |peer: &Peer| {
             let session = peer.sessions.sending()?;
-            let id = session.admission().member()?;
+            let Rights::Member(id) = rights_of(session) else { return None };
             Some((id, Outlet { session: Arc::clone(session), endpoint: peer.paths.endpoint()? }))
         };
         self.peers.values().filter_map(outlet).collect()
@@ -570,7 +572,7 @@ impl PeerTable {
             for session in peer.sessions.receiving() {
                 let inlet = Inlet {
                     session: Arc::clone(session),
-                    rights: session.admission().rights(),
+                    rights: rights_of(session),
                     endpoint: peer.paths.endpoint(),
                     awaited: !peer.is_confirmed(session.local_index()),
                 };
@@ -589,7 +591,7 @@ impl PeerTable {
     pub fn usable(&self) -> impl Iterator<Item = (TransportKey, Rights)> {
         self.peers.iter().filter(|(_, peer)| peer.is_usable()).filter_map(|(key, peer)| {
             let session = peer.sessions.sending()?;
-            Some((*key, session.admission().rights()))
+            Some((*key, rights_of(session)))
         })
     }
 
@@ -665,9 +667,7 @@ impl PeerTable {
     /// Seals what waited for a session.
     fn flush(&mut self, now: Now, key: TransportKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.staged.is_empty()
-            || peer.sessions.sending().is_none_or(|session| session.admission().member().is_none())
-        {
+        if peer.staged.is_empty() || peer.sessions.sending().is_none_or(|session| !rights_of(session).is_member()) {
             return;
         }
         let (packets, expired) = peer.staged.take(now.instant);
@@ -733,3 +733,14 @@ impl PeerTable {
         }
     }
 }
+
+/// What a session's peer may do: what the policy said of it, unless the handshake left sync alone; that is what a guest has.
+fn rights_of(session: &Session) -> Rights {
+    match session.scope() {
+        Scope::Full => session.admission().rights(),
+        Scope::SyncOnly(_) => Rights::Guest,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Two or more peer tables and the datagrams between them, carried by hand.
+
+use super::*;
+use crate::crypto::exchange::TransportSecret;
+use crate::crypto::hash::Digest;
+use crate::crypto::identity::VerifyingKey;
+use crate::crypto::secret::Secret;
+use crate::policy::Member;
+use crate::time::UnixMillis;
+use crate::wire::data::TRANSPORT_HEADER_LEN;
+use crate::wire::handshake::Versions;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+/// A node of its seed: keys, table, and what it thinks of the network.
+struct Side {
+    endpoint: SocketAddr,
+    policy: Policy,
+    table: PeerTable,
+    drops: Arc<Drops>,
+    rng: ChaCha20Rng,
+}
+
+fn transport(seed: u8) -> TransportSecret {
+    TransportSecret::from_bytes([seed; 32])
+}
+
+fn endpoint(seed: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, seed], 4647))
+}
+
+/// A network of the members with these seeds.
+fn policy_of(seeds: &[u8]) -> Policy {
+    let members = seeds.iter().map(|seed| Member {
+        id: NodeId([*seed; 32]),
+        name: format!("node-{seed}"),
+        node_key: VerifyingKey([*seed; 32]),
+        transport_key: transport(*seed).public_key(),
+        addresses: Vec::new(),
+        tags: Vec::new(),
+    });
+    Policy::new(members, BTreeMap::new(), BTreeSet::new())
+}
+
+fn at(millis: u64) -> Now {
+    Now { instant: Instant::from_micros(millis * 1000), wall: UnixMillis(1_800_000_000_000 + millis) }
+}
+
+impl Side {
+    fn new(seed: u8, members: &[u8]) -> Self {
+        let keys = LocalKeys {
+            transport: transport(seed),
+            retired: None,
+            node_id: NodeId([seed; 32]),
+            network_id: Digest([7; 32]),
+            network_secret: Secret::new([8; 32]),
+        };
+        let (mut rng, drops) = (ChaCha20Rng::seed_from_u64(u64::from(seed)), Arc::new(Drops::new()));
+        let table = PeerTable::new(at(0), keys, Terms::default(), Arc::clone(&drops), &mut rng);
+        Self { endpoint: endpoint(seed), policy: policy_of(members), table, drops, rng }
+    }
+
+    fn knows(mut self, seed: u8) -> Self {
+        let (key, id) = (transport(seed).public_key(), Some(NodeId([seed; 32])));
+        self.table.add_candidate(key, id, endpoint(seed), CandidateSource::Configured, |_| false).unwrap();
+        self
+    }
+
+    fn connect(&mut self, now: Now, seed: u8) {
+        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
+        self.table.connect(&mut ctx, transport(seed).public_key());
+    }
+
+    /// Takes a datagram as the data threads and the node do.
+    fn receive(&mut self, now: Now, from: SocketAddr, mut datagram: Vec<u8>) {
+        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
+        let Ok(Datagram::Transport(header)) = Datagram::classify(&datagram) else {
+            self.table.handle_handshake(&mut ctx, from, &datagram);
+            return;
+        };
+        let inlets = self.table.inlets();
+        let Some(inlet) = inlets.get(&header.receiver) else { return };
+        let record = inlet.session.open(now.instant, &header, &mut datagram[TRANSPORT_HEADER_LEN..]).unwrap();
+        self.table.handle_record(&mut ctx, header.receiver, from, record);
+    }
+
+    fn events(&mut self) -> Vec<PeerEvent> {
+        std::iter::from_fn(|| self.table.poll_event()).collect()
+    }
+
+    fn sent(&mut self) -> Vec<Transmit> {
+        std::iter::from_fn(|| self.table.poll_transmit()).collect()
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.snapshot().into_iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| count)
+    }
+}
+
+/// Carries what both send until both are silent.
+fn carry(now: Now, left: &mut Side, right: &mut Side) {
+    loop {
+        let (from_left, from_right) = (left.sent(), right.sent());
+        if from_left.is_empty() && from_right.is_empty() {
+            return;
+        }
+        for transmit in from_left {
+            right.receive(now, left.endpoint, transmit.datagram);
+        }
+        for transmit in from_right {
+            left.receive(now, right.endpoint, transmit.datagram);
+        }
+    }
+}
+
+#[test]
+fn a_session_for_sync_alone_carries_no_packets_and_no_member_stands_behind_it() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
+    right.table.terms.versions = Versions { lowest: 1, highest: 2 };
+    right.table.terms.minimum_version = 2;
+    left.connect(at(1), 2);
+    carry(at(1), &mut left, &mut right);
+    for side in [&mut left, &mut right] {
+        let ups: Vec<_> = side.events().into_iter().filter(|event| matches!(event, PeerEvent::Up(..))).collect();
+        assert!(matches!(ups[..], [PeerEvent::Up(_, Rights::Guest)]), "{ups:?}");
+        assert!(side.table.outlets().is_empty(), "nothing is sealed for it");
+        assert!(
+            side.table.inlets().values().all(|inlet| inlet.rights == Rights::Guest),
+            "nothing is delivered from it"
+        );
+        assert!(side.table.usable().all(|(_, rights)| rights == Rights::Guest));
+    }
+}
+
+#[test]
+fn a_ledger_message_in_a_control_record_is_for_members() {
+    for (known_there, heard) in [(true, true), (false, false)] {
+        let members: &[u8] = if known_there { &[1, 2] } else { &[2] };
+        let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, members));
+        left.connect(at(1), 2);
+        carry(at(1), &mut left, &mut right);
+        right.events();
+        assert!(left.table.send_ledger(at(2), transport(2).public_key(), vec![1, 2, 3]));
+        carry(at(2), &mut left, &mut right);
+        let took = right.events().iter().any(|event| matches!(event, PeerEvent::Ledger(..)));
+        assert_eq!((took, right.dropped(DropReason::RecordNotAllowed)), (heard, u64::from(!heard)));
+    }
+}
