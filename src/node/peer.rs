@@ -22,6 +22,8 @@ pub(super) struct Attempt {
     pub(super) initiator: Initiator,
     /// Where its datagrams go: every candidate at the start of the attempt.
     pub(super) targets: Vec<SocketAddr>,
+    /// The targets that got the flight again for a cookie.
+    pub(super) paid: BTreeSet<SocketAddr>,
 }
 
 /// One peer.

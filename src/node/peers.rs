@@ -187,7 +187,7 @@ impl PeerTable {
         };
         let mut targets = peer.paths.candidates().ranked();
         targets.truncate(MAX_TARGETS);
-        peer.attempt = Some(Attempt { initiator, targets });
+        peer.attempt = Some(Attempt { initiator, targets, paid: BTreeSet::new() });
         self.owners.insert(index, key);
         self.fire(key);
     }
@@ -254,10 +254,19 @@ impl PeerTable {
         let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
         let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
         let attempt = peer.attempt.as_mut().ok_or(DropReason::HandshakeReplayed)?;
-        let source = Source::Endpoint(from);
-        attempt.initiator.handle_cookie(&self.keys, source, datagram).map_err(DropReason::from)?;
-        let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
-        self.transmits.extend(flight.map(|datagram| Transmit { to: from, datagram }));
+        // The cookie is authentic wherever it comes from: a host with several addresses answers from another one, and so does whoever
+        // repeats what he saw. The flight goes only to where it went before, and once: a cookie is no reflector.
+        let is_target = attempt.targets.contains(&from);
+        let unpaid = attempt.targets.iter().filter(|target| !attempt.paid.contains(target));
+        let receivers: Vec<_> = if is_target { vec![from] } else { unpaid.copied().collect() };
+        for to in receivers {
+            let source = Source::Endpoint(to);
+            attempt.initiator.handle_cookie(&self.keys, source, datagram).map_err(DropReason::from)?;
+            if attempt.paid.insert(to) {
+                let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
+                self.transmits.extend(flight.map(|datagram| Transmit { to, datagram }));
+            }
+        }
         Ok(())
     }
 

@@ -146,3 +146,28 @@ fn a_ledger_message_in_a_control_record_is_for_members() {
         assert_eq!((took, right.dropped(DropReason::RecordNotAllowed)), (heard, u64::from(!heard)));
     }
 }
+
+#[test]
+fn a_cookie_sends_no_flight_to_where_none_went_and_none_twice() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[2]));
+    left.connect(at(1), 2);
+    for transmit in left.sent() {
+        right.receive(at(1), left.endpoint, transmit.datagram);
+    }
+    let answers = right.sent();
+    let [Transmit { datagram: cookie, .. }] = &answers[..] else { panic!("one cookie") };
+    let victim = SocketAddr::from(([198, 51, 100, 9], 53));
+    let lens = |transmits: &[Transmit]| transmits.iter().map(|transmit| transmit.datagram.len()).sum::<usize>();
+    left.receive(at(2), victim, cookie.clone());
+    let first = left.sent();
+    assert!(lens(&first) > 0 && first.iter().all(|transmit| transmit.to == endpoint(2)));
+    for source in [victim, endpoint(2), endpoint(2)] {
+        left.receive(at(3), source, cookie.clone());
+        assert!(left.sent().is_empty(), "from {source}");
+    }
+    for transmit in first {
+        right.receive(at(4), left.endpoint, transmit.datagram);
+    }
+    carry(at(4), &mut left, &mut right);
+    assert!(left.events().iter().any(|event| matches!(event, PeerEvent::Up(..))), "the cookie served");
+}
