@@ -63,7 +63,7 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
         Request::LedgerStatus => Ok(Reply::LedgerStatus(views::ledger_status(node, now))).into(),
         Request::LedgerLog(LedgerLog { peer, since }) => log(node, peer.as_deref(), since).into(),
         Request::LedgerShow(show) => views::item(node.ledger(), &show.what).map(Reply::LedgerShow).into(),
-        Request::LedgerVerify => Ok(Reply::LedgerVerify(views::verify_all(node.ledger()))).into(),
+        Request::LedgerVerify => Task::verify(now).into(),
         Request::Invites => Ok(Reply::Invites(views::invites(node.ledger()))).into(),
         Request::Ping(ping) => self::ping(node, now, &ping).into_outcome(),
         Request::Wait(wait) => self::wait(now, wait).into(),

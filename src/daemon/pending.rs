@@ -8,6 +8,7 @@ use super::views;
 use crate::crypto::exchange::TransportKey;
 use crate::io::clock::OsRng;
 use crate::ledger::TxId;
+use crate::ledger::engine::Verification;
 use crate::node::Node;
 use crate::node::authoring::Issued;
 use crate::node::membership::Standing;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 /// How often conditions are looked at that no event announces.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Blocks that are replayed between two looks at everything else: some milliseconds.
+const VERIFY_BLOCKS: usize = 8;
 
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,6 +74,7 @@ enum Goal {
     Final { tx: TxId, wait: bool, awaited: Awaited },
     Pings(Pings),
     Condition { wait: Condition, probe_at: Instant, probes: Vec<ProbeId> },
+    Verify(Box<Verification>),
 }
 
 struct Pings {
@@ -94,6 +99,11 @@ impl Task {
         let (in_flight, replies) = (BTreeMap::new(), Vec::new());
         let pings = Pings { key, name, count, sent: 0, next_at: now.instant, in_flight, replies };
         Self { deadline, goal: Goal::Pings(pings) }
+    }
+
+    /// Replays the stored chain, a few blocks at a time, so that the tunnels' control goes on meanwhile.
+    pub fn verify(now: Now) -> Self {
+        Self { deadline: now.instant, goal: Goal::Verify(Box::default()) }
     }
 
     /// Waits for a condition.
@@ -126,6 +136,8 @@ impl Task {
                     height => Some(finished(node, *tx, height, awaited)),
                 }
             }
+            Goal::Verify(verification) => views::verify_step(verification, node.ledger(), VERIFY_BLOCKS)
+                .map(|report| Ok(Reply::LedgerVerify(report))),
             Goal::Pings(pings) => pings.poll(node, now, pongs, is_late),
             Goal::Condition { wait, probe_at, probes } => match holds(node, now, wait, probe_at, probes, pongs) {
                 Err(failure) => Some(Err(failure)),

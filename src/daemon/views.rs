@@ -272,11 +272,18 @@ fn key_name(ledger: &Ledger, key: &VerifyingKey) -> String {
 pub fn verify_all(ledger: &Ledger) -> VerifyReport {
     let mut verification = Verification::default();
     loop {
-        match verification.step(ledger, VERIFY_STEP) {
-            Ok(None) => {}
-            Ok(Some(head)) => return VerifyReport { from: 0, to: head.0, blocks: head.0 + 1, bad: None },
-            Err(error) => return broken(&verification, &error),
+        if let Some(report) = verify_step(&mut verification, ledger, VERIFY_STEP) {
+            return report;
         }
+    }
+}
+
+/// Replays up to `count` more blocks of the stored chain. Returns the report at its end, or at the first bad block.
+pub fn verify_step(verification: &mut Verification, ledger: &Ledger, count: usize) -> Option<VerifyReport> {
+    match verification.step(ledger, count) {
+        Ok(None) => None,
+        Ok(Some(head)) => Some(VerifyReport { from: 0, to: head.0, blocks: head.0 + 1, bad: None }),
+        Err(error) => Some(broken(verification, &error)),
     }
 }
 

@@ -210,10 +210,10 @@ impl<R: CryptoRng> Node<R> {
         self.settle(now);
     }
 
-    /// Takes the news that the machine slept or its clock jumped: sessions are renewed and paths asked.
+    /// Takes the news that the machine slept or its clock jumped: sessions are renewed before they carry more.
     pub fn handle_clock_jump(&mut self, now: Now) {
         let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_underlay_change(&mut ctx);
+        peers.handle_clock_jump(&mut ctx);
         self.settle(now);
     }
 

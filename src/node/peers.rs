@@ -144,6 +144,11 @@ impl PeerTable {
         self.kept = keys;
     }
 
+    /// Says whether a peer's sessions are kept up.
+    pub fn is_kept(&self, key: &TransportKey) -> bool {
+        self.kept.contains(key)
+    }
+
     /// Adds an endpoint where a peer may be.
     ///
     /// # Errors
@@ -432,7 +437,19 @@ impl PeerTable {
         self.is_changed = true;
     }
 
-    /// Takes the news that the clock jumped or the underlay changed: all sessions are renewed, all paths asked.
+    /// Takes the news that the machine slept or its clock jumped: no session from before sends until a new one is there.
+    pub fn handle_clock_jump(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
+        let keys: Vec<_> = self.peers.keys().copied().collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.retry_at_once();
+            let actions = peer.sessions.handle_clock_jump(ctx.now.instant);
+            self.act(ctx, key, &actions);
+        }
+        self.is_changed = true;
+    }
+
+    /// Takes the news that the underlay changed: all sessions are renewed, all paths asked.
     pub fn handle_underlay_change(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
         let keys: Vec<_> =
             self.peers.iter().filter(|(_, peer)| !peer.sessions.is_empty()).map(|(key, _)| *key).collect();

@@ -209,7 +209,10 @@ impl<R: CryptoRng> Node<R> {
 
     /// Members with a session, the kept ones among them: whom news goes to at once.
     pub(super) fn push_targets(&self) -> Vec<TransportKey> {
-        self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key).take(MAX_PUSH).collect()
+        let members = || self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key);
+        let kept = members().filter(|key| self.peers.is_kept(key));
+        let others = members().filter(|key| !self.peers.is_kept(key));
+        kept.chain(others).take(MAX_PUSH).collect()
     }
 
     fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {

@@ -43,11 +43,6 @@ impl Probes {
         let rtt = now.saturating_since(sent.at);
         (rtt < PROBE_LIFETIME).then_some((sent.endpoint, rtt))
     }
-
-    /// When a probe last went to `endpoint` and is unanswered.
-    pub(super) fn last_sent_to(&self, endpoint: SocketAddr) -> Option<Instant> {
-        self.0.values().filter(|sent| sent.endpoint == endpoint).map(|sent| sent.at).max()
-    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub struct Paths {
     owed_since: Option<Instant>,
     /// The other endpoint that the peer was last heard from.
     moved_to: Option<SocketAddr>,
+    /// When such an endpoint was last asked.
+    asked_at: Option<Instant>,
 }
 
 impl Paths {
@@ -80,8 +82,8 @@ impl Paths {
         }
     }
 
-    /// Something authenticated came from `endpoint`. Returns it when it deserves a probe: it is not the path in use, and has not
-    /// been asked within a second.
+    /// Something authenticated came from `endpoint`. Returns it when it deserves a probe: it is not the path in use, and no
+    /// such place of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
     pub fn heard_from(&mut self, now: Instant, endpoint: SocketAddr) -> Option<SocketAddr> {
         self.note(now, endpoint);
         if self.endpoint() == Some(endpoint) {
@@ -89,9 +91,11 @@ impl Paths {
             return None;
         }
         self.moved_to = Some(endpoint);
-        let last = self.probes.last_sent_to(endpoint);
-        let due = last.is_none_or(|at| now.saturating_since(at) >= ROAMING_PROBE_INTERVAL);
-        due.then_some(endpoint)
+        if self.asked_at.is_some_and(|at| now.saturating_since(at) < ROAMING_PROBE_INTERVAL) {
+            return None;
+        }
+        self.asked_at = Some(now);
+        Some(endpoint)
     }
 
     /// Notes a probe with `id` that leaves for `endpoint` now.
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(paths.heard_from(seconds(2), endpoint(2)), Some(endpoint(2)));
         paths.probe_sent(seconds(2), ProbeId(7), endpoint(2));
         assert_eq!(paths.heard_from(seconds(2), endpoint(2)), None, "one probe a second");
+        assert_eq!(paths.heard_from(seconds(2), endpoint(3)), None, "not one for each address");
+        assert_eq!(paths.heard_from(seconds(2), endpoint(2)), None);
         assert_eq!(paths.endpoint(), Some(endpoint(1)));
         let rtt = Duration::from_millis(10);
         assert_eq!(paths.handle_pong(seconds(2) + rtt, ProbeId(7)), Some(rtt));

@@ -155,7 +155,14 @@ impl PeerSessions {
                 State::Unconfirmed { confirmations_sent: 1 }
             }
             Role::Responder => {
-                self.make_room(&mut actions, |state| matches!(state, State::Tentative { .. }), MAX_TENTATIVE);
+                // A D1 replaces nothing: not even what another D1 led to, while that may still be confirmed.
+                let is_over = |held: &Held| matches!(held.state, State::Tentative { until, .. } if now >= until);
+                actions = self.retire_where(is_over);
+                let is_tentative = |held: &&Held| matches!(held.state, State::Tentative { .. });
+                if self.held.iter().filter(is_tentative).count() >= MAX_TENTATIVE {
+                    actions.push(Action::Retire(index));
+                    return actions;
+                }
                 State::Tentative { until: now + HALF_OPEN_LIFETIME, timestamp }
             }
         };
@@ -298,10 +305,13 @@ impl PeerSessions {
         let Some(index) = self.sending_held().map(|held| held.session.local_index()) else { return };
         let Some(held) = self.held.iter_mut().find(|held| held.session.local_index() == index) else { return };
         let State::Confirmed { next_check, .. } = &mut held.state else { return };
+        let is_due = now >= *next_check;
+        if is_due {
+            *next_check = now + REKEY_CHECK;
+        }
         let reason = if held.session.wants_rekey() {
             RekeyReason::Worn
-        } else if now >= *next_check {
-            *next_check = now + REKEY_CHECK;
+        } else if is_due {
             let last_use = held.session.last_sent().max(held.session.last_received());
             if last_use.is_none_or(|last_use| now.saturating_since(last_use) > IN_USE) {
                 return;

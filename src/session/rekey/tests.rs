@@ -137,14 +137,16 @@ fn a_used_session_that_nobody_confirms_is_tried_anew_and_an_unused_one_is_not() 
 fn a_tentative_session_replaces_nothing_is_one_of_two_and_expires() {
     let mut pair = Pair::new();
     let [_, current] = pair.confirmed(after(0), 0);
-    let tentative: Vec<_> = (1..=3).map(|step| pair.handshake(after(step * 10_000), 0).0[1]).collect();
+    let tentative: Vec<_> = (1..=3).map(|step| pair.handshake(after(step * 1000), 0).0[1]).collect();
     assert_eq!(pair.sends_in(1), Some(current));
     let receiving: Vec<_> = pair.sessions[1].receiving().map(|session| session.local_index()).collect();
-    assert_eq!(receiving, [current, tentative[1], tentative[2]]);
-    let expired = pair.sessions[1].handle_timeout(after(38_000));
-    assert_eq!(expired, [Action::Retire(tentative[1]), Action::Retire(tentative[2])]);
-    assert_eq!(pair.sessions[1].handle_received(after(38_000), tentative[2], true), []);
+    assert_eq!(receiving, [current, tentative[0], tentative[1]], "a third one is refused");
+    let expired = pair.sessions[1].handle_timeout(after(10_000));
+    assert_eq!(expired, [Action::Retire(tentative[0]), Action::Retire(tentative[1])]);
+    assert_eq!(pair.sessions[1].handle_received(after(10_000), tentative[1], true), []);
     assert_eq!(pair.sends_in(1), Some(current));
+    pair.handshake(after(11_000), 0);
+    assert_eq!(pair.sessions[1].receiving().count(), 2, "there is room again");
 }
 
 #[test]
@@ -228,6 +230,15 @@ fn a_worn_key_is_replaced_at_once_and_asked_for_once_per_attempt() {
     assert_eq!(asked(1000), [RekeyReason::Worn]);
     assert_eq!(asked(5999), []);
     assert_eq!(asked(6000), [RekeyReason::Worn]);
+}
+
+#[test]
+fn a_worn_key_past_its_rekey_age_leaves_no_deadline_in_the_past() {
+    let mut pair = Pair::new();
+    pair.confirmed(after(0), 0);
+    pair.sessions[0].sending().unwrap().wear_out();
+    pair.sessions[0].handle_timeout(after(121_000));
+    assert!(pair.sessions[0].poll_timeout().is_some_and(|(at, _)| at > after(121_000)));
 }
 
 #[test]
