@@ -105,7 +105,7 @@ impl<R: CryptoRng> Node<R> {
             }
             Event::RefusedByPeer { transaction, reason } => {
                 self.membership.handle_refused(&transaction, reason);
-                self.tell_standing();
+                self.weigh_refusal(now);
             }
             Event::Halted(halt) => self.tell(NodeEvent::LedgerStopped(halt.to_string())),
             Event::VotingStopped(reason) => tracing::error!(reason, "this validator votes no more"),
@@ -146,6 +146,7 @@ impl<R: CryptoRng> Node<R> {
             return;
         }
         self.membership.tended(now.instant);
+        self.weigh_refusal(now);
         let hosts: Vec<_> = self.peers.usable().map(|(key, _)| key).collect();
         let bootstrap: Vec<_> =
             self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key).collect();
@@ -160,6 +161,16 @@ impl<R: CryptoRng> Node<R> {
             self.membership.waiting_for("synchronizing the ledger");
         } else if self.membership.may_submit(now.instant) {
             self.hand_in(now, &hosts);
+        }
+    }
+
+    /// A member did not take the Join: it is over if this node's own ledger would not take it either, now or once it caught up.
+    fn weigh_refusal(&mut self, now: Now) {
+        let Some((join, reason)) = self.membership.refused_join() else { return };
+        if self.ledger.is_past_checkpoint() && self.ledger.would_apply(now, join).is_err() {
+            let reason = reason.to_owned();
+            self.membership.refuse(reason);
+            self.tell_standing();
         }
     }
 
@@ -181,7 +192,7 @@ impl<R: CryptoRng> Node<R> {
         let signed = transaction.sign(&network_id, &[&self.signing.identity, &invitation.credential]);
         let id = signed.id(&network_id);
         let turn = usize::try_from(now.instant.as_micros() / 1_000_000).unwrap_or(0) % hosts.len();
-        self.membership.submitted(now.instant, id);
+        self.membership.submitted(now.instant, id, signed.clone());
         self.send_ledger(now, Recipient::Peer(hosts[turn]), &LedgerMessage::Submit(signed));
     }
 

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!   ticket ─► Joining ─ synced, Join submitted ─► Joining ─ own admission in a block ─► Member
-//!                 └─ refused by the ledger ─► Refused            Member ─ revoked ─► Revoked
+//!                 └─ refused by the ledger ─► Refused            Member ─ revoked ─► Revoked, ─ ended ─► Refused
 //! ```
 //! A joiner is a guest of the members that its ticket names: it syncs from them, verifies against the ticket's checkpoint, and
-//! hands in its Join; any member passes it on. Nobody is admitted provisionally.
+//! hands in its Join; any member passes it on. Nobody is admitted provisionally. That one member refuses the Join says nothing: its ledger
+//! may be behind, its disk full. It is over when this node's own ledger refuses it too.
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, SigningKey};
-use crate::ledger::TxId;
 use crate::ledger::name::Label;
+use crate::ledger::{SignedTransaction, TxId};
 use crate::time::Instant;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,7 +67,10 @@ pub struct Membership {
 
 struct Submitted {
     id: TxId,
+    join: SignedTransaction,
     at: Instant,
+    /// Why a member did not take it.
+    refusal: Option<String>,
 }
 
 impl Membership {
@@ -105,6 +109,8 @@ impl Membership {
         } else if is_revoked {
             self.standing = Standing::Revoked;
             self.invitation = None;
+        } else if self.standing == Standing::Member {
+            self.standing = Standing::Refused("the ledger has no membership of this node, or it ended".to_owned());
         }
         became
     }
@@ -117,9 +123,9 @@ impl Membership {
     }
 
     /// Notes that a Join was handed in.
-    pub fn submitted(&mut self, now: Instant, id: TxId) {
+    pub fn submitted(&mut self, now: Instant, id: TxId, join: SignedTransaction) {
         self.standing = Standing::Joining("waiting for validators");
-        self.submitted = Some(Submitted { id, at: now });
+        self.submitted = Some(Submitted { id, join, at: now, refusal: None });
     }
 
     /// Notes what is waited for.
@@ -129,11 +135,17 @@ impl Membership {
         }
     }
 
-    /// Takes a member's answer to the Join.
+    /// Takes a member's answer to the Join. The next look says what it is worth.
     pub fn handle_refused(&mut self, id: &TxId, reason: String) {
-        if self.submitted.as_ref().is_some_and(|submitted| submitted.id == *id) {
-            self.refuse(reason);
+        if let Some(submitted) = self.submitted.as_mut().filter(|submitted| submitted.id == *id) {
+            submitted.refusal = Some(reason);
         }
+    }
+
+    /// Lends the Join that a member did not take, and the member's reason.
+    pub fn refused_join(&self) -> Option<(&SignedTransaction, &str)> {
+        let submitted = self.submitted.as_ref()?;
+        Some((&submitted.join, submitted.refusal.as_deref()?))
     }
 
     /// Ends the way in.
@@ -169,10 +181,17 @@ impl Membership {
 mod tests {
     use super::*;
     use crate::crypto::hash::Digest;
+    use crate::ledger::Transaction;
+    use crate::time::UnixMillis;
 
     fn joining() -> Membership {
         let credential = SigningKey::from_seed(&[1; 32]);
         Membership::new(Some(Invitation { credential, name: None, bootstrap: Vec::new() }))
+    }
+
+    fn join() -> SignedTransaction {
+        let key = SigningKey::from_seed(&[2; 32]);
+        Transaction::new(key.verifying_key(), 1, UnixMillis(1), Vec::new()).sign(&Digest([3; 32]), &[&key])
     }
 
     #[test]
@@ -180,7 +199,7 @@ mod tests {
         let mut membership = joining();
         let id = TxId(Digest([1; 32]));
         assert!(membership.may_submit(Instant::ZERO));
-        membership.submitted(Instant::ZERO, id);
+        membership.submitted(Instant::ZERO, id, join());
         assert!(!membership.may_submit(Instant::ZERO));
         assert!(membership.may_submit(Instant::ZERO + SUBMIT_PATIENCE));
         assert!(membership.handle_policy(true, false));
@@ -189,13 +208,27 @@ mod tests {
     }
 
     #[test]
-    fn only_the_answer_to_the_own_join_refuses() {
+    fn a_members_refusal_of_the_own_join_is_looked_at_and_ends_nothing_by_itself() {
         let mut membership = joining();
-        membership.submitted(Instant::ZERO, TxId(Digest([1; 32])));
+        membership.submitted(Instant::ZERO, TxId(Digest([1; 32])), join());
         membership.handle_refused(&TxId(Digest([2; 32])), "expired".into());
-        assert!(matches!(membership.standing(), Standing::Joining(_)));
+        assert_eq!(membership.refused_join(), None);
         membership.handle_refused(&TxId(Digest([1; 32])), "expired".into());
+        assert_eq!(membership.refused_join(), Some((&join(), "expired")));
+        assert!(matches!(membership.standing(), Standing::Joining(_)));
+        assert!(membership.may_submit(Instant::ZERO + SUBMIT_PATIENCE), "another member may take it");
+        membership.refuse("expired".into());
         assert_eq!(membership.standing(), &Standing::Refused("expired".into()));
         assert!(membership.handle_policy(true, false), "an admission by a signer still counts");
+    }
+
+    #[test]
+    fn a_node_that_the_ledger_does_not_have_is_no_member_whatever_it_was() {
+        let mut membership = Membership::new(None);
+        assert!(!membership.handle_policy(false, false));
+        assert!(matches!(membership.standing(), Standing::Refused(_)));
+        assert!(membership.handle_policy(true, false));
+        membership.handle_policy(false, false);
+        assert!(!membership.is_member(), "its membership ended");
     }
 }

@@ -4,6 +4,7 @@ use super::{Ledger, MAX_WAITING, MessageRefused, Recipient, SubmitError};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::block::Height;
 use crate::ledger::operation::Operation;
+use crate::ledger::pool::PoolRefused;
 use crate::ledger::revocation::Shown;
 use crate::ledger::sync::{LedgerMessage, MAX_TRANSACTIONS, MAX_TRANSACTIONS_LEN};
 use crate::ledger::transaction::{SignedTransaction, TxId, Verified};
@@ -19,6 +20,16 @@ impl Ledger {
         self.start_height(now);
         self.schedule_ending(now);
         Ok(id)
+    }
+
+    /// Says whether a transaction would apply to the own head, whatever waits.
+    ///
+    /// # Errors
+    /// [`SubmitError`] names why it would not.
+    pub fn would_apply(&self, now: Now, signed: &SignedTransaction) -> Result<(), SubmitError> {
+        let verified = signed.clone().verify(&self.network_id)?;
+        let applied = self.state.draft(self.next_height(), self.block_time(now)).apply(&verified);
+        Ok(applied.map_err(PoolRefused::from)?)
     }
 
     fn take(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {

@@ -24,6 +24,19 @@ fn a_joiner_fetches_the_chain_and_is_admitted_through_any_member() {
 }
 
 #[test]
+fn a_joiner_knows_by_itself_whether_its_join_can_still_apply() {
+    let mut world = World::pair();
+    let until = world.now.wall.after(DAY);
+    world.order(0, Operation::Credential(credential(9, 1, until)));
+    let joining = world.sign(&[NODE + 1, 9], vec![Operation::Join(join(NODE + 1, 9))]);
+    assert_eq!(world.nodes[1].ledger.would_apply(world.now, &joining), Ok(()));
+    let rival = world.sign(&[NODE + 2, 9], vec![Operation::Join(join(NODE + 2, 9))]);
+    world.nodes[0].ledger.submit(world.now, rival).unwrap();
+    world.settle();
+    assert!(world.nodes[1].ledger.would_apply(world.now, &joining).is_err(), "the one use is used up");
+}
+
+#[test]
 fn a_joiner_refuses_a_chain_that_contradicts_its_ticket() {
     let mut world = World::pair();
     let genesis = found(Ipv4Choice::Derived);
