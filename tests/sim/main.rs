@@ -4,3 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod consensus;
+mod joining;
+mod machine;
+mod overlay;
+mod packet;
+mod restarting;
+mod revoking;
+mod world;

@@ -1,0 +1,54 @@
+//! From a founder alone to members that talk.
+
+use crate::overlay::{Overlay, PATIENCE, WEATHERS};
+use crate::world::Weather;
+use p2plus::crypto::hash::Digest;
+use std::time::Duration;
+
+/// Founds, lets two join, and exchanges packets in all directions. Returns the trace.
+fn found_join_and_talk(seed: u64, weather: Weather) -> Digest {
+    let mut overlay = Overlay::of(3, seed, weather);
+    for (from, to) in [(1, 2), (2, 1), (0, 1), (1, 0), (0, 2), (2, 0)] {
+        for is_v6 in [false, true] {
+            let took = overlay.talk(from, to, is_v6, PATIENCE);
+            assert!(took.is_some(), "seed {seed}, {weather:?}: {from} → {to}");
+        }
+    }
+    overlay.world.run_for(Duration::from_secs(5));
+    overlay.assert_no_duplicates();
+    overlay.world.trace()
+}
+
+#[test]
+fn invited_nodes_become_members_and_exchange_packets_in_any_weather() {
+    for weather in WEATHERS {
+        for seed in 1..4 {
+            found_join_and_talk(seed, weather);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_one_another() {
+    let weather = Weather::foul(10);
+    let trace = found_join_and_talk(11, weather);
+    assert_eq!(trace, found_join_and_talk(11, weather));
+    assert_ne!(trace, found_join_and_talk(12, weather));
+}
+
+#[test]
+fn the_first_packet_waits_for_the_session_and_arrives() {
+    for seed in 1..4 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        overlay.world.run_for(Duration::from_secs(5));
+        // All sessions end, so that the next packet has to make one.
+        for number in [1, 2] {
+            let machine = overlay.kill(number);
+            overlay.revive(machine);
+        }
+        let packets: Vec<_> = (0..10).map(|_| overlay.send(1, 2, false)).collect();
+        overlay.world.run_for(Duration::from_secs(1));
+        let arrived: Vec<_> = overlay.node(2).delivered.iter().map(|delivered| delivered.packet.clone()).collect();
+        assert_eq!(arrived, packets, "seed {seed}: all of them, once, in order");
+    }
+}

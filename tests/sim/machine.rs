@@ -1,0 +1,386 @@
+//! One whole node on the simulated network: the very `Node`, data path, ledger and store that the daemon runs.
+//!
+//! ```text
+//!   Machine   keys, disk, mark, log, memory: what outlives a crash          ─── start ──►  SimNode
+//!   SimNode   datagrams ─► forward::open ─► device, Node        packets ─► forward::seal ─► wire, Node
+//! ```
+
+use crate::packet::UdpPacket;
+use crate::world::Guest;
+use p2plus::crypto::exchange::{TransportKey, TransportSecret};
+use p2plus::crypto::hash::Digest;
+use p2plus::crypto::identity::{NodeId, SigningKey};
+use p2plus::crypto::secret::Secret;
+use p2plus::ledger::Ledger;
+use p2plus::ledger::chain::Checkpoint;
+use p2plus::ledger::consensus::Timeouts;
+use p2plus::ledger::consensus::wal::{Log, LogStore};
+use p2plus::ledger::engine::{OpenError, ValidatorConfig};
+use p2plus::ledger::store::disk::Disk;
+use p2plus::ledger::store::{Behind, MemoryMark, Store};
+use p2plus::node::forward::{self, HEADROOM, Inbound, Incoming, Outbound, Outgoing, TAILROOM};
+use p2plus::node::membership::Invitation;
+use p2plus::node::table::ForwardingTable;
+use p2plus::node::{Node, NodeEvent, Setup, SigningKeys};
+use p2plus::session::LocalKeys;
+use p2plus::time::{Instant, Now};
+use p2plus::wire::data::Lane;
+use p2plus::wire::drops::{DropReason, Drops};
+use p2plus::wire::handshake::{CipherSet, Timestamp};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long what is to be remembered waits for more, as in the daemon.
+const MEMORY_DELAY: Duration = Duration::from_secs(2);
+
+/// The lane of the thread that reads the device, as in the daemon.
+const DEVICE_LANE: Lane = Lane::new(1, 0);
+
+/// A validator's log in memory; clones share it.
+#[derive(Clone, Default)]
+pub struct SimLog(Arc<Mutex<LogBytes>>);
+
+#[derive(Default)]
+struct LogBytes {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+impl SimLog {
+    /// What a power cut leaves: everything synced and, of what only grew since, a part.
+    pub fn after_power_cut(&self, luck: u64) -> Self {
+        let log = self.0.lock().unwrap();
+        let mut left = log.durable.clone();
+        if let Some(loose) = log.bytes.strip_prefix(log.durable.as_slice()) {
+            left.extend(&loose[..usize::try_from(luck).unwrap() % (loose.len() + 1)]);
+        }
+        Self(Arc::new(Mutex::new(LogBytes { bytes: left.clone(), durable: left })))
+    }
+}
+
+impl LogStore for SimLog {
+    type Error = io::Error;
+
+    fn load(&mut self) -> io::Result<Vec<u8>> {
+        let mut log = self.0.lock().unwrap();
+        if let Ok(read) = Log::decode(&log.bytes) {
+            log.bytes.truncate(read.whole_len);
+        }
+        Ok(log.bytes.clone())
+    }
+
+    fn append(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().bytes.extend_from_slice(frame);
+        Ok(())
+    }
+
+    fn reset(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().bytes = frame.to_vec();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut log = self.0.lock().unwrap();
+        log.durable = log.bytes.clone();
+        Ok(())
+    }
+}
+
+/// What a node remembers from one run to the next, apart from its ledger.
+#[derive(Clone, Default)]
+pub struct Memory {
+    own: Timestamp,
+    timestamps: Vec<(TransportKey, Timestamp)>,
+    endpoints: Vec<(NodeId, SocketAddr)>,
+}
+
+/// What outlives a crash.
+#[derive(Clone)]
+pub struct Machine {
+    seed: u64,
+    pub address: SocketAddr,
+    network_id: Digest,
+    pub disk: Disk,
+    pub mark: MemoryMark,
+    pub log: SimLog,
+    pub is_validator: bool,
+    memory: Memory,
+    runs: u64,
+}
+
+impl Machine {
+    /// A machine with an empty disk; all its keys follow from `seed`.
+    pub fn new(seed: u64, address: SocketAddr, network_id: Digest) -> Self {
+        Self {
+            seed,
+            address,
+            network_id,
+            disk: Disk::default(),
+            mark: MemoryMark::default(),
+            log: SimLog::default(),
+            is_validator: false,
+            memory: Memory::default(),
+            runs: 0,
+        }
+    }
+
+    fn bytes(&self, purpose: &str) -> [u8; 32] {
+        p2plus::crypto::hash::domain_hash("sim key", &[&self.seed.to_le_bytes(), purpose.as_bytes()]).0
+    }
+
+    /// One of its signing keys.
+    pub fn signing_key(&self, purpose: &str) -> SigningKey {
+        SigningKey::from_seed(&self.bytes(purpose))
+    }
+
+    /// Its handshake key.
+    pub fn transport(&self) -> TransportSecret {
+        TransportSecret::from_bytes(self.bytes("transport"))
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> NodeId {
+        self.signing_key("identity").node_id()
+    }
+
+    /// Its keys for handshakes in the network with this secret.
+    pub fn local_keys(&self) -> LocalKeys {
+        LocalKeys {
+            transport: self.transport(),
+            retired: None,
+            node_id: self.id(),
+            network_id: self.network_id,
+            network_secret: Secret::new([7; 32]),
+        }
+    }
+
+    /// Creates the store on the empty disk.
+    pub fn create_store(&self, now: Now) -> Store {
+        Store::create(self.disk.clone(), Box::new(self.mark.clone()), self.network_id, now.wall, Behind::Refuse)
+            .unwrap()
+    }
+
+    /// Opens what is on the disk.
+    pub fn open_ledger(&self) -> Result<Ledger, OpenError> {
+        let store = Store::open(self.disk.clone(), Box::new(self.mark.clone()), self.network_id, Behind::Refuse)?;
+        Ledger::open(store, None)
+    }
+
+    /// The machine as a power cut leaves it.
+    pub fn after_power_cut(&self, luck: u64) -> Self {
+        let disk = self.disk.after_power_cut(luck);
+        Self { disk, log: self.log.after_power_cut(luck), mark: MemoryMark::new(self.mark.bytes()), ..self.clone() }
+    }
+
+    /// The machine as SIGKILL leaves it.
+    pub fn after_kill(&self) -> Self {
+        Self { disk: Disk::new(self.disk.image()), mark: MemoryMark::new(self.mark.bytes()), ..self.clone() }
+    }
+
+    /// Starts a joiner on an empty disk.
+    pub fn join(self, now: Now, invitation: Invitation, checkpoint: Option<Checkpoint>) -> SimNode {
+        let ledger = Ledger::open(self.create_store(now), checkpoint).unwrap();
+        self.start(now, ledger, Some(invitation))
+    }
+
+    /// Starts a member from its disk.
+    ///
+    /// # Errors
+    /// When the chain is not fit to be used.
+    pub fn restart(self, now: Now) -> Result<SimNode, OpenError> {
+        let ledger = self.open_ledger()?;
+        Ok(self.start(now, ledger, None))
+    }
+
+    /// Starts the node with its ledger.
+    pub fn start(mut self, now: Now, mut ledger: Ledger, invitation: Option<Invitation>) -> SimNode {
+        self.runs += 1;
+        if self.is_validator {
+            let config = ValidatorConfig {
+                key: self.signing_key("validator"),
+                log: Box::new(self.log.clone()),
+                is_new_key: ledger.head().is_none_or(|head| head.height().0 == 0) && self.runs == 1,
+                timeouts: Timeouts::default(),
+            };
+            ledger.validate(config).unwrap();
+        }
+        let drops = Arc::new(Drops::new());
+        let setup = Setup {
+            keys: self.local_keys(),
+            signing: SigningKeys {
+                identity: self.signing_key("identity"),
+                node: self.signing_key("node"),
+                signer: self.is_validator.then(|| self.signing_key("signer")),
+            },
+            ledger,
+            invitation,
+            ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
+            drops: Arc::clone(&drops),
+            rng: ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(self.runs)),
+        };
+        let mut node = Node::new(now, setup);
+        node.import_timestamps(self.memory.own, self.memory.timestamps.iter().copied());
+        node.remember_endpoints(self.memory.endpoints.iter().copied());
+        node.handle_endpoints(now, vec![self.address]);
+        let mut sim = SimNode {
+            machine: self,
+            node,
+            drops,
+            table: Arc::new(ForwardingTable::empty()),
+            outgoing: Outgoing::new(DEVICE_LANE),
+            incoming: Incoming::new(),
+            outbox: VecDeque::new(),
+            delivered: Vec::new(),
+            cuts: Vec::new(),
+            stopped: None,
+            remember_at: None,
+        };
+        sim.settle(now);
+        sim
+    }
+}
+
+/// A packet that the device got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub packet: UdpPacket,
+}
+
+/// A running node with its data path and its device.
+pub struct SimNode {
+    pub machine: Machine,
+    pub node: Node<ChaCha20Rng>,
+    pub drops: Arc<Drops>,
+    pub table: Arc<ForwardingTable>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Everything that the device got.
+    pub delivered: Vec<Delivered>,
+    /// Who was cut, and when.
+    pub cuts: Vec<(Instant, NodeId)>,
+    /// Why the ledger stopped.
+    pub stopped: Option<String>,
+    remember_at: Option<Instant>,
+}
+
+impl SimNode {
+    /// Gives the device a packet to send.
+    pub fn send(&mut self, now: Now, packet: &UdpPacket) {
+        self.send_bytes(now, &packet.encode());
+    }
+
+    /// Gives the device bytes to send.
+    pub fn send_bytes(&mut self, now: Now, packet: &[u8]) {
+        let mut buffer = vec![0; HEADROOM + packet.len() + TAILROOM];
+        let place = HEADROOM..HEADROOM + packet.len();
+        buffer[place.clone()].copy_from_slice(packet);
+        match forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place) {
+            Outbound::Send { to, datagram } => self.outbox.push_back((to, buffer[datagram].to_vec())),
+            Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
+            Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
+        }
+        self.settle(now);
+    }
+
+    /// Seals a record of one's own making for a member, past every check of an honest sender. Says whether there was a session.
+    pub fn send_record(&mut self, now: Now, peer: &NodeId, lane: Lane, records: &[Vec<u8>]) -> bool {
+        let Some(outlet) = self.table.outlets.get(peer) else { return false };
+        let Some(mut sealer) = outlet.session.claim_lane(lane) else { return false };
+        for record in records {
+            let mut datagram = vec![0; HEADROOM - 1 + record.len() + TAILROOM];
+            datagram[HEADROOM - 1..][..record.len()].copy_from_slice(record);
+            sealer.seal(now.instant, &mut datagram).unwrap();
+            self.outbox.push_back((outlet.endpoint, datagram));
+        }
+        true
+    }
+
+    /// Acts on the node, as an order of its user does.
+    pub fn order<T>(&mut self, now: Now, act: impl FnOnce(&mut Node<ChaCha20Rng>) -> T) -> T {
+        let result = act(&mut self.node);
+        self.settle(now);
+        result
+    }
+
+    /// How often something was dropped.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason)
+    }
+
+    /// Its overlay address of this version.
+    pub fn overlay(&self, is_v6: bool) -> IpAddr {
+        let addresses = self.node.addresses();
+        addresses.iter().map(|(address, _)| *address).find(|address| address.is_ipv6() == is_v6).unwrap()
+    }
+
+    /// Its member entry in its own eyes.
+    pub fn is_member(&self) -> bool {
+        self.node.member().is_some()
+    }
+
+    fn settle(&mut self, now: Now) {
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                NodeEvent::Publish(table) => self.table = table,
+                NodeEvent::Cut(members) => self.cuts.extend(members.into_iter().map(|id| (now.instant, id))),
+                NodeEvent::LedgerStopped(reason) => self.stopped = Some(reason),
+                NodeEvent::Remember => {
+                    self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
+                }
+                _ => {}
+            }
+        }
+        while let Some(transmit) = self.node.poll_transmit() {
+            self.outbox.push_back((transmit.to, transmit.datagram));
+        }
+    }
+}
+
+impl Guest for SimNode {
+    fn handle_datagram(&mut self, now: Now, source: SocketAddr, mut datagram: Vec<u8>) {
+        let table = Arc::clone(&self.table);
+        let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source, &mut datagram);
+        match inbound {
+            Inbound::Deliver(packet) => {
+                let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
+                self.delivered.push(Delivered { at: now.instant, packet });
+            }
+            Inbound::Record(index, record) => self.node.handle_record(now, index, source, record),
+            Inbound::Handshake(datagram) => self.node.handle_handshake(now, source, datagram),
+            Inbound::Drop(reason) => self.drops.count(reason),
+        }
+        if let Some(index) = news {
+            self.node.handle_news(now, index, source);
+        }
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if self.remember_at.is_some_and(|at| now.instant >= at) {
+            self.remember_at = None;
+            let (own, timestamps) = self.node.timestamps();
+            self.machine.memory = Memory { own, timestamps, endpoints: self.node.known_endpoints() };
+        }
+        if self.node.poll_timeout().is_some_and(|at| now.instant >= at) {
+            self.node.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    fn poll_transmit(&mut self, _now: Now) -> Option<(SocketAddr, Vec<u8>)> {
+        self.outbox.pop_front()
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [self.node.poll_timeout(), self.remember_at].into_iter().flatten().min()
+    }
+}

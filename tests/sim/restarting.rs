@@ -1,0 +1,60 @@
+//! Life without the founder, and life after a crash.
+
+use crate::overlay::{Overlay, PATIENCE, WEATHERS};
+use crate::world::Weather;
+use std::time::Duration;
+
+#[test]
+fn members_go_on_without_the_founder_and_find_each_other_again_after_a_restart() {
+    for weather in WEATHERS {
+        for seed in 20..23 {
+            let mut overlay = Overlay::of(3, seed, weather);
+            overlay.world.run_for(Duration::from_secs(20));
+            overlay.world.remove(overlay.addresses[0]);
+            // Past the end of every session that there was: they go on by themselves.
+            for _ in 0..5 {
+                overlay.world.run_for(Duration::from_secs(60));
+                assert!(overlay.talk(1, 2, false, PATIENCE).is_some(), "seed {seed}, {weather:?}");
+                assert!(overlay.talk(2, 1, true, PATIENCE).is_some(), "seed {seed}, {weather:?}");
+            }
+            let machines = [1, 2].map(|number| overlay.kill(number));
+            overlay.world.run_for(Duration::from_secs(30));
+            for machine in machines {
+                overlay.revive(machine);
+            }
+            for (from, to, is_v6) in [(1, 2, true), (2, 1, false)] {
+                let took = overlay.talk(from, to, is_v6, PATIENCE);
+                assert!(took.is_some(), "seed {seed}, {weather:?}: nothing after the restart");
+            }
+            overlay.assert_no_duplicates();
+        }
+    }
+}
+
+#[test]
+fn one_restarted_node_is_heard_again_within_a_second() {
+    for seed in 20..25 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        overlay.world.run_for(Duration::from_secs(20));
+        overlay.world.remove(overlay.addresses[0]);
+        let machine = overlay.kill(1);
+        overlay.revive(machine);
+        // It calls its neighbours by itself: who sends to it notices nothing.
+        overlay.world.run_for(Duration::from_millis(100));
+        let packet = overlay.send(2, 1, false);
+        overlay.world.run_for(Duration::from_millis(900));
+        assert_eq!(overlay.received(1, &packet), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_member_killed_right_after_joining_is_found_by_the_others() {
+    for seed in 20..25 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        // Nothing but the chain is on its disk yet.
+        let machine = overlay.kill(1);
+        overlay.revive(machine);
+        let took = overlay.talk(2, 1, false, PATIENCE).expect("the others know where it is");
+        assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
+    }
+}

@@ -1,0 +1,260 @@
+//! A network of whole nodes in one process: virtual time, an event heap, one seed.
+//!
+//! Datagrams are lost, duplicated, delayed and reordered as the seed says; every event goes into a trace hash, so that two runs
+//! can be compared byte for byte.
+
+use p2plus::crypto::hash::{Digest, domain_hash};
+use p2plus::time::{Instant, Now, UnixMillis};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The wall clock at the start of every run: 2026-01-01.
+const EPOCH: UnixMillis = UnixMillis(1_767_225_600_000);
+
+/// Events at one moment after which the simulator calls it a livelock.
+const MAX_RESTLESS: u32 = 100_000;
+
+/// What runs on a host of the world.
+pub trait Guest {
+    /// A datagram arrived from `source`.
+    fn handle_datagram(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>);
+    /// A deadline passed.
+    fn handle_timeout(&mut self, now: Now);
+    /// The next datagram to send.
+    fn poll_transmit(&mut self, now: Now) -> Option<(SocketAddr, Vec<u8>)>;
+    /// When to be called at the latest.
+    fn poll_timeout(&mut self) -> Option<Instant>;
+}
+
+/// How a link treats datagrams. Probabilities are per thousand.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Base delay, one way.
+    pub latency: Duration,
+    /// Random delay on top; reorders when it exceeds the gap between datagrams.
+    pub jitter: Duration,
+    /// Datagrams lost, ‰.
+    pub loss: u64,
+    /// Datagrams delivered twice, ‰.
+    pub duplication: u64,
+}
+
+impl Weather {
+    /// A good link: 10 ms, nothing lost.
+    pub const FAIR: Self = Self { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0, duplication: 0 };
+
+    /// A link that loses, doubles and reorders `percent` of what passes.
+    pub const fn foul(percent: u64) -> Self {
+        Self {
+            latency: Duration::from_millis(10),
+            jitter: Duration::from_millis(percent),
+            loss: percent * 10,
+            duplication: percent * 10,
+        }
+    }
+}
+
+/// A datagram that left a host, as somebody on the wire sees it.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// When it left.
+    pub at: Instant,
+    /// Its source.
+    pub from: SocketAddr,
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Its bytes.
+    pub datagram: Vec<u8>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Delivery {
+    at: Instant,
+    order: u64,
+    to: SocketAddr,
+    from: SocketAddr,
+    datagram: Vec<u8>,
+}
+
+/// The hosts, the air between them and the clock.
+pub struct World<G> {
+    now: Now,
+    rng: ChaCha20Rng,
+    pub weather: Weather,
+    hosts: BTreeMap<SocketAddr, G>,
+    deadlines: BTreeMap<SocketAddr, Instant>,
+    in_flight: BinaryHeap<Reverse<Delivery>>,
+    order: u64,
+    trace: Digest,
+    /// Events at one and the same moment: many mean that a host does not come to rest.
+    restless: u32,
+    /// Says whether the link from the first to the second is cut.
+    pub cut: Box<dyn Fn(SocketAddr, SocketAddr) -> bool>,
+    /// Every datagram that left a host, while somebody listens.
+    pub wire: Option<Vec<Sighting>>,
+}
+
+impl<G: Guest> World<G> {
+    /// An empty world, reproducible by its seed.
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        Self {
+            now: Now { instant: Instant::ZERO + Duration::from_secs(1), wall: EPOCH },
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            weather,
+            hosts: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            in_flight: BinaryHeap::new(),
+            order: 0,
+            trace: Digest::default(),
+            restless: 0,
+            cut: Box::new(|_, _| false),
+            wire: None,
+        }
+    }
+
+    /// The moment.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// A hash over everything that was delivered, when and to whom.
+    pub fn trace(&self) -> Digest {
+        self.trace
+    }
+
+    /// Puts a host at `address`; one that was there is gone.
+    pub fn insert(&mut self, address: SocketAddr, guest: G) {
+        self.hosts.insert(address, guest);
+        self.collect(address);
+    }
+
+    /// Takes a host away: a crash, as the others see it.
+    pub fn remove(&mut self, address: SocketAddr) -> Option<G> {
+        self.deadlines.remove(&address);
+        self.hosts.remove(&address)
+    }
+
+    /// Moves a host to another address, as roaming does; what is in flight to the old one is lost.
+    pub fn relocate(&mut self, from: SocketAddr, to: SocketAddr) {
+        if let Some(guest) = self.remove(from) {
+            self.insert(to, guest);
+        }
+    }
+
+    /// The addresses at which hosts live.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.hosts.keys().copied().collect()
+    }
+
+    /// Puts a datagram on the wire that no host sent; it arrives after the base delay.
+    pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        self.launch(from, to, datagram);
+    }
+
+    /// Lets both clocks jump, as after a suspend: whatever was due meanwhile is due at once, and what was in flight arrives then.
+    pub fn jump(&mut self, span: Duration) {
+        self.now = self.now + span;
+    }
+
+    /// Lends a host.
+    pub fn host(&self, address: SocketAddr) -> &G {
+        &self.hosts[&address]
+    }
+
+    /// Acts on a host, then sends what it has to say.
+    pub fn with<T>(&mut self, address: SocketAddr, act: impl FnOnce(&mut G, Now) -> T) -> T {
+        let now = self.now;
+        let result = act(self.hosts.get_mut(&address).expect("a host lives there"), now);
+        self.collect(address);
+        result
+    }
+
+    /// Runs until `done` holds, at most for `limit`. Returns how long it took.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+        let start = self.now.instant;
+        let end = start + limit;
+        loop {
+            if done(self) {
+                return Some(self.now.instant.saturating_since(start));
+            }
+            if !self.step(end) {
+                return None;
+            }
+        }
+    }
+
+    /// Runs for `span`.
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now.instant + span;
+        while self.step(end) {}
+    }
+
+    /// Handles the next event before `end`; at `end`, moves the clock there and returns false.
+    fn step(&mut self, end: Instant) -> bool {
+        let delivery = self.in_flight.peek().map(|Reverse(delivery)| delivery.at);
+        let deadline = self.deadlines.iter().map(|(address, at)| (*at, *address)).min();
+        let next = [delivery, deadline.map(|(at, _)| at)].into_iter().flatten().min();
+        match next {
+            Some(at) if at < end => self.advance(at),
+            _ => {
+                self.advance(end);
+                return false;
+            }
+        }
+        assert!(self.restless < MAX_RESTLESS, "the world does not come to rest at {:?}: {next:?}", self.now);
+        if delivery.is_some_and(|at| at <= self.now.instant) {
+            let Some(Reverse(arrived)) = self.in_flight.pop() else { return true };
+            self.deliver(arrived);
+        } else if let Some((_, address)) = deadline {
+            self.with(address, |guest, now| guest.handle_timeout(now));
+        }
+        true
+    }
+
+    fn advance(&mut self, to: Instant) {
+        let span = to.saturating_since(self.now.instant);
+        self.restless = if span.is_zero() { self.restless + 1 } else { 0 };
+        self.now = self.now + span;
+    }
+
+    fn deliver(&mut self, arrived: Delivery) {
+        let entry = (arrived.at.as_micros(), arrived.to.to_string(), arrived.from.to_string());
+        let entry = format!("{entry:?}");
+        self.trace = domain_hash("sim trace", &[&self.trace.0, entry.as_bytes(), &arrived.datagram]);
+        if self.hosts.contains_key(&arrived.to) {
+            self.with(arrived.to, |guest, now| guest.handle_datagram(now, arrived.from, arrived.datagram));
+        }
+    }
+
+    fn collect(&mut self, from: SocketAddr) {
+        let now = self.now;
+        while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
+            if let Some(wire) = &mut self.wire {
+                wire.push(Sighting { at: now.instant, from, to, datagram: datagram.clone() });
+            }
+            if (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss {
+                continue;
+            }
+            if self.rng.next_u64() % 1000 < self.weather.duplication {
+                self.launch(from, to, datagram.clone());
+            }
+            self.launch(from, to, datagram);
+        }
+        match self.hosts.get_mut(&from).and_then(G::poll_timeout) {
+            Some(at) => drop(self.deadlines.insert(from, at)),
+            None => drop(self.deadlines.remove(&from)),
+        }
+    }
+
+    fn launch(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        let jitter = u64::try_from(self.weather.jitter.as_micros()).expect("jitter below an age");
+        let extra = Duration::from_micros(if jitter == 0 { 0 } else { self.rng.next_u64() % jitter });
+        let at = self.now.instant + self.weather.latency + extra;
+        self.order += 1;
+        self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from, datagram }));
+    }
+}
