@@ -1,0 +1,29 @@
+//! One IP packet, and the ICMP error that tells its sender that it goes nowhere.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use p2plus::wire::icmp::{IcmpError, encode_error, may_be_icmp_error};
+use p2plus::wire::inner::{Fragment, InnerPacket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const LOCAL: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1))];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(packet) = InnerPacket::parse(bytes) else { return };
+    assert_eq!(packet.total_len, bytes.len());
+    assert!(packet.payload_offset <= packet.total_len);
+    assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
+    let _ = may_be_icmp_error(&packet, bytes);
+    let errors = [IcmpError::NoRoute, IcmpError::HostUnreachable, IcmpError::Prohibited, IcmpError::TooBig { mtu: 0 }];
+    for (error, local) in errors.into_iter().flat_map(|error| LOCAL.map(|local| (error, local))) {
+        let answer = encode_error(error, local, &packet, bytes);
+        assert_eq!(answer.is_some(), local.is_ipv4() == packet.source.is_ipv4());
+        let Some(answer) = answer else { continue };
+        assert!(answer.len() <= if local.is_ipv4() { 576 } else { 1280 });
+        let parsed = InnerPacket::parse(&answer).expect("an answer is a packet");
+        assert_eq!((parsed.source, parsed.destination), (local, packet.source));
+        assert_eq!(parsed.fragment, Fragment::Whole);
+        assert!(may_be_icmp_error(&parsed, &answer), "an answer must never be answered");
+    }
+});
