@@ -34,6 +34,9 @@ seed() {
   printf '%b' "$(sed 's/[^ ]\{2\} */\\x&/g; s/ //g' <<<"$3")" >"$FOLDER/corpus/$1/seed-$2"
 }
 
+# many COUNT HEX: the byte so many times.
+many() { printf "%0${1}d" 0 | sed "s/0/$2 /g"; }
+
 # What a corpus begins with: the frozen vectors, the configuration's template, and shortest useful scripts.
 plant_seeds() {
   local name hex target file
@@ -61,6 +64,10 @@ plant_seeds() {
   seed packet ipv4 "45 00 00 1c 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 08 00 00"
   seed packet ipv6 "60 00 00 00 00 08 11 40 fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 02 \
     fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00 35 00 35 00 08 00 00"
+  # A ticket's payload: version, length, name, ids and secrets, one peer with one endpoint.
+  seed ticket payload "01 d5 00 03 6c 61 62 $(many 136 05) 01 $(many 64 07) 01 04 c0 00 02 01 27 12"
+  # An opened height, and two timeouts.
+  seed consensus_log timeouts "ff ff 11 00 00 $(many 16 01) 06 00 05 00 01 00 00 00 06 00 05 01 01 00 00 00"
   seed api_request ping "01 07 7b 22 70 65 65 72 22 3a 22 61 22 2c 22 63 6f 75 6e 74 22 3a 31 7d"
 }
 
