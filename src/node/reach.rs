@@ -6,7 +6,7 @@ use super::gossip::{self, GossipMessage, GossipOutcome};
 use super::peers::Context;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::path::CandidateSource;
+use crate::path::{CandidateSource, is_possible};
 use crate::policy::Rights;
 use crate::time::{Instant, Now};
 use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
@@ -22,6 +22,9 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
 /// Addresses that peers saw this node at; more come from a symmetric NAT, and are of no use.
 const MAX_OBSERVED: usize = 4;
 
+/// How long an observed address waits for others before the record is made anew: pongs come as fast as their sender likes.
+const OBSERVED_DELAY: Duration = Duration::from_secs(1);
+
 /// Members that a push goes to besides the neighbours.
 const MAX_PUSH: usize = 16;
 
@@ -31,11 +34,13 @@ pub(super) struct Reach {
     observed: Vec<SocketAddr>,
     sequence: u64,
     review_at: Instant,
+    /// When a record with what was observed since the last one is due.
+    publish_at: Option<Instant>,
 }
 
 impl Reach {
     pub(super) fn new() -> Self {
-        Self { local: Vec::new(), observed: Vec::new(), sequence: 0, review_at: Instant::ZERO }
+        Self { local: Vec::new(), observed: Vec::new(), sequence: 0, review_at: Instant::ZERO, publish_at: None }
     }
 
     /// Takes the endpoints that the host has. Returns whether they changed.
@@ -71,7 +76,7 @@ impl Reach {
     }
 
     pub(super) fn poll_timeout(&self) -> Instant {
-        self.review_at
+        self.publish_at.map_or(self.review_at, |at| at.min(self.review_at))
     }
 }
 
@@ -100,13 +105,15 @@ impl<R: CryptoRng> Node<R> {
     /// A member saw this node at an address that the host does not have: a NAT's. Others may reach it there.
     pub(super) fn handle_observed(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr) {
         let is_member = self.policy.admit(&key).member().is_some();
-        if is_member && self.reach.observe(endpoint) {
-            self.publish_record(now);
+        let is_possible = is_possible(&endpoint) && !self.routing.in_overlay(endpoint.ip().to_canonical());
+        if is_member && is_possible && self.reach.observe(endpoint) {
+            self.reach.publish_at.get_or_insert(now.instant + OBSERVED_DELAY);
         }
     }
 
     /// Signs and spreads where this node is.
     pub(super) fn publish_record(&mut self, now: Now) {
+        self.reach.publish_at = None;
         if !self.membership.is_member() {
             return;
         }
@@ -126,6 +133,9 @@ impl<R: CryptoRng> Node<R> {
             for key in self.push_targets() {
                 self.send_gossip(now, key, &compare);
             }
+        }
+        if self.reach.publish_at.is_some_and(|at| now.instant >= at) {
+            self.publish_record(now);
         }
         if now.instant < self.reach.review_at {
             return;

@@ -60,7 +60,7 @@ impl Candidates {
         source: CandidateSource,
         in_overlay: impl Fn(IpAddr) -> bool,
     ) -> Result<(), CandidateError> {
-        if is_forbidden(&endpoint) {
+        if !is_possible(&endpoint) {
             return Err(CandidateError::Forbidden);
         }
         if in_overlay(endpoint.ip().to_canonical()) {
@@ -115,7 +115,8 @@ impl Candidates {
     }
 }
 
-fn is_forbidden(endpoint: &SocketAddr) -> bool {
+/// Says whether an endpoint can be a peer's at all: see [`CandidateError::Forbidden`].
+pub fn is_possible(endpoint: &SocketAddr) -> bool {
     let forbidden_ip = match endpoint.ip().to_canonical() {
         IpAddr::V4(ip) => {
             ip.is_loopback()
@@ -127,7 +128,7 @@ fn is_forbidden(endpoint: &SocketAddr) -> bool {
         }
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_multicast(),
     };
-    forbidden_ip || endpoint.port() == 0
+    !forbidden_ip && endpoint.port() != 0
 }
 
 #[cfg(test)]

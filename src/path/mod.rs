@@ -13,6 +13,6 @@ pub mod candidate;
 pub mod probe;
 pub mod select;
 
-pub use candidate::{CandidateError, CandidateSource, Candidates};
+pub use candidate::{CandidateError, CandidateSource, Candidates, is_possible};
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths};
