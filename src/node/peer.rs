@@ -16,6 +16,9 @@ use std::time::Duration;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// How often new endpoints in a peer's record cut its wait short.
+const RECORD_INTERVAL: Duration = Duration::from_secs(30);
+
 /// An attempt to make a session.
 pub(super) struct Attempt {
     /// The handshake.
@@ -50,6 +53,7 @@ pub(super) struct Peer {
     confirmed: BTreeSet<SessionIndex>,
     failures: u32,
     next_attempt: Instant,
+    record_heeded: Option<Instant>,
 }
 
 impl Peer {
@@ -67,6 +71,7 @@ impl Peer {
             confirmed: BTreeSet::new(),
             failures: 0,
             next_attempt: Instant::ZERO,
+            record_heeded: None,
         }
     }
 
@@ -114,6 +119,14 @@ impl Peer {
     pub(super) fn retry_at_once(&mut self) {
         self.failures = 0;
         self.next_attempt = Instant::ZERO;
+    }
+
+    /// As [`Self::retry_at_once`], for a record that names new endpoints: at most once per [`RECORD_INTERVAL`].
+    pub(super) fn retry_for_record(&mut self, now: Instant) {
+        if self.record_heeded.is_none_or(|at| now.saturating_since(at) >= RECORD_INTERVAL) {
+            self.record_heeded = Some(now);
+            self.retry_at_once();
+        }
     }
 
     /// Lends the node's own sealer in `session`; none once the lane is used up.

@@ -149,7 +149,7 @@ impl PeerTable {
         self.kept.contains(key)
     }
 
-    /// Adds an endpoint where a peer may be.
+    /// Adds an endpoint where a peer may be. Returns whether it is news; see [`Self::take_record_news`] for those of a record.
     ///
     /// # Errors
     /// Why it is no candidate.
@@ -160,14 +160,22 @@ impl PeerTable {
         endpoint: SocketAddr,
         source: CandidateSource,
         in_overlay: impl Fn(IpAddr) -> bool,
-    ) -> Result<(), CandidateError> {
+    ) -> Result<bool, CandidateError> {
         let peer = self.entry(key, id);
         let is_news = !peer.paths.candidates().ranked().contains(&endpoint);
         peer.paths.candidates_mut().add(endpoint, source, in_overlay)?;
-        if is_news {
+        if is_news && source != CandidateSource::Record {
             peer.retry_at_once();
         }
-        Ok(())
+        Ok(is_news)
+    }
+
+    /// A peer's record named new endpoints: the next attempt need not wait, but not more often than every half minute, because a record
+    /// may name anybody and each attempt is 7 kB to each endpoint.
+    pub fn take_record_news(&mut self, now: Instant, key: TransportKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.retry_for_record(now);
+        }
     }
 
     /// Drops candidates that a peer's earlier node record named and its newest does not.

@@ -164,7 +164,7 @@ impl<R: CryptoRng> Node<R> {
             self.drops.count(DropReason::ControlRefused);
         }
         for id in &outcome.updated {
-            self.take_record(id);
+            self.take_record(now, id);
         }
         for reply in &outcome.replies {
             self.send_gossip(now, from, reply);
@@ -182,17 +182,21 @@ impl<R: CryptoRng> Node<R> {
     }
 
     /// Adds the endpoints of a member's newest record to its candidates.
-    fn take_record(&mut self, id: &NodeId) {
+    fn take_record(&mut self, now: Now, id: &NodeId) {
         let Some(member) = self.policy.member(id) else { return };
         let Some(record) = self.gossip.record(id, &self.policy) else { return };
         let (key, routing) = (member.transport_key, &self.routing);
         self.peers.retain_records(key, &record.endpoints);
+        let mut is_news = false;
         for endpoint in &record.endpoints {
             let in_overlay = |address| routing.in_overlay(address);
-            if let Err(error) = self.peers.add_candidate(key, Some(*id), *endpoint, CandidateSource::Record, in_overlay)
-            {
-                tracing::debug!(peer = ?id, %endpoint, %error, "candidate refused");
+            match self.peers.add_candidate(key, Some(*id), *endpoint, CandidateSource::Record, in_overlay) {
+                Ok(added) => is_news |= added,
+                Err(error) => tracing::debug!(peer = ?id, %endpoint, %error, "candidate refused"),
             }
+        }
+        if is_news {
+            self.peers.take_record_news(now.instant, key);
         }
     }
 

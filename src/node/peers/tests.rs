@@ -171,3 +171,23 @@ fn a_cookie_sends_no_flight_to_where_none_went_and_none_twice() {
     carry(at(4), &mut left, &mut right);
     assert!(left.events().iter().any(|event| matches!(event, PeerEvent::Up(..))), "the cookie served");
 }
+
+#[test]
+fn records_that_name_new_endpoints_every_second_do_not_end_the_waits() {
+    let mut left = Side::new(1, &[1, 2]).knows(2);
+    let key = transport(2).public_key();
+    let mut flights = 0;
+    for millis in (0..120_000).step_by(250) {
+        if millis % 1000 == 0 {
+            let named = SocketAddr::from(([198, 51, 100, 9], 1 + (millis / 1000) as u16));
+            left.table.add_candidate(key, None, named, CandidateSource::Record, |_| false).unwrap();
+            left.table.take_record_news(at(millis).instant, key);
+        }
+        left.connect(at(millis), 2);
+        let mut ctx = Context { now: at(millis), policy: &left.policy, rng: &mut left.rng };
+        left.table.handle_timeout(&mut ctx);
+        flights += left.sent().iter().filter(|transmit| transmit.datagram[0] == 1).count();
+    }
+    // Without records there are six attempts in two minutes, five times to eight targets each; every half minute it begins anew.
+    assert!(flights <= 16 * 5 * MAX_TARGETS, "{flights}");
+}
