@@ -28,7 +28,7 @@ const PATHS: [&str; 17] = [
 
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script::new(bytes);
-    let method = if script.u8() % 4 == 0 { Method::Get } else { Method::Post };
+    let method = if script.u8().is_multiple_of(4) { Method::Get } else { Method::Post };
     let path = match PATHS.get(usize::from(script.u8())) {
         Some(path) => (*path).to_owned(),
         None => String::from_utf8_lossy(script.chunk()).into_owned(),

@@ -13,11 +13,11 @@ fuzz_target!(|bytes: &[u8]| {
     let mut gossip = Gossip::new(node_id(1), NETWORK);
     while !script.is_over() {
         let mode = script.u8();
-        let raw = script.chunk();
-        let message = if mode % 2 == 0 { GossipMessage::decode(raw).ok() } else { signed(mode, raw) };
+        let (is_raw, raw) = (mode.is_multiple_of(2), script.chunk());
+        let message = if is_raw { GossipMessage::decode(raw).ok() } else { signed(mode, raw) };
         let Some(message) = message else { continue };
         assert_eq!(GossipMessage::decode(&message.encode()), Ok(message.clone()));
-        if mode % 2 == 0 {
+        if is_raw {
             assert_eq!(message.encode(), raw);
         }
         let Ok(outcome) = gossip.handle(message, &policy) else { continue };
