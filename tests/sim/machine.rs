@@ -212,11 +212,7 @@ impl Machine {
         let drops = Arc::new(Drops::new());
         let setup = Setup {
             keys: self.local_keys(),
-            signing: SigningKeys {
-                identity: self.signing_key("identity"),
-                node: self.signing_key("node"),
-                signer: self.is_validator.then(|| self.signing_key("signer")),
-            },
+            signing: SigningKeys { identity: self.signing_key("identity"), node: self.signing_key("node") },
             ledger,
             invitation,
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },

@@ -60,7 +60,7 @@ impl Overlay {
             node_key: founder.signing_key("node").verifying_key(),
             transport_key: founder.transport().public_key(),
             member_name: Some("node-0".parse().unwrap()),
-            signer: &founder.signing_key("signer"),
+            signer: &founder.signing_key("identity"),
             seats: Seats::new(vec![seat]).unwrap(),
             recovery: BTreeSet::from([founder.signing_key("recovery").verifying_key()]),
             recovery_needed: 1,
