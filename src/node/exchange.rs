@@ -150,8 +150,10 @@ impl<R: CryptoRng> Node<R> {
         let hosts: Vec<_> = self.peers.usable().map(|(key, _)| key).collect();
         let bootstrap: Vec<_> =
             self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key).collect();
-        for key in bootstrap.into_iter().filter(|key| !hosts.contains(key)) {
-            self.connect(now, key);
+        for key in bootstrap {
+            if !self.peers.has_session(&key) {
+                self.connect(now, key);
+            }
         }
         if hosts.is_empty() {
             self.membership.waiting_for("looking for a member of the ticket");

@@ -139,8 +139,11 @@ impl PeerTable {
         self.terms.ledger = head;
     }
 
-    /// Chooses whose sessions are kept up with keepalives.
+    /// Chooses whose sessions are kept up with keepalives; those that there are not are made at once.
     pub fn keep(&mut self, keys: BTreeSet<TransportKey>) {
+        if !keys.is_subset(&self.kept) {
+            self.check_at = Instant::ZERO;
+        }
         self.kept = keys;
     }
 
@@ -230,7 +233,8 @@ impl PeerTable {
         self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
         if let Some(established) = outcome.established {
             let key = *established.session.admission().transport_key();
-            let id = established.session.admission().member();
+            // By the policy of now: a guest may have become a member while its handshake ran.
+            let id = ctx.policy.admit(&key).member();
             if id.is_none() && self.guest_count() >= MAX_GUESTS && !self.peers.contains_key(&key) {
                 self.indices.release(established.session.local_index());
                 return Err(DropReason::HalfOpenFull);
@@ -337,7 +341,16 @@ impl PeerTable {
         }
         self.act(ctx, key, &actions);
         self.flush(ctx.now, key);
+        self.promote(ctx, key);
         Some((key, rights))
+    }
+
+    /// Begins a handshake with a member whose session is still a guest's: it began before this node knew of the admission.
+    fn promote(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let Some(session) = self.peers.get(&key).and_then(|peer| peer.sessions.sending()) else { return };
+        if session.admission().member().is_none() && ctx.policy.admit(&key).member().is_some() {
+            self.connect(ctx, key);
+        }
     }
 
     fn handle_control(&mut self, now: Now, (key, rights): (TransportKey, Rights), from: SocketAddr, content: &[u8]) {
@@ -530,6 +543,7 @@ impl PeerTable {
     }
 
     fn check(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        self.promote(ctx, key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let expired = peer.staged.expire(ctx.now.instant);
         self.drops.add(DropReason::NoPath, expired as u64);
@@ -629,6 +643,11 @@ impl PeerTable {
         })
     }
 
+    /// Says whether there is a session with a peer, confirmed or not.
+    pub fn has_session(&self, key: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| !peer.sessions.is_empty())
+    }
+
     /// Says whether anything here belongs to a transport key: for the proof that a cut is whole.
     pub fn mentions(&self, key: &TransportKey) -> bool {
         self.peers.contains_key(key)
@@ -640,7 +659,10 @@ impl PeerTable {
     fn entry(&mut self, key: TransportKey, id: Option<NodeId>) -> &mut Peer {
         let local = self.keys.node_id;
         let peer = self.peers.entry(key).or_insert_with(|| Peer::new(local, id));
-        peer.id = peer.id.or(id);
+        if peer.id.is_none() && id.is_some() {
+            peer.id = id;
+            peer.sessions.set_remote(id);
+        }
         peer
     }
 
