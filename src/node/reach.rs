@@ -83,16 +83,15 @@ impl Reach {
 impl<R: CryptoRng> Node<R> {
     /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
     pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
-        let standing = match rights {
-            Rights::Guest if !self.membership.is_member() => Standing::Host,
-            rights => Standing::Peer(rights),
-        };
+        // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
+        let is_guest = !self.membership.is_member() && !self.policy.validators().any(|id| *id == self.own_id);
+        let standing = if is_guest { Standing::Host } else { Standing::Peer(rights) };
         let is_new = !self.link.peers().any(|peer| peer == (LinkId(key), standing));
         if self.link.attach(LinkId(key), standing).is_err() || !is_new {
             return;
         }
         self.ledger.handle_session(now, key);
-        if rights.is_member() {
+        if rights.is_member() && !is_guest {
             for message in self.gossip.everything() {
                 self.send_gossip(now, key, &message);
             }
