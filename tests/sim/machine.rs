@@ -318,11 +318,6 @@ impl SimNode {
         addresses.iter().map(|(address, _)| *address).find(|address| address.is_ipv6() == is_v6).unwrap()
     }
 
-    /// Its member entry in its own eyes.
-    pub fn is_member(&self) -> bool {
-        self.node.member().is_some()
-    }
-
     fn settle(&mut self, now: Now) {
         while let Some(event) = self.node.poll_event() {
             match event {

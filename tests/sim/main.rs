@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod consensus;
+mod hostile_member;
+mod hostile_outsider;
 mod joining;
 mod machine;
+mod moving;
 mod overlay;
 mod packet;
 mod restarting;
 mod revoking;
+mod secrecy;
 mod world;

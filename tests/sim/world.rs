@@ -94,6 +94,8 @@ pub struct World<G> {
     restless: u32,
     /// Says whether the link from the first to the second is cut.
     pub cut: Box<dyn Fn(SocketAddr, SocketAddr) -> bool>,
+    /// How long what is injected travels.
+    pub latency_of_injected: Duration,
     /// Every datagram that left a host, while somebody listens.
     pub wire: Option<Vec<Sighting>>,
 }
@@ -112,6 +114,7 @@ impl<G: Guest> World<G> {
             trace: Digest::default(),
             restless: 0,
             cut: Box::new(|_, _| false),
+            latency_of_injected: weather.latency,
             wire: None,
         }
     }
@@ -150,9 +153,11 @@ impl<G: Guest> World<G> {
         self.hosts.keys().copied().collect()
     }
 
-    /// Puts a datagram on the wire that no host sent; it arrives after the base delay.
+    /// Puts a datagram on the wire that no host sent; it arrives for certain.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
-        self.launch(from, to, datagram);
+        self.order += 1;
+        let at = self.now.instant + self.latency_of_injected;
+        self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from, datagram }));
     }
 
     /// Lets both clocks jump, as after a suspend: whatever was due meanwhile is due at once, and what was in flight arrives then.
