@@ -464,6 +464,11 @@ impl PeerTable {
         for key in keys {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.retry_at_once();
+            // As stale as the sessions are: its answer may have come and gone.
+            if let Some(attempt) = peer.attempt.take() {
+                self.owners.remove(&attempt.initiator.index());
+                self.indices.release(attempt.initiator.index());
+            }
             let actions = peer.sessions.handle_clock_jump(ctx.now.instant);
             self.act(ctx, key, &actions);
         }

@@ -173,6 +173,22 @@ fn a_cookie_sends_no_flight_to_where_none_went_and_none_twice() {
 }
 
 #[test]
+fn after_a_clock_jump_nothing_is_sent_before_the_session_is_new() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
+    left.connect(at(1), 2);
+    carry(at(1), &mut left, &mut right);
+    assert_eq!(left.table.outlets().len(), 1);
+    left.connect(at(39_000), 2);
+    left.sent();
+    left.table.handle_clock_jump(&mut Context { now: at(40_000), policy: &left.policy, rng: &mut left.rng });
+    assert!(left.table.outlets().is_empty() && left.table.take_changed());
+    carry(at(40_000), &mut left, &mut right);
+    let outlets = left.table.outlets();
+    let fresh = outlets.values().map(|outlet| outlet.session.created()).collect::<Vec<_>>();
+    assert_eq!(fresh, [at(40_000).instant]);
+}
+
+#[test]
 fn records_that_name_new_endpoints_every_second_do_not_end_the_waits() {
     let mut left = Side::new(1, &[1, 2]).knows(2);
     let key = transport(2).public_key();
