@@ -35,6 +35,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 const STORE_FILE: &str = "ledger.redb";
+const UNFINISHED_FILE: &str = "ledger.redb.new";
 const MARK_FILE: &str = "ledger.mark";
 const LOG_FILE: &str = "consensus.log";
 /// The invitation, as text, until this node is a member.
@@ -124,7 +125,9 @@ impl NodeFiles {
         let folder = self.folder.path();
         let checkpoint = ticket
             .map(|ticket| Checkpoint { height: Height(ticket.checkpoint.height), id: BlockId(ticket.checkpoint.hash) });
-        let is_new = !folder.join(STORE_FILE).exists() && !folder.join(MARK_FILE).exists();
+        // One that was being made when the program died never held anything, whatever its mark says.
+        let was_begun = !folder.join(MARK_FILE).exists() || folder.join(UNFINISHED_FILE).exists();
+        let is_new = !folder.join(STORE_FILE).exists() && was_begun;
         let store = if is_new && ticket.is_some() {
             create_store(folder, self.folder.network_id(), now)
         } else {
@@ -237,10 +240,13 @@ impl Memory {
 /// # Errors
 /// What the store says.
 pub fn create_store(folder: &Path, network_id: Digest, now: UnixMillis) -> Result<Store, StoreError> {
-    let unfinished = folder.join(format!("{STORE_FILE}.new"));
-    match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io(error)),
-        _ => {}
+    let unfinished = folder.join(UNFINISHED_FILE);
+    // The mark first: as long as the unfinished store is there, a mark without a store is known to be no loss.
+    for path in [folder.join(MARK_FILE), unfinished.clone()] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io(error)),
+            _ => {}
+        }
     }
     let store = Store::create(disk(&unfinished)?, mark(folder)?, network_id, now, Behind::Refuse)?;
     rename_durably(&unfinished, &folder.join(STORE_FILE)).map_err(StoreError::Io)?;
@@ -303,5 +309,24 @@ impl From<OpenError> for Failure {
         Self::new(ErrorCode::Failed, format!("the ledger cannot be used, so no data is carried: {error}")).hint(
             "restore the state folder from its newest copy, or leave the network and join it again with a new ticket",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: Digest = Digest([7; 32]);
+
+    #[test]
+    fn a_store_whose_making_was_interrupted_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let unfinished = folder.path().join(UNFINISHED_FILE);
+        // Killed after the mark was written and before the store had its name.
+        drop(create_store(folder.path(), NETWORK, UnixMillis(1)).unwrap());
+        std::fs::rename(folder.path().join(STORE_FILE), &unfinished).unwrap();
+        assert!(folder.path().join(MARK_FILE).exists());
+        drop(create_store(folder.path(), NETWORK, UnixMillis(2)).unwrap());
+        assert!(open_store(folder.path(), NETWORK).is_ok() && !unfinished.exists());
     }
 }

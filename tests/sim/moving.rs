@@ -40,14 +40,19 @@ fn a_founder_that_loses_power_goes_on_from_what_it_showed() {
     for luck in 0..8 {
         let mut overlay = Overlay::of(2, 70 + luck, Weather::FAIR);
         for _ in 0..3 {
-            let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(3600) };
+            let terms =
+                InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(3600) };
             overlay.order(0, |node, now| node.invite(now, terms).map(|issued| issued.tx)).unwrap();
         }
         let shown = overlay.node(0).node.ledger().head().unwrap().id;
         let founder = overlay.addresses[0];
         let left = overlay.world.remove(founder).unwrap().machine.after_power_cut(luck);
         overlay.revive(left);
-        assert_eq!(overlay.node(0).node.ledger().head().unwrap().id, shown, "luck {luck}: a block that was shown is on the disk");
+        assert_eq!(
+            overlay.node(0).node.ledger().head().unwrap().id,
+            shown,
+            "luck {luck}: a block that was shown is on the disk"
+        );
         assert!(overlay.talk(1, 0, false, PATIENCE).is_some());
         let same = |world: &crate::world::World<crate::machine::SimNode>| {
             let ids = world.addresses().into_iter().map(|at| world.host(at).node.ledger().head().unwrap().id);

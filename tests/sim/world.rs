@@ -61,8 +61,6 @@ impl Weather {
 /// A datagram that left a host, as somebody on the wire sees it.
 #[derive(Clone, Debug)]
 pub struct Sighting {
-    /// When it left.
-    pub at: Instant,
     /// Its source.
     pub from: SocketAddr,
     /// Its destination.
@@ -239,7 +237,7 @@ impl<G: Guest> World<G> {
         let now = self.now;
         while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
             if let Some(wire) = &mut self.wire {
-                wire.push(Sighting { at: now.instant, from, to, datagram: datagram.clone() });
+                wire.push(Sighting { from, to, datagram: datagram.clone() });
             }
             if (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss {
                 continue;

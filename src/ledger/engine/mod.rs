@@ -465,7 +465,7 @@ impl Ledger {
         let deadlines = [
             consensus.map(|(at, reason)| (at, Deadline::Consensus(reason))),
             self.ending_at.map(|at| (at, Deadline::Ending)),
-            self.quiet_until.map(|at| (at, Deadline::Quiet)),
+            self.ordering.as_ref().and(self.quiet_until).map(|at| (at, Deadline::Quiet)),
             self.peers.fetch_deadline().map(|at| (at, Deadline::Sync)),
             self.head.as_ref().map(|_| (self.announce_at, Deadline::Announce)),
         ];
