@@ -214,6 +214,8 @@ impl EventLoop {
         match standing {
             Standing::Member => {
                 tracing::info!(addresses = ?self.parts.node.addresses(), "up");
+                // Until now only the ticket said where anybody is: a node killed in between would know nobody and never find one.
+                self.remember();
                 self.parts.files.forget_ticket();
             }
             Standing::Joining(what) => tracing::info!("joining: {what}"),
