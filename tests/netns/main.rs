@@ -3,9 +3,14 @@
 // A lab that cannot be built as asked is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod carry;
 mod device;
 mod lab;
+mod membership;
 mod network;
+mod node;
 mod pump;
 mod removal;
+mod starting;
+mod tickets;
 mod udp;
