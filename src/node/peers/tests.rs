@@ -1,5 +1,6 @@
 //! Two or more peer tables and the datagrams between them, carried by hand.
 
+use super::handshakes::MAX_TARGETS;
 use super::*;
 use crate::crypto::exchange::TransportSecret;
 use crate::crypto::hash::Digest;
@@ -7,7 +8,8 @@ use crate::crypto::identity::VerifyingKey;
 use crate::crypto::secret::Secret;
 use crate::policy::Member;
 use crate::time::UnixMillis;
-use crate::wire::data::TRANSPORT_HEADER_LEN;
+use crate::wire::data::{Datagram, TRANSPORT_HEADER_LEN};
+use crate::wire::drops::DropReason;
 use crate::wire::handshake::Versions;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;

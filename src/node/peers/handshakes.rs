@@ -1,0 +1,163 @@
+//! Handshakes in both roles: attempts begun here, initiations answered, and the sessions that come of them.
+
+use super::{Context, PeerTable, Transmit};
+use crate::crypto::exchange::TransportKey;
+use crate::node::peer::Attempt;
+use crate::session::handshake::responder::Inbound;
+use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
+use crate::wire::data::{Datagram, SessionIndex};
+use crate::wire::drops::DropReason;
+use rand_core::CryptoRng;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// Peers remembered at a time besides members: guests come and go.
+const MAX_GUESTS: usize = 128;
+
+/// Candidates that one flight goes to: 8 × 1.5 kB.
+pub(super) const MAX_TARGETS: usize = 8;
+
+impl PeerTable {
+    /// Begins a handshake with a peer unless one is under way, was tried in vain a moment ago, or nothing is known of where it is.
+    pub fn connect(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.may_attempt(ctx.now.instant) || peer.paths.candidates().is_empty() {
+            return;
+        }
+        let Some(index) = self.indices.reserve(ctx.rng) else { return };
+        let aim = Aim { key, identity: peer.id.filter(|id| ctx.policy.member(id).is_some()) };
+        let offer = self.terms.offer(self.timestamps.next(ctx.now.wall));
+        let Ok(initiator) = Initiator::new(ctx.now.instant, &self.keys, aim, offer, index, ctx.rng) else {
+            self.indices.release(index);
+            return;
+        };
+        let mut targets = peer.paths.candidates().ranked();
+        targets.truncate(MAX_TARGETS);
+        peer.attempt = Some(Attempt { initiator, targets, paid: BTreeSet::new() });
+        self.owners.insert(index, key);
+        self.fire(key);
+    }
+
+    /// Begins a handshake with a member whose session is still a guest's: it began before this node knew of the admission.
+    pub(super) fn promote(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let Some(session) = self.peers.get(&key).and_then(|peer| peer.sessions.sending()) else { return };
+        if session.admission().member().is_none() && ctx.policy.admit(&key).member().is_some() {
+            self.connect(ctx, key);
+        }
+    }
+
+    /// Sends the flight of the attempt under way to all its targets.
+    fn fire(&mut self, key: TransportKey) {
+        let Some(attempt) = self.peers.get(&key).and_then(|peer| peer.attempt.as_ref()) else { return };
+        for target in &attempt.targets {
+            for datagram in attempt.initiator.datagrams(Source::Endpoint(*target)) {
+                self.transmits.push_back(Transmit { to: *target, datagram: datagram.to_vec() });
+            }
+        }
+    }
+
+    pub(super) fn drive_attempt(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(attempt) = &mut peer.attempt else { return };
+        match attempt.initiator.handle_timeout(ctx.now.instant) {
+            InitiatorStep::Wait => {}
+            InitiatorStep::Retransmit => self.fire(key),
+            InitiatorStep::GaveUp => {
+                let index = attempt.initiator.index();
+                peer.attempt_failed(ctx.now.instant);
+                let expired = peer.staged.expire(ctx.now.instant);
+                self.drops.add(DropReason::NoPath, expired as u64);
+                self.owners.remove(&index);
+                self.indices.release(index);
+            }
+        }
+    }
+
+    /// Takes a handshake datagram or a cookie.
+    pub fn handle_handshake(&mut self, ctx: &mut Context<'_, impl CryptoRng>, from: SocketAddr, datagram: &[u8]) {
+        let reason = match Datagram::classify(datagram) {
+            Ok(Datagram::Initiation(_) | Datagram::KeyPart(_)) => self.respond(ctx, from, datagram),
+            Ok(Datagram::Response(index, _)) => self.handle_response(ctx, index, from, datagram),
+            Ok(Datagram::Cookie(index, _)) => self.handle_cookie(index, from, datagram),
+            _ => Err(DropReason::MalformedDatagram),
+        };
+        if let Err(reason) = reason {
+            self.drops.count(reason);
+        }
+    }
+
+    fn respond(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
+        let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(from), datagram };
+        let outcome = self.responder.handle(local, inbound, &mut self.indices, ctx.rng).map_err(DropReason::from)?;
+        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
+        if let Some(established) = outcome.established {
+            let key = *established.session.admission().transport_key();
+            // By the policy of now: a guest may have become a member while its handshake ran.
+            let id = ctx.policy.admit(&key).member();
+            if id.is_none() && self.guest_count() >= MAX_GUESTS && !self.peers.contains_key(&key) {
+                self.indices.release(established.session.local_index());
+                return Err(DropReason::HalfOpenFull);
+            }
+            self.entry(key, id);
+            self.install(ctx, key, established);
+        }
+        Ok(())
+    }
+
+    fn handle_response(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        index: SessionIndex,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
+        let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
+        let attempt = peer.attempt.as_mut().filter(|attempt| attempt.initiator.index() == index);
+        let attempt = attempt.ok_or(DropReason::HandshakeReplayed)?;
+        let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
+        let finished = attempt.initiator.handle_response(local, ctx.now.instant, datagram).map_err(DropReason::from)?;
+        if let Some(established) = finished {
+            peer.attempt_succeeded();
+            peer.paths.established(ctx.now.instant, from);
+            self.install(ctx, key, established);
+            self.flush(ctx.now, key);
+        }
+        Ok(())
+    }
+
+    fn handle_cookie(&mut self, index: SessionIndex, from: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+        let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
+        let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
+        let attempt = peer.attempt.as_mut().ok_or(DropReason::HandshakeReplayed)?;
+        // The cookie is authentic wherever it comes from: a host with several addresses answers from another one, and so does whoever
+        // repeats what he saw. The flight goes only to where it went before, and once: a cookie is no reflector.
+        let is_target = attempt.targets.contains(&from);
+        let unpaid = attempt.targets.iter().filter(|target| !attempt.paid.contains(target));
+        let receivers: Vec<_> = if is_target { vec![from] } else { unpaid.copied().collect() };
+        for to in receivers {
+            let source = Source::Endpoint(to);
+            attempt.initiator.handle_cookie(&self.keys, source, datagram).map_err(DropReason::from)?;
+            if attempt.paid.insert(to) {
+                let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
+                self.transmits.extend(flight.map(|datagram| Transmit { to, datagram }));
+            }
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, established: Established) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        self.owners.insert(established.session.local_index(), key);
+        self.is_changed = true;
+        peer.guest_there = established.guest_there;
+        let actions = peer.sessions.handle_established(ctx.now.instant, established);
+        self.act(ctx, key, &actions);
+    }
+}

@@ -1,0 +1,262 @@
+//! All peers: who is known, the sessions with each, and what the data threads may use of them.
+//!
+//! ```text
+//!   datagrams ──► handshakes ──► sessions ◄── records ◄── opened by the data threads
+//!                     ▲             ▲
+//!                   upkeep       changes
+//!                   (time)       (policy, clock, underlay)
+//! ```
+//! Keyed by transport key, because that is what a handshake proves; who stands behind it is the policy's word. Knows neither the
+//! ledger nor what a stream carries.
+
+mod changes;
+mod handshakes;
+mod records;
+mod upkeep;
+
+use super::peer::Peer;
+use super::table::{Inlet, Outlet};
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::NodeId;
+use crate::path::{CandidateError, CandidateSource, ProbeId};
+use crate::policy::{Policy, Rights};
+use crate::session::{Indices, LocalKeys, Responder, Scope, Session, Terms, TimestampSource};
+use crate::time::{Instant, Now};
+use crate::wire::data::SessionIndex;
+use crate::wire::drops::Drops;
+use crate::wire::handshake::{LedgerHead, Timestamp};
+use rand_core::CryptoRng;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A datagram on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The endpoint.
+    pub to: SocketAddr,
+    /// The bytes.
+    pub datagram: Vec<u8>,
+}
+
+/// What happened with a peer.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A session is confirmed both ways.
+    Up(TransportKey, Rights),
+    /// The last session ended.
+    Down(TransportKey),
+    /// A ledger message came in a control record.
+    Ledger(TransportKey, Vec<u8>),
+    /// A packet of the control link came.
+    Stream(TransportKey, Vec<u8>),
+    /// A probe was answered.
+    Pong(TransportKey, ProbeId, Duration),
+    /// The peer sees this node at an address.
+    Observed(TransportKey, SocketAddr),
+    /// A handshake was confirmed that must not be replayed after a restart.
+    Timestamp(TransportKey, Timestamp),
+}
+
+/// What the node lends for one call: the moment, the policy in force, and randomness.
+pub struct Context<'a, R> {
+    /// The moment.
+    pub now: Now,
+    /// Who may do what.
+    pub policy: &'a Policy,
+    /// Entropy.
+    pub rng: &'a mut R,
+}
+
+/// All peers of a node.
+pub struct PeerTable {
+    keys: LocalKeys,
+    terms: Terms,
+    responder: Responder,
+    timestamps: TimestampSource,
+    indices: Indices,
+    peers: BTreeMap<TransportKey, Peer>,
+    /// Whose session or attempt an index names.
+    owners: BTreeMap<SessionIndex, TransportKey>,
+    /// Members whose sessions are kept up.
+    kept: BTreeSet<TransportKey>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<PeerEvent>,
+    is_changed: bool,
+    check_at: Instant,
+    drops: Arc<Drops>,
+}
+
+impl PeerTable {
+    /// Starts with nobody known.
+    pub fn new(now: Now, keys: LocalKeys, terms: Terms, drops: Arc<Drops>, rng: &mut impl CryptoRng) -> Self {
+        Self {
+            keys,
+            terms,
+            responder: Responder::new(now.instant, rng),
+            timestamps: TimestampSource::after(Timestamp::default()),
+            indices: Indices::default(),
+            peers: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            is_changed: true,
+            check_at: now.instant,
+            drops,
+        }
+    }
+
+    /// This node's keys.
+    pub fn keys(&self) -> &LocalKeys {
+        &self.keys
+    }
+
+    /// Takes what an earlier run stored: initiations that must not come again, and this node's own last one.
+    pub fn import_timestamps(&mut self, own: Timestamp, known: impl IntoIterator<Item = (TransportKey, Timestamp)>) {
+        self.timestamps = TimestampSource::after(own);
+        for (key, timestamp) in known {
+            self.responder.import_timestamp(key, timestamp);
+        }
+    }
+
+    /// The own last initiation and those of others, to be stored.
+    pub fn timestamps(&self) -> (Timestamp, impl Iterator<Item = (&TransportKey, &Timestamp)>) {
+        (self.timestamps.last(), self.responder.timestamps())
+    }
+
+    /// Takes how far the local ledger is, for the next handshakes.
+    pub fn set_ledger_head(&mut self, head: LedgerHead) {
+        self.terms.ledger = head;
+    }
+
+    /// Adds an endpoint where a peer may be. Returns whether it is news; see [`Self::take_record_news`] for those of a record.
+    ///
+    /// # Errors
+    /// Why it is no candidate.
+    pub fn add_candidate(
+        &mut self,
+        key: TransportKey,
+        id: Option<NodeId>,
+        endpoint: SocketAddr,
+        source: CandidateSource,
+        in_overlay: impl Fn(IpAddr) -> bool,
+    ) -> Result<bool, CandidateError> {
+        let peer = self.entry(key, id);
+        let is_news = !peer.paths.candidates().ranked().contains(&endpoint);
+        peer.paths.candidates_mut().add(endpoint, source, in_overlay)?;
+        if is_news && source != CandidateSource::Record {
+            peer.retry_at_once();
+        }
+        Ok(is_news)
+    }
+
+    /// A peer's record named new endpoints: the next attempt need not wait, but not more often than every half minute, because a record
+    /// may name anybody and each attempt is 7 kB to each endpoint.
+    pub fn take_record_news(&mut self, now: Instant, key: TransportKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.retry_for_record(now);
+        }
+    }
+
+    /// Drops candidates that a peer's earlier node record named and its newest does not.
+    pub fn retain_records(&mut self, key: TransportKey, newest: &[SocketAddr]) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.paths.candidates_mut().retain_records(newest);
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Says, once, whether sessions or paths changed since the last call, so that a new forwarding table is due.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// Where to seal for members with a confirmed session and a path.
+    pub fn outlets(&self) -> HashMap<NodeId, Outlet> {
+        let outlet = |peer: &Peer| {
+            let session = peer.sessions.sending()?;
+            let Rights::Member(id) = rights_of(session) else { return None };
+            Some((id, Outlet { session: Arc::clone(session), endpoint: peer.paths.endpoint()? }))
+        };
+        self.peers.values().filter_map(outlet).collect()
+    }
+
+    /// The sessions that datagrams may arrive for.
+    pub fn inlets(&self) -> HashMap<SessionIndex, Inlet> {
+        let mut inlets = HashMap::new();
+        for peer in self.peers.values() {
+            for session in peer.sessions.receiving() {
+                let inlet = Inlet {
+                    session: Arc::clone(session),
+                    rights: rights_of(session),
+                    endpoint: peer.paths.endpoint(),
+                    awaited: !peer.is_confirmed(session.local_index()),
+                };
+                inlets.insert(session.local_index(), inlet);
+            }
+        }
+        inlets
+    }
+
+    /// Lends a peer's state for a status.
+    pub(super) fn peer(&self, key: &TransportKey) -> Option<&Peer> {
+        self.peers.get(key)
+    }
+
+    /// The keys of peers that have a confirmed session.
+    pub fn usable(&self) -> impl Iterator<Item = (TransportKey, Rights)> {
+        self.peers.iter().filter(|(_, peer)| peer.is_usable()).filter_map(|(key, peer)| {
+            let session = peer.sessions.sending()?;
+            Some((*key, rights_of(session)))
+        })
+    }
+
+    /// Says whether there is a session with a peer, confirmed or not.
+    pub fn has_session(&self, key: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| !peer.sessions.is_empty())
+    }
+
+    /// Says whether anything here belongs to a transport key: for the proof that a cut is whole.
+    pub fn mentions(&self, key: &TransportKey) -> bool {
+        self.peers.contains_key(key)
+            || self.owners.values().any(|owner| owner == key)
+            || self.kept.contains(key)
+            || self.responder.mentions(key)
+    }
+
+    fn entry(&mut self, key: TransportKey, id: Option<NodeId>) -> &mut Peer {
+        let local = self.keys.node_id;
+        let peer = self.peers.entry(key).or_insert_with(|| Peer::new(local, id));
+        if peer.id.is_none() && id.is_some() {
+            peer.id = id;
+            peer.sessions.set_remote(id);
+        }
+        peer
+    }
+
+    fn guest_count(&self) -> usize {
+        self.peers.values().filter(|peer| peer.id.is_none()).count()
+    }
+}
+
+/// What a session's peer may do: what the policy said of it, unless the handshake left sync alone; that is what a guest has.
+fn rights_of(session: &Session) -> Rights {
+    match session.scope() {
+        Scope::Full => session.admission().rights(),
+        Scope::SyncOnly(_) => Rights::Guest,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Records of sessions, out and in: control records end here, those of streams are passed on, packets that waited are sealed.
+
+use super::{Context, PeerEvent, PeerTable, Transmit, rights_of};
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::NodeId;
+use crate::node::forward::{HEADROOM, TAILROOM};
+use crate::path::ProbeId;
+use crate::policy::Rights;
+use crate::session::Session;
+use crate::time::Now;
+use crate::wire::control::ControlMessage;
+use crate::wire::data::{RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
+use crate::wire::drops::DropReason;
+use rand_core::CryptoRng;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+impl PeerTable {
+    /// Takes the news that something authentic came in a session: its first packet, or one from an unexpected endpoint.
+    pub fn handle_news(&mut self, ctx: &mut Context<'_, impl CryptoRng>, index: SessionIndex, from: SocketAddr) {
+        self.heard(ctx, index, from, false);
+    }
+
+    /// Takes an opened record that is not an inner packet.
+    pub fn handle_record(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        index: SessionIndex,
+        from: SocketAddr,
+        record: &[u8],
+    ) {
+        let Some((key, rights)) = self.heard(ctx, index, from, record.is_empty()) else {
+            self.drops.count(DropReason::UnknownSession);
+            return;
+        };
+        match Record::decode(record) {
+            Ok(Record::Empty) => {}
+            Ok(Record::Control(content)) => self.handle_control(ctx.now, (key, rights), from, content),
+            Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
+            Ok(Record::Packet { .. }) | Err(_) => self.drops.count(DropReason::MalformedRecord),
+        }
+    }
+
+    fn heard(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        index: SessionIndex,
+        from: SocketAddr,
+        is_empty: bool,
+    ) -> Option<(TransportKey, Rights)> {
+        let key = *self.owners.get(&index)?;
+        let peer = self.peers.get_mut(&key)?;
+        let actions = peer.sessions.handle_received(ctx.now.instant, index, is_empty);
+        let rights = rights_of(peer.sessions.receiving().find(|session| session.local_index() == index)?);
+        if peer.confirm(index) {
+            peer.paths.established(ctx.now.instant, from);
+            self.is_changed = true;
+            self.events.push_back(PeerEvent::Up(key, rights));
+        } else if let Some(endpoint) = peer.paths.heard_from(ctx.now.instant, from) {
+            self.probe(ctx, key, endpoint);
+        }
+        self.act(ctx, key, &actions);
+        self.flush(ctx.now, key);
+        self.promote(ctx, key);
+        Some((key, rights))
+    }
+
+    fn handle_control(&mut self, now: Now, (key, rights): (TransportKey, Rights), from: SocketAddr, content: &[u8]) {
+        match ControlMessage::decode(content) {
+            Ok(ControlMessage::Probe { id, .. }) => {
+                let pong = ControlMessage::Pong { id, observed: from };
+                self.seal_to(now, key, from, RECORD_CONTROL, &pong.encode());
+            }
+            Ok(ControlMessage::Pong { id, observed }) => {
+                let Some(peer) = self.peers.get_mut(&key) else { return };
+                let before = peer.paths.endpoint();
+                let Some(rtt) = peer.paths.handle_pong(now.instant, ProbeId(id)) else { return };
+                peer.sessions.set_rtt(rtt);
+                self.is_changed |= peer.paths.endpoint() != before;
+                self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
+                self.events.push_back(PeerEvent::Observed(key, observed));
+            }
+            // A guest has the control link, which keeps it to its services and its pace.
+            Ok(ControlMessage::Ledger(_)) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
+            Ok(ControlMessage::Ledger(bytes)) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
+            Ok(ControlMessage::Goodbye) => {
+                let Some(peer) = self.peers.get_mut(&key) else { return };
+                let actions = peer.sessions.retire_all();
+                peer.paths.forget_current();
+                self.retire(key, &actions);
+            }
+            Err(_) => self.drops.count(DropReason::MalformedRecord),
+        }
+    }
+
+    /// Keeps an inner packet for a member until a session is there, and begins a handshake.
+    pub fn stage(&mut self, ctx: &mut Context<'_, impl CryptoRng>, id: NodeId, packet: Vec<u8>) {
+        let Some(key) = ctx.policy.member(&id).map(|member| member.transport_key) else {
+            self.drops.count(DropReason::NoRoute);
+            return;
+        };
+        let peer = self.entry(key, Some(id));
+        let dropped = peer.staged.push(ctx.now.instant, packet);
+        let has_way = !peer.paths.candidates().is_empty();
+        self.drops.add(DropReason::StagingFull, dropped as u64);
+        if !has_way {
+            self.drops.count(DropReason::NoPath);
+        }
+        self.flush(ctx.now, key);
+        self.connect(ctx, key);
+    }
+
+    /// Seals what waited for a session.
+    pub(super) fn flush(&mut self, now: Now, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.staged.is_empty() || peer.sessions.sending().is_none_or(|session| !rights_of(session).is_member()) {
+            return;
+        }
+        let (packets, expired) = peer.staged.take(now.instant);
+        self.drops.add(DropReason::NoPath, expired as u64);
+        for packet in packets {
+            self.send(now, key, RECORD_PACKET, &packet);
+        }
+    }
+
+    /// Sends a probe over the path in use, or begins a handshake when there is none. Returns the probe's id.
+    pub fn ping(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) -> Option<ProbeId> {
+        let endpoint = self.peers.get(&key).filter(|peer| peer.is_usable()).and_then(|peer| peer.paths.endpoint());
+        match endpoint {
+            Some(endpoint) => self.probe(ctx, key, endpoint),
+            None => {
+                self.connect(ctx, key);
+                None
+            }
+        }
+    }
+
+    pub(super) fn probe(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        key: TransportKey,
+        endpoint: SocketAddr,
+    ) -> Option<ProbeId> {
+        let id = ProbeId(ctx.rng.next_u64());
+        if !self.seal_to(ctx.now, key, endpoint, RECORD_CONTROL, &ControlMessage::probe(id.0).encode()) {
+            return None;
+        }
+        self.peers.get_mut(&key)?.paths.probe_sent(ctx.now.instant, id, endpoint);
+        Some(id)
+    }
+
+    /// Sends a ledger message in a control record. Returns whether a session was there.
+    pub fn send_ledger(&mut self, now: Now, key: TransportKey, message: Vec<u8>) -> bool {
+        self.send(now, key, RECORD_CONTROL, &ControlMessage::Ledger(message).encode())
+    }
+
+    /// Sends a packet of the control link. Returns whether a session was there.
+    pub fn send_stream(&mut self, now: Now, key: TransportKey, packet: &[u8]) -> bool {
+        self.send(now, key, RECORD_STREAM, packet)
+    }
+
+    /// Says goodbye to everybody, at the end of the daemon.
+    pub fn say_goodbye(&mut self, now: Now) {
+        let keys: Vec<_> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.send(now, key, RECORD_CONTROL, &ControlMessage::Goodbye.encode());
+        }
+    }
+
+    fn send(&mut self, now: Now, key: TransportKey, kind: u8, content: &[u8]) -> bool {
+        let Some(endpoint) = self.peers.get(&key).and_then(|peer| peer.paths.endpoint()) else { return false };
+        self.seal_to(now, key, endpoint, kind, content)
+    }
+
+    fn seal_to(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr, kind: u8, content: &[u8]) -> bool {
+        let Some(session) = self.peers.get(&key).and_then(|peer| peer.sessions.sending()).map(Arc::clone) else {
+            return false;
+        };
+        let record = [&[kind], content].concat();
+        self.seal_in(now, key, &session, Some(endpoint), &record)
+    }
+
+    /// Seals a record in one session and queues it for `endpoint`, or for the path in use.
+    pub(super) fn seal_in(
+        &mut self,
+        now: Now,
+        key: TransportKey,
+        session: &Arc<Session>,
+        endpoint: Option<SocketAddr>,
+        record: &[u8],
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let Some(to) = endpoint.or(peer.paths.endpoint()) else { return false };
+        let Some(sealer) = peer.sealer(session) else {
+            self.drops.count(DropReason::CounterExhausted);
+            return false;
+        };
+        let mut datagram = vec![0; HEADROOM - 1 + record.len() + TAILROOM];
+        datagram[HEADROOM - 1..HEADROOM - 1 + record.len()].copy_from_slice(record);
+        match sealer.seal(now.instant, &mut datagram) {
+            Ok(_) => {
+                self.transmits.push_back(Transmit { to, datagram });
+                true
+            }
+            Err(error) => {
+                self.drops.count(error.into());
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What happens by itself as time passes: attempts driven, sessions renewed and ended, paths watched, kept peers kept.
+
+use super::{Context, PeerEvent, PeerTable};
+use crate::crypto::exchange::TransportKey;
+use crate::path::PathCheck;
+use crate::session::Action;
+use crate::time::Instant;
+use crate::wire::drops::DropReason;
+use rand_core::CryptoRng;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often paths, keepalives and worn keys are looked at.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A session that is kept gets an empty packet when nothing was sent for this long: most NATs forget UDP after 30 s (RFC 4787 REQ-5
+/// asks for two minutes and is not obeyed).
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+impl PeerTable {
+    /// Chooses whose sessions are kept up with keepalives; those that there are not are made at once.
+    pub fn keep(&mut self, keys: BTreeSet<TransportKey>) {
+        if !keys.is_subset(&self.kept) {
+            self.check_at = Instant::ZERO;
+        }
+        self.kept = keys;
+    }
+
+    /// Says whether a peer's sessions are kept up.
+    pub fn is_kept(&self, key: &TransportKey) -> bool {
+        self.kept.contains(key)
+    }
+
+    /// Acts on the deadlines that have come.
+    pub fn handle_timeout(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
+        self.responder.handle_timeout(ctx.now.instant);
+        let is_check = ctx.now.instant >= self.check_at;
+        if is_check {
+            self.check_at = ctx.now.instant + CHECK_INTERVAL;
+        }
+        let busy: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.is_busy()).map(|(key, _)| *key).collect();
+        for key in busy {
+            self.drive_attempt(ctx, key);
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let actions = peer.sessions.handle_timeout(ctx.now.instant);
+            self.act(ctx, key, &actions);
+            if is_check {
+                self.check(ctx, key);
+            }
+        }
+        if is_check {
+            let kept: Vec<_> = self.kept.iter().copied().collect();
+            for key in kept {
+                self.keep_up(ctx, key);
+            }
+        }
+    }
+
+    fn check(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        self.promote(ctx, key);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let expired = peer.staged.expire(ctx.now.instant);
+        self.drops.add(DropReason::NoPath, expired as u64);
+        let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
+        let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
+        match peer.paths.check(ctx.now.instant, sent, received) {
+            // The other side did not know yet that this node is a member: by now it may.
+            PathCheck::Healthy if peer.guest_there && ctx.policy.member(&self.keys.node_id).is_some() => {
+                self.connect(ctx, key);
+            }
+            PathCheck::Healthy => {}
+            PathCheck::Probe(endpoint) => drop(self.probe(ctx, key, endpoint)),
+            PathCheck::Reconnect => self.connect(ctx, key),
+        }
+    }
+
+    fn keep_up(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(session) = peer.sessions.sending().map(Arc::clone) else {
+            self.connect(ctx, key);
+            return;
+        };
+        let idle = session.last_sent().is_none_or(|at| ctx.now.instant.saturating_since(at) >= KEEPALIVE);
+        if idle {
+            self.seal_in(ctx.now, key, &session, None, &[]);
+        }
+    }
+
+    pub(super) fn act(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, actions: &[Action]) {
+        for action in actions {
+            match *action {
+                Action::SendConfirmation(index) => {
+                    let Some(peer) = self.peers.get(&key) else { return };
+                    let session = peer.sessions.receiving().find(|session| session.local_index() == index);
+                    if let Some(session) = session.map(Arc::clone) {
+                        self.seal_in(ctx.now, key, &session, None, &[]);
+                    }
+                }
+                Action::StartHandshake(_) => self.connect(ctx, key),
+                Action::StoreTimestamp(key, timestamp) => self.events.push_back(PeerEvent::Timestamp(key, timestamp)),
+                Action::Retire(_) => {}
+            }
+        }
+        self.retire(key, actions);
+    }
+
+    /// When `handle_timeout` is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let mut deadline = self.responder.poll_timeout();
+        let mut sooner = |at: Option<Instant>| deadline = [deadline, at].into_iter().flatten().min();
+        let mut is_anybody_busy = !self.kept.is_empty();
+        for peer in self.peers.values().filter(|peer| peer.is_busy()) {
+            is_anybody_busy = true;
+            sooner(peer.sessions.poll_timeout().map(|(at, _)| at));
+            sooner(peer.attempt.as_ref().and_then(|attempt| attempt.initiator.poll_timeout()).map(|(at, _)| at));
+        }
+        if is_anybody_busy {
+            sooner(Some(self.check_at));
+        }
+        deadline
+    }
+}
