@@ -53,7 +53,10 @@ finish() {
   trap '' INT TERM HUP
   trap - EXIT
   set +e
-  if [ $status != 0 ]; then show_logs; fi
+  if [ $status != 0 ]; then
+    show_logs
+    daemons_live
+  fi
   net_down
   rm -rf "$WORK"
   if [ $status = 0 ]; then
