@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2plus::router::icmp::Answerer;
+use p2plus::router::icmp::{AnswerSources, Answerer};
 use p2plus::router::{Owner, Prefix, Router};
 use p2plus::time::Instant;
 use p2plus::wire::icmp::IcmpError;
@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const LOCAL_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// IPv6 answers come from the destination.
+const ANSWER_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 53);
 
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script::new(bytes);
@@ -30,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
         covering.rev().max_by_key(|(prefix, _)| prefix.bits()).map(|(_, owner)| *owner)
     };
 
-    let mut answerer = Answerer::new(Some(LOCAL_V4), Some(LOCAL_V6));
+    let sources = AnswerSources { v4: Some(ANSWER_V4), v6: None };
+    let mut answerer = Answerer::new();
     let mut now = Instant::ZERO;
     while !script.is_over() {
         now = Instant::from_micros(now.as_micros() + u64::from(script.u16()));
@@ -48,10 +51,10 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(owner(packet.destination), Some(Owner::Local));
             }
         }
-        if let Ok(answer) = answerer.answer(now, IcmpError::NoRoute, &packet, &raw) {
+        if let Ok(answer) = answerer.answer(now, sources, IcmpError::NoRoute, &packet, &raw) {
             let answer_packet = InnerPacket::parse(&answer).expect("an answer is a packet");
             assert_eq!(answer_packet.destination, packet.source);
-            assert!(answerer.answer(now, IcmpError::NoRoute, &answer_packet, &answer).is_err());
+            assert!(answerer.answer(now, sources, IcmpError::NoRoute, &answer_packet, &answer).is_err());
         }
     }
 });

@@ -14,8 +14,10 @@ use std::str::FromStr;
 const DERIVED_POOL_LEN: u8 = 20;
 /// Where derived pools lie: 10.64.0.0/10, half of which is clear of the usual home and container ranges.
 const DERIVED_POOLS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
-/// The host number of the resolver's address in both families; no node gets it.
+/// The host number of the resolver's address; no node gets it.
 const RESOLVER_HOST: u32 = 53;
+/// The same in IPv6, where it is to read `::53`.
+const RESOLVER_IPV6_HOST: u64 = 0x53;
 /// Host numbers below this are nobody's in IPv6, so that `::53` and its like stay free.
 const RESERVED_IPV6_HOSTS: u64 = 1 << 16;
 
@@ -181,6 +183,16 @@ pub fn is_assignable_ipv6(host: u64) -> bool {
     host >= RESERVED_IPV6_HOSTS
 }
 
+/// Returns the resolver's IPv4 address, the pool's `.53`; none in a pool too small for it.
+pub fn resolver_ipv4(pool: &Ipv4Pool) -> Option<Ipv4Addr> {
+    (RESOLVER_HOST < pool.size() - 1).then(|| pool.address(RESOLVER_HOST))
+}
+
+/// Returns the resolver's IPv6 address, `::53`.
+pub fn resolver_ipv6(network_id: &Digest) -> Ipv6Addr {
+    ipv6_address(network_id, RESOLVER_IPV6_HOST)
+}
+
 /// Returns the address of the node with this host number in the network's /64.
 pub fn ipv6_address(network_id: &Digest, host: u64) -> Ipv6Addr {
     Ipv6Addr::from_bits(ipv6_prefix(network_id).to_bits() | u128::from(host))
@@ -221,6 +233,17 @@ mod tests {
     fn the_first_the_last_and_the_resolver_are_nobodys() {
         let nobodys: Vec<u32> = (0..256).filter(|host| !is_assignable_ipv4(*host, 256)).collect();
         assert_eq!(nobodys, [0, 53, 255]);
+    }
+
+    #[test]
+    fn the_resolvers_addresses_are_the_53_of_both_families_and_assigned_to_nobody() {
+        let pool: Ipv4Pool = "10.77.0.0/24".parse().unwrap();
+        assert_eq!(resolver_ipv4(&pool), Some(Ipv4Addr::new(10, 77, 0, 53)));
+        let small: Ipv4Pool = "10.77.0.0/27".parse().unwrap();
+        assert_eq!(resolver_ipv4(&small), None, "its .21 is a node's");
+        let network = Digest([0xab; 32]);
+        assert_eq!(resolver_ipv6(&network), "fdab:abab:abab::53".parse::<Ipv6Addr>().unwrap());
+        assert!(!is_assignable_ipv6(RESOLVER_IPV6_HOST));
     }
 
     #[test]

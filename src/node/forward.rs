@@ -70,25 +70,15 @@ pub struct Outgoing {
 impl Outgoing {
     /// Starts with nothing claimed. `lane` belongs to this thread alone.
     pub fn new(lane: Lane) -> Self {
-        Self { lane, sealers: HashMap::new(), generation: 0, answerer: Answerer::new(None, None) }
+        Self { lane, sealers: HashMap::new(), generation: 0, answerer: Answerer::new() }
     }
 
-    /// Follows a new table: sealers of sessions that are gone end, ICMP answers come from the addresses of now.
+    /// Follows a new table: sealers of sessions that are gone end. The budget for answers goes on.
     fn follow(&mut self, table: &ForwardingTable) {
-        if self.generation == table.generation {
-            return;
+        if self.generation != table.generation {
+            self.generation = table.generation;
+            self.sealers.retain(|index, _| table.inlets.contains_key(index));
         }
-        self.generation = table.generation;
-        self.sealers.retain(|index, _| table.inlets.contains_key(index));
-        let v4 = table.addresses.iter().find_map(|address| match address {
-            std::net::IpAddr::V4(address) => Some(*address),
-            std::net::IpAddr::V6(_) => None,
-        });
-        let v6 = table.addresses.iter().find_map(|address| match address {
-            std::net::IpAddr::V6(address) => Some(*address),
-            std::net::IpAddr::V4(_) => None,
-        });
-        self.answerer = Answerer::new(v4, v6);
     }
 }
 
@@ -108,7 +98,7 @@ pub fn seal(
     let peer = match table.router.outbound(&inner) {
         Ok(peer) => peer,
         Err(DropReason::NoRoute) => {
-            return match outgoing.answerer.answer(now, IcmpError::NoRoute, &inner, bytes) {
+            return match outgoing.answerer.answer(now, table.answer_sources, IcmpError::NoRoute, &inner, bytes) {
                 Ok(answer) => Outbound::Answer(DropReason::NoRoute, answer),
                 Err(_) => Outbound::Drop(DropReason::NoRoute),
             };
@@ -208,5 +198,49 @@ fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d [u8]) -> Inboun
     match table.router.inbound(peer, &inner) {
         Ok(()) => Inbound::Deliver(packet),
         Err(reason) => Inbound::Drop(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{Prefix, Router};
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    const NOW: Instant = Instant::from_micros(5);
+
+    /// A table of a node at 10.64.0.1 that has no peer.
+    fn alone(generation: u64) -> ForwardingTable {
+        let own = Prefix::host(IpAddr::from([10, 64, 0, 1]));
+        let router = Arc::new(Router::new([own], [Prefix::new(IpAddr::from([10, 64, 0, 0]), 20).unwrap()], []));
+        ForwardingTable { generation, router, ..ForwardingTable::empty() }
+    }
+
+    /// Seals an IPv4 packet of 40 bytes from the node to `destination`.
+    fn seal_to(destination: [u8; 4], table: &ForwardingTable, outgoing: &mut Outgoing) -> Outbound {
+        let mut buffer = [0; HEADROOM + 40 + TAILROOM];
+        let packet = &mut buffer[HEADROOM..HEADROOM + 40];
+        packet[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
+        packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
+        packet[16..20].copy_from_slice(&destination);
+        seal(table, outgoing, NOW, &mut buffer, HEADROOM..HEADROOM + 40)
+    }
+
+    #[test]
+    fn the_budget_for_answers_outlasts_the_table() {
+        let mut outgoing = Outgoing::new(Lane::new(1, 0));
+        let mut answers = |generations: std::ops::Range<u64>| {
+            let outcomes = generations.map(|generation| seal_to([10, 64, 0, 9], &alone(generation), &mut outgoing));
+            let outcomes: Vec<_> = outcomes.collect();
+            assert!(outcomes.iter().all(|outcome| matches!(
+                outcome,
+                Outbound::Answer(DropReason::NoRoute, _) | Outbound::Drop(DropReason::NoRoute)
+            )));
+            outcomes.iter().filter(|outcome| matches!(outcome, Outbound::Answer(..))).count()
+        };
+        let first = answers(1..100);
+        assert!((1..99).contains(&first), "{first}");
+        assert_eq!(answers(100..200), 0, "a new table brought a new budget");
     }
 }

@@ -26,11 +26,12 @@ pub mod table;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, SigningKey};
-use crate::ledger::address::ipv6_prefix;
+use crate::ledger::address::{ipv6_prefix, resolver_ipv4, resolver_ipv6};
 use crate::ledger::{Ledger, TxId};
 use crate::path::ProbeId;
 use crate::policy::{Policy, PolicyDiff};
 use crate::router::Prefix;
+use crate::router::icmp::AnswerSources;
 use crate::session::{LocalKeys, Terms};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
@@ -338,6 +339,7 @@ impl<R: CryptoRng> Node<R> {
             // A record may have come before the block that admitted its node, and was refused.
             self.gossip.hurry();
         }
+        self.routing.set_answer_sources(answer_sources(&self.ledger));
         if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
             self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
         }
@@ -367,6 +369,14 @@ impl<R: CryptoRng> Node<R> {
 
 /// The subnet of a network's IPv6 addresses: host parts have 64 bits (RFC 4291 §2.5.1).
 const IPV6_PREFIX_LEN: u8 = 64;
+
+/// What ICMP answers come from: the resolver's addresses, which no node gets, so that no host takes one for its own.
+fn answer_sources(ledger: &Ledger) -> AnswerSources {
+    let state = ledger.state();
+    let Some(network) = state.network() else { return AnswerSources::default() };
+    let v4 = network.ipv4.pool(state.network_id()).and_then(|pool| resolver_ipv4(&pool));
+    AnswerSources { v4, v6: Some(resolver_ipv6(state.network_id())) }
+}
 
 /// The overlay's own subnets: the IPv4 pool, when the network has one, and the IPv6 /64.
 fn subnets(ledger: &Ledger) -> Vec<Prefix> {

@@ -4,6 +4,7 @@ use super::peers::PeerTable;
 use super::table::ForwardingTable;
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
+use crate::router::icmp::AnswerSources;
 use crate::router::{Prefix, Router};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,13 +14,25 @@ pub(super) struct Routing {
     router: Arc<Router<NodeId>>,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
+    answer_sources: AnswerSources,
     generation: u64,
 }
 
 impl Routing {
     /// Routes to nowhere.
     pub(super) fn new() -> Self {
-        Self { router: Arc::new(Router::new([], [], [])), addresses: Vec::new(), subnets: Vec::new(), generation: 0 }
+        Self {
+            router: Arc::new(Router::new([], [], [])),
+            addresses: Vec::new(),
+            subnets: Vec::new(),
+            answer_sources: AnswerSources::default(),
+            generation: 0,
+        }
+    }
+
+    /// Takes what ICMP answers to the local kernel come from.
+    pub(super) fn set_answer_sources(&mut self, sources: AnswerSources) {
+        self.answer_sources = sources;
     }
 
     /// Follows a policy. Returns whether this node's addresses or subnets changed.
@@ -58,7 +71,7 @@ impl Routing {
             router: Arc::clone(&self.router),
             outlets: peers.outlets(),
             inlets: peers.inlets(),
-            addresses: self.addresses.clone(),
+            answer_sources: self.answer_sources,
         }
     }
 }

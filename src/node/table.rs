@@ -6,10 +6,11 @@
 use crate::crypto::identity::NodeId;
 use crate::policy::Rights;
 use crate::router::Router;
+use crate::router::icmp::AnswerSources;
 use crate::session::Session;
 use crate::wire::data::SessionIndex;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where to seal for a peer, and where to send.
@@ -44,8 +45,8 @@ pub struct ForwardingTable {
     pub outlets: HashMap<NodeId, Outlet>,
     /// By the receiver index in the datagram.
     pub inlets: HashMap<SessionIndex, Inlet>,
-    /// This node's overlay addresses: the source of ICMP answers.
-    pub addresses: Vec<IpAddr>,
+    /// What ICMP answers to the local kernel come from.
+    pub answer_sources: AnswerSources,
 }
 
 impl ForwardingTable {
@@ -56,7 +57,7 @@ impl ForwardingTable {
             router: Arc::new(Router::new([], [], [])),
             outlets: HashMap::new(),
             inlets: HashMap::new(),
-            addresses: Vec::new(),
+            answer_sources: AnswerSources::default(),
         }
     }
 }

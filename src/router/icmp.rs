@@ -15,11 +15,30 @@ const RATE: u64 = 100;
 /// ICMP errors at once: a burst of connections to a host that is gone.
 const BURST: u64 = 50;
 
-/// Answers the local kernel from this node's overlay addresses. Each data thread has its own.
+/// The addresses that answers come from, one per version: of the overlay, and nobody's. Linux drops an ICMP message from one of its own
+/// addresses as a martian before any socket hears of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct AnswerSources {
+    /// For IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl AnswerSources {
+    /// The source of an answer about a packet to `destination`. Without an address of the network's own the destination, nobody's on this
+    /// host either, has to do.
+    fn about(self, destination: IpAddr) -> IpAddr {
+        match destination {
+            IpAddr::V4(_) => self.v4.map_or(destination, IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map_or(destination, IpAddr::V6),
+        }
+    }
+}
+
+/// Answers the local kernel, within a budget that lasts as long as the thread. Each data thread has its own.
 #[derive(Clone, Debug)]
 pub struct Answerer {
-    local_v4: Option<Ipv4Addr>,
-    local_v6: Option<Ipv6Addr>,
     budget: TokenBucket,
 }
 
@@ -38,9 +57,6 @@ pub enum Silent {
     /// Its source is no single host.
     #[error("the source is no host")]
     BadSource,
-    /// This node has no overlay address of the packet's version.
-    #[error("there is no local address to answer from")]
-    NoAddress,
     /// The budget is spent.
     #[error("too many ICMP errors")]
     RateLimited,
@@ -48,8 +64,8 @@ pub enum Silent {
 
 impl Answerer {
     /// Makes an answerer with a full budget.
-    pub const fn new(local_v4: Option<Ipv4Addr>, local_v6: Option<Ipv6Addr>) -> Self {
-        Self { local_v4, local_v6, budget: TokenBucket::new(RATE, BURST) }
+    pub const fn new() -> Self {
+        Self { budget: TokenBucket::new(RATE, BURST) }
     }
 
     /// Builds the answer to `original`, which `packet` describes: one IP packet for the device.
@@ -59,6 +75,7 @@ impl Answerer {
     pub fn answer(
         &mut self,
         now: Instant,
+        sources: AnswerSources,
         error: IcmpError,
         packet: &InnerPacket,
         original: &[u8],
@@ -75,15 +92,16 @@ impl Answerer {
         if may_be_icmp_error(packet, original) {
             return Err(Silent::IcmpError);
         }
-        let local = match packet.source {
-            IpAddr::V4(_) => self.local_v4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.local_v6.map(IpAddr::V6),
-        };
-        let local = local.ok_or(Silent::NoAddress)?;
         if !self.budget.take(now, 1) {
             return Err(Silent::RateLimited);
         }
-        encode_error(error, local, packet, original).ok_or(Silent::NoAddress)
+        encode_error(error, sources.about(packet.destination), packet, original).ok_or(Silent::BadSource)
+    }
+}
+
+impl Default for Answerer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -94,11 +112,10 @@ mod tests {
 
     const LOCAL_V4: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
     const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+    const FROM_V4: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 53);
+    const FROM_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x53);
+    const FROM: AnswerSources = AnswerSources { v4: Some(FROM_V4), v6: Some(FROM_V6) };
     const NOW: Instant = Instant::from_micros(5);
-
-    fn answerer() -> Answerer {
-        Answerer::new(Some(LOCAL_V4), Some(LOCAL_V6))
-    }
 
     /// An IPv4 packet of 40 bytes whose payload starts with `first`.
     fn v4(source: [u8; 4], destination: [u8; 4], protocol: u8, first: u8) -> Vec<u8> {
@@ -122,19 +139,19 @@ mod tests {
 
     fn answer(original: &[u8]) -> Result<Vec<u8>, Silent> {
         let packet = InnerPacket::parse(original).unwrap();
-        answerer().answer(NOW, IcmpError::NoRoute, &packet, original)
+        Answerer::new().answer(NOW, FROM, IcmpError::NoRoute, &packet, original)
     }
 
     #[test]
-    fn the_answer_goes_back_from_this_nodes_address() {
+    fn the_answer_goes_back_from_an_address_that_is_nobodys() {
         let original = v4([10, 64, 0, 1], [10, 64, 0, 9], 17, 0);
         let reply = answer(&original).unwrap();
         let parsed = InnerPacket::parse(&reply).unwrap();
-        assert_eq!((parsed.source, parsed.destination), (LOCAL_V4.into(), LOCAL_V4.into()));
+        assert_eq!((parsed.source, parsed.destination), (FROM_V4.into(), LOCAL_V4.into()));
         assert_eq!(&reply[28..], original);
         let original = v6(LOCAL_V6, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9), 6, 0);
         let reply = answer(&original).unwrap();
-        assert_eq!(InnerPacket::parse(&reply).unwrap().source, IpAddr::from(LOCAL_V6));
+        assert_eq!(InnerPacket::parse(&reply).unwrap().source, IpAddr::from(FROM_V6));
         assert_eq!(&reply[48..], original);
     }
 
@@ -173,22 +190,23 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_of_the_version_there_is_no_answer() {
-        let original = v4([10, 64, 0, 1], [10, 64, 0, 9], 17, 0);
+    fn a_network_without_a_resolvers_address_answers_from_the_destination() {
+        let original = v4([10, 64, 0, 1], [10, 64, 0, 9], 6, 0);
         let packet = InnerPacket::parse(&original).unwrap();
-        let mut answerer = Answerer::new(None, Some(LOCAL_V6));
-        assert_eq!(answerer.answer(NOW, IcmpError::NoRoute, &packet, &original), Err(Silent::NoAddress));
+        let sources = AnswerSources { v4: None, ..FROM };
+        let reply = Answerer::new().answer(NOW, sources, IcmpError::NoRoute, &packet, &original).unwrap();
+        assert_eq!(InnerPacket::parse(&reply).unwrap().source, IpAddr::from([10, 64, 0, 9]));
     }
 
     #[test]
     fn answers_are_limited_to_the_rate() {
         let original = v4([10, 64, 0, 1], [10, 64, 0, 9], 17, 0);
         let packet = InnerPacket::parse(&original).unwrap();
-        let mut answerer = answerer();
+        let mut answerer = Answerer::new();
         let mut sent = 0;
         for millis in 0..10_000 {
             let now = NOW + Duration::from_millis(millis);
-            sent += u64::from(answerer.answer(now, IcmpError::Prohibited, &packet, &original).is_ok());
+            sent += u64::from(answerer.answer(now, FROM, IcmpError::Prohibited, &packet, &original).is_ok());
         }
         assert!((RATE * 10..=RATE * 10 + BURST).contains(&sent), "{sent}");
     }

@@ -13,9 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IcmpError {
     /// Nobody in the overlay has the destination.
+    ///
+    /// A host that is not there, and to a UDP sender a port that is not there: Linux takes an unreachable host for a passing trouble, which
+    /// it keeps from a connected UDP socket (RFC 1122 §4.1.3.3); of an unreachable port it tells at once.
     NoRoute,
-    /// Somebody has it, but cannot be reached.
-    HostUnreachable,
     /// A grant forbids it.
     Prohibited,
     /// It is larger than what can be carried, `mtu` bytes of IP packet.
@@ -47,8 +48,8 @@ const HOP_LIMIT: u8 = 64;
 /// `local` is the address that the error comes from. Returns `None` when its version is not the packet's.
 pub fn encode_error(error: IcmpError, local: IpAddr, packet: &InnerPacket, original: &[u8]) -> Option<Vec<u8>> {
     match (local, packet.source) {
-        (IpAddr::V4(local), IpAddr::V4(sender)) => encode_v4(error, local, sender, original),
-        (IpAddr::V6(local), IpAddr::V6(sender)) => encode_v6(error, local, sender, original),
+        (IpAddr::V4(local), IpAddr::V4(sender)) => encode_v4(message_v4(error, packet), local, sender, original),
+        (IpAddr::V6(local), IpAddr::V6(sender)) => encode_v6(message_v6(error, packet), local, sender, original),
         _ => None,
     }
 }
@@ -73,15 +74,32 @@ pub fn may_be_icmp_error(packet: &InnerPacket, original: &[u8]) -> bool {
     }
 }
 
-fn encode_v4(error: IcmpError, local: Ipv4Addr, sender: Ipv4Addr, original: &[u8]) -> Option<Vec<u8>> {
+fn message_v4(error: IcmpError, packet: &InnerPacket) -> Icmpv4Type {
     use icmpv4::DestUnreachableHeader as Unreachable;
-    let quoted = &original[..original.len().min(MAX_V4_LEN - Ipv4Header::MIN_LEN - ICMP_HEADER_LEN)];
-    let message = Icmpv4Type::DestinationUnreachable(match error {
-        IcmpError::NoRoute => Unreachable::Network,
-        IcmpError::HostUnreachable => Unreachable::Host,
+    Icmpv4Type::DestinationUnreachable(match error {
+        IcmpError::NoRoute if is_udp(packet) => Unreachable::Port,
+        IcmpError::NoRoute => Unreachable::Host,
         IcmpError::Prohibited => Unreachable::FilterProhibited,
         IcmpError::TooBig { mtu } => Unreachable::FragmentationNeeded { next_hop_mtu: mtu.max(MIN_V4_MTU) },
-    });
+    })
+}
+
+fn message_v6(error: IcmpError, packet: &InnerPacket) -> Icmpv6Type {
+    use icmpv6::DestUnreachableCode as Unreachable;
+    match error {
+        IcmpError::NoRoute if is_udp(packet) => Icmpv6Type::DestinationUnreachable(Unreachable::Port),
+        IcmpError::NoRoute => Icmpv6Type::DestinationUnreachable(Unreachable::Address),
+        IcmpError::Prohibited => Icmpv6Type::DestinationUnreachable(Unreachable::Prohibited),
+        IcmpError::TooBig { mtu } => Icmpv6Type::PacketTooBig { mtu: mtu.max(MIN_V6_MTU).into() },
+    }
+}
+
+fn is_udp(packet: &InnerPacket) -> bool {
+    IpNumber(packet.protocol) == ip_number::UDP
+}
+
+fn encode_v4(message: Icmpv4Type, local: Ipv4Addr, sender: Ipv4Addr, original: &[u8]) -> Option<Vec<u8>> {
+    let quoted = &original[..original.len().min(MAX_V4_LEN - Ipv4Header::MIN_LEN - ICMP_HEADER_LEN)];
     let icmp = Icmpv4Header::with_checksum(message, quoted);
     let payload_len = u16::try_from(ICMP_HEADER_LEN + quoted.len()).ok()?;
     let mut ip = Ipv4Header::new(payload_len, HOP_LIMIT, ip_number::ICMP, local.octets(), sender.octets()).ok()?;
@@ -89,15 +107,8 @@ fn encode_v4(error: IcmpError, local: Ipv4Addr, sender: Ipv4Addr, original: &[u8
     Some([&ip.to_bytes()[..], &icmp.to_bytes()[..], quoted].concat())
 }
 
-fn encode_v6(error: IcmpError, local: Ipv6Addr, sender: Ipv6Addr, original: &[u8]) -> Option<Vec<u8>> {
-    use icmpv6::DestUnreachableCode as Unreachable;
+fn encode_v6(message: Icmpv6Type, local: Ipv6Addr, sender: Ipv6Addr, original: &[u8]) -> Option<Vec<u8>> {
     let quoted = &original[..original.len().min(MAX_V6_LEN - Ipv6Header::LEN - ICMP_HEADER_LEN)];
-    let message = match error {
-        IcmpError::NoRoute => Icmpv6Type::DestinationUnreachable(Unreachable::NoRoute),
-        IcmpError::HostUnreachable => Icmpv6Type::DestinationUnreachable(Unreachable::Address),
-        IcmpError::Prohibited => Icmpv6Type::DestinationUnreachable(Unreachable::Prohibited),
-        IcmpError::TooBig { mtu } => Icmpv6Type::PacketTooBig { mtu: mtu.max(MIN_V6_MTU).into() },
-    };
     let icmp = Icmpv6Header::with_checksum(message, local.octets(), sender.octets(), quoted).ok()?;
     let ip = Ipv6Header {
         traffic_class: 0,
@@ -140,12 +151,9 @@ mod tests {
         let local = IpAddr::from([10, 64, 0, 9]);
         for payload_len in [0, 1, 100, 1400] {
             let original = udp_v4(payload_len);
-            for (error, code) in [
-                (IcmpError::NoRoute, 0),
-                (IcmpError::HostUnreachable, 1),
-                (IcmpError::Prohibited, 13),
-                (IcmpError::TooBig { mtu: 1372 }, 4),
-            ] {
+            for (error, code) in
+                [(IcmpError::NoRoute, 3), (IcmpError::Prohibited, 13), (IcmpError::TooBig { mtu: 1372 }, 4)]
+            {
                 let reply = encode(error, local, &original);
                 assert!(reply.len() <= MAX_V4_LEN);
                 let parsed = SlicedPacket::from_ip(&reply).unwrap();
@@ -169,9 +177,8 @@ mod tests {
         for payload_len in [0, 1, 100, 1400] {
             let original = udp_v6(payload_len);
             for (error, kind) in [
-                (IcmpError::NoRoute, (1, 0)),
+                (IcmpError::NoRoute, (1, 4)),
                 (IcmpError::Prohibited, (1, 1)),
-                (IcmpError::HostUnreachable, (1, 3)),
                 (IcmpError::TooBig { mtu: 1372 }, (2, 0)),
             ] {
                 let reply = encode(error, local.into(), &original);
@@ -186,6 +193,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_does_not_speak_udp_hears_that_the_host_is_not_there() {
+        let mut tcp = Vec::new();
+        PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 61).tcp(7, 80, 0, 0).write(&mut tcp, &[]).unwrap();
+        assert_eq!(encode(IcmpError::NoRoute, IpAddr::from([10, 64, 0, 9]), &tcp)[20..22], [3, 1]);
+        let mut tcp = Vec::new();
+        PacketBuilder::ipv6([0xfd; 16], [0xfc; 16], 61).tcp(7, 80, 0, 0).write(&mut tcp, &[]).unwrap();
+        assert_eq!(encode(IcmpError::NoRoute, [0xfd; 16].into(), &tcp)[40..42], [1, 3]);
     }
 
     #[test]

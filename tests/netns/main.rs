@@ -14,3 +14,4 @@ mod removal;
 mod starting;
 mod tickets;
 mod udp;
+mod unreachable;
