@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(packet.payload_offset <= packet.total_len);
     assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
     let _ = may_be_icmp_error(&packet, bytes);
-    let errors = [IcmpError::NoRoute, IcmpError::HostUnreachable, IcmpError::Prohibited, IcmpError::TooBig { mtu: 0 }];
+    let errors = [IcmpError::NoRoute, IcmpError::Prohibited, IcmpError::TooBig { mtu: 0 }];
     for (error, local) in errors.into_iter().flat_map(|error| LOCAL.map(|local| (error, local))) {
         let answer = encode_error(error, local, &packet, bytes);
         assert_eq!(answer.is_some(), local.is_ipv4() == packet.source.is_ipv4());
