@@ -36,10 +36,8 @@ const MEMORY_DELAY: Duration = Duration::from_secs(2);
 /// Callers that wait at a time; the API allows no more.
 const MAX_PENDING: usize = 256;
 
-/// How long the loop sleeps at most; woken so much later than asked, or by another wall clock, it was suspended.
+/// How long the loop sleeps at most: well below the gap that the node takes for a suspend.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
-/// A gap that no busy moment explains.
-const JUMP: Duration = Duration::from_secs(30);
 
 /// What the loop is made of.
 pub struct Parts {
@@ -78,7 +76,6 @@ pub struct EventLoop {
     configured: Vec<(IpAddr, u8)>,
     host_check_at: Option<Instant>,
     remember_at: Option<Instant>,
-    woke_at: Now,
 }
 
 impl EventLoop {
@@ -92,7 +89,6 @@ impl EventLoop {
             configured: Vec::new(),
             host_check_at: Some(Instant::ZERO),
             remember_at: None,
-            woke_at: clock::now(),
         }
     }
 
@@ -150,11 +146,6 @@ impl EventLoop {
 
     /// Does what is due, sends what is to be sent, and answers who waited for it.
     fn work(&mut self, now: Now) {
-        if slept_or_jumped(self.woke_at, now) {
-            tracing::info!("the machine slept or its clock jumped: sessions are renewed");
-            self.parts.node.handle_clock_jump(now);
-        }
-        self.woke_at = now;
         if self.host_check_at.is_some_and(|at| now.instant >= at) {
             self.host_check_at = None;
             self.read_endpoints(now);
@@ -392,38 +383,11 @@ impl EventLoop {
     }
 }
 
-/// Judges two readings of the clocks between which the loop slept, at most [`LONGEST_SLEEP`], and worked.
-fn slept_or_jumped(before: Now, now: Now) -> bool {
-    let passed = now.instant.saturating_since(before.instant);
-    let forward = now.wall.saturating_since(before.wall);
-    let backward = before.wall.saturating_since(now.wall);
-    passed >= JUMP || forward.abs_diff(passed) >= JUMP || backward >= JUMP
-}
-
 fn state_of(standing: &Standing) -> (NetworkState, Option<String>) {
     match standing {
         Standing::Member => (NetworkState::Up, None),
         Standing::Joining(what) => (NetworkState::Joining, Some((*what).to_owned())),
         Standing::Refused(reason) => (NetworkState::Refused, Some(reason.clone())),
         Standing::Revoked => (NetworkState::Revoked, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::time::UnixMillis;
-
-    #[test]
-    fn a_suspend_or_a_set_clock_is_noticed_and_a_busy_second_is_not() {
-        let at = |instant: u64, wall: u64| Now {
-            instant: Instant::from_micros(instant * 1_000_000),
-            wall: UnixMillis(1_000_000_000 + wall * 1000),
-        };
-        assert!(!slept_or_jumped(at(0, 0), at(15, 15)));
-        assert!(!slept_or_jumped(at(0, 0), at(17, 19)));
-        assert!(slept_or_jumped(at(0, 0), at(3600, 3600)), "suspended");
-        assert!(slept_or_jumped(at(0, 0), at(1, 3600)), "set forward");
-        assert!(slept_or_jumped(at(0, 7200), at(1, 0)), "set back");
     }
 }

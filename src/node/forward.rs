@@ -106,6 +106,10 @@ pub fn seal(
         Err(reason) => return Outbound::Drop(reason),
     };
     let Some(outlet) = table.outlets.get(&peer) else { return Outbound::Stage(peer) };
+    if table.heartbeat.is_stale(now) {
+        // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
+        return Outbound::Stage(peer);
+    }
     let sealer = match outgoing.sealers.entry(outlet.session.local_index()) {
         Entry::Occupied(sealer) => sealer.into_mut(),
         Entry::Vacant(vacant) => match outlet.session.claim_lane(outgoing.lane) {

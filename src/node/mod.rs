@@ -18,6 +18,7 @@ pub mod membership;
 pub mod names;
 mod peer;
 pub mod peers;
+pub mod pulse;
 mod reach;
 mod routing;
 pub mod staging;
@@ -41,6 +42,7 @@ use control::{ControlLink, LinkId};
 use gossip::Gossip;
 use membership::{Invitation, Membership};
 use peers::{Context, PeerEvent, PeerTable, Transmit};
+use pulse::Pulse;
 use rand_core::CryptoRng;
 use reach::Reach;
 use routing::Routing;
@@ -133,7 +135,8 @@ pub struct Node<R> {
     reach: Reach,
     routing: Routing,
     membership: Membership,
-    /// When a peer last told of its head.
+    pulse: Pulse,
+    /// When a validator last told of its head.
     heads_heard: BTreeMap<TransportKey, Instant>,
     started: Instant,
     drops: Arc<Drops>,
@@ -160,6 +163,7 @@ impl<R: CryptoRng> Node<R> {
             reach: Reach::new(),
             routing: Routing::new(),
             membership: Membership::new(invitation),
+            pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
             started: now.instant,
             drops,
@@ -175,6 +179,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes a handshake datagram or a cookie.
     pub fn handle_handshake(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_handshake(&mut ctx, from, datagram);
         self.settle(now);
@@ -182,6 +187,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes an opened record that is not an inner packet.
     pub fn handle_record(&mut self, now: Now, index: SessionIndex, from: SocketAddr, record: &[u8]) {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_record(&mut ctx, index, from, record);
         self.settle(now);
@@ -189,6 +195,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes the news that something authentic came in a session that waits for it, or from an unexpected endpoint.
     pub fn handle_news(&mut self, now: Now, index: SessionIndex, from: SocketAddr) {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_news(&mut ctx, index, from);
         self.settle(now);
@@ -196,6 +203,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes an inner packet for a member that there is no session with.
     pub fn handle_unsent(&mut self, now: Now, peer: NodeId, packet: Vec<u8>) {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.stage(&mut ctx, peer, packet);
         self.settle(now);
@@ -203,6 +211,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes where this node can be reached, as the host and the configuration say. Sessions move by themselves; records follow.
     pub fn handle_endpoints(&mut self, now: Now, endpoints: Vec<SocketAddr>) {
+        self.notice(now);
         if self.reach.set_local(endpoints) {
             self.publish_record(now);
             let (peers, mut ctx) = self.peers_and_context(now);
@@ -211,15 +220,18 @@ impl<R: CryptoRng> Node<R> {
         self.settle(now);
     }
 
-    /// Takes the news that the machine slept or its clock jumped: sessions are renewed before they carry more.
-    pub fn handle_clock_jump(&mut self, now: Now) {
-        let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_clock_jump(&mut ctx);
-        self.settle(now);
+    /// Notices, before anything else is done, that the machine slept or its clock jumped: sessions are renewed before they carry more.
+    fn notice(&mut self, now: Now) {
+        if self.pulse.beat(now) {
+            tracing::info!("the machine slept or its clock jumped: sessions are renewed");
+            let (peers, mut ctx) = self.peers_and_context(now);
+            peers.handle_clock_jump(&mut ctx);
+        }
     }
 
     /// Acts on the deadlines that have come.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_timeout(&mut ctx);
         self.link.handle_timeout(now.instant);
@@ -256,6 +268,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Probes a member, over a handshake when need be. Returns the probe's id once one is on its way.
     pub fn ping(&mut self, now: Now, key: TransportKey) -> Option<ProbeId> {
+        self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
         let probe = peers.ping(&mut ctx, key);
         self.settle(now);
@@ -303,7 +316,7 @@ impl<R: CryptoRng> Node<R> {
         // Broken connections: the ledger and gossip ask again by themselves.
         while self.link.poll_event().is_some() {}
         if self.peers.take_changed() {
-            let table = Arc::new(self.routing.table(&self.peers));
+            let table = Arc::new(self.routing.table(&self.peers, self.pulse.heartbeat()));
             self.tell(NodeEvent::Publish(table));
         }
     }

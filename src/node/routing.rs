@@ -1,6 +1,7 @@
 //! The forwarding table, made from the policy and the peers.
 
 use super::peers::PeerTable;
+use super::pulse::Heartbeat;
 use super::table::ForwardingTable;
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
@@ -64,7 +65,7 @@ impl Routing {
     }
 
     /// Builds the next table to publish.
-    pub(super) fn table(&mut self, peers: &PeerTable) -> ForwardingTable {
+    pub(super) fn table(&mut self, peers: &PeerTable, heartbeat: Arc<Heartbeat>) -> ForwardingTable {
         self.generation += 1;
         ForwardingTable {
             generation: self.generation,
@@ -72,6 +73,7 @@ impl Routing {
             outlets: peers.outlets(),
             inlets: peers.inlets(),
             answer_sources: self.answer_sources,
+            heartbeat,
         }
     }
 }

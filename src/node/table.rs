@@ -3,6 +3,7 @@
 //! The slow [`super::Node`] builds a new one whenever a session, a path or a right changes and publishes it; the data threads
 //! load it once per batch. It holds shared keys and routes, never counters of nonces.
 
+use super::pulse::Heartbeat;
 use crate::crypto::identity::NodeId;
 use crate::policy::Rights;
 use crate::router::Router;
@@ -47,6 +48,8 @@ pub struct ForwardingTable {
     pub inlets: HashMap<SessionIndex, Inlet>,
     /// What ICMP answers to the local kernel come from.
     pub answer_sources: AnswerSources,
+    /// Whether the machine slept since the table was made: then its keys seal nothing.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 impl ForwardingTable {
@@ -58,6 +61,7 @@ impl ForwardingTable {
             outlets: HashMap::new(),
             inlets: HashMap::new(),
             answer_sources: AnswerSources::default(),
+            heartbeat: Arc::default(),
         }
     }
 }

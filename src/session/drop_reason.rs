@@ -28,7 +28,7 @@ impl From<SealError> for DropReason {
     fn from(error: SealError) -> Self {
         match error {
             SealError::NoRoom => Self::TooLarge,
-            SealError::Expired => Self::SessionExpired,
+            SealError::Expired | SealError::Outdated => Self::SessionExpired,
             SealError::Exhausted => Self::CounterExhausted,
         }
     }

@@ -9,7 +9,7 @@
 //!                                                ▼                                                      ▼
 //!                                previous: receives max(3 s, 3 RTT) longer, then retired; 180 s end all of them
 //! ```
-//! A session that carries nothing is silent and expires: a rekey happens only in use.
+//! A session that carries nothing is silent and expires: a rekey happens only in use, or when the node keeps the peer close.
 
 use super::handshake::responder::is_still_admitted;
 use super::handshake::{ATTEMPT_LIFETIME, Established, HALF_OPEN_LIFETIME};
@@ -35,7 +35,7 @@ pub const CONFIRMATIONS: [Duration; 5] = [
 pub const REKEY_AS_INITIATOR: Duration = Duration::from_secs(120);
 /// Age at which its responder does, because the initiator did not.
 pub const REKEY_AS_RESPONDER: Duration = Duration::from_secs(150);
-/// A session is in use when a packet passed within this time; past the rekey age it is looked at twice as often.
+/// A session is in use when a packet of the data threads passed within this time; past the rekey age it is looked at twice as often.
 pub const IN_USE: Duration = Duration::from_secs(10);
 /// The least time that a replaced key still receives.
 pub const PREVIOUS_LIFETIME: Duration = Duration::from_secs(3);
@@ -62,7 +62,7 @@ pub enum Action {
 /// Why a new session is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RekeyReason {
-    /// The key is in use and old.
+    /// The key is in use, or its peer is kept close, and old.
     Age,
     /// The key has sealed or opened many packets, or seen many forgeries.
     Worn,
@@ -117,20 +117,18 @@ pub struct PeerSessions {
     held: Vec<Held>,
     rtt: Duration,
     next_handshake: Instant,
-    sends_from: Instant,
+    is_kept: bool,
 }
 
 impl PeerSessions {
     /// Starts without a session. `remote` is none for a guest.
     pub fn new(local: NodeId, remote: Option<NodeId>) -> Self {
-        Self {
-            local,
-            remote,
-            held: Vec::new(),
-            rtt: Duration::ZERO,
-            next_handshake: Instant::ZERO,
-            sends_from: Instant::ZERO,
-        }
+        Self { local, remote, held: Vec::new(), rtt: Duration::ZERO, next_handshake: Instant::ZERO, is_kept: false }
+    }
+
+    /// Takes whether the node keeps the peer close: then an old session is replaced although nothing uses it.
+    pub fn set_kept(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
     }
 
     /// Takes the peer's identity, once a guest became a member.
@@ -196,7 +194,10 @@ impl PeerSessions {
             }
             // The initiator stops when an answer comes, so another empty packet soon after says that the answer was lost.
             (State::Confirmed { answers_left, .. }, Role::Responder)
-                if is_empty && *answers_left > 0 && now < session.created() + HALF_OPEN_LIFETIME =>
+                if is_empty
+                    && *answers_left > 0
+                    && session.may_seal()
+                    && now < session.created() + HALF_OPEN_LIFETIME =>
             {
                 *answers_left -= 1;
                 actions.push(Action::SendConfirmation(index));
@@ -206,11 +207,14 @@ impl PeerSessions {
         actions
     }
 
-    /// Takes the news that the machine slept or its clock jumped: no session from before sends until a new one is there.
+    /// Takes the news that the machine slept or its clock jumped: nobody seals anything under a key from before, and a new one is asked
+    /// for. What nobody confirmed ends; the rest receives on.
     pub fn handle_clock_jump(&mut self, now: Instant) -> Vec<Action> {
-        self.sends_from = now;
-        let mut actions = Vec::new();
-        if !self.held.is_empty() {
+        let had_session = !self.held.is_empty();
+        let is_unproved = |held: &Held| matches!(held.state, State::Tentative { .. } | State::Unconfirmed { .. });
+        let mut actions = self.retire_where(is_unproved);
+        self.held.iter().for_each(|held| held.session.stop_sealing());
+        if had_session {
             // Also when an attempt is under way: it may be as stale as the sessions are.
             self.next_handshake = now;
             self.start_handshake(now, RekeyReason::ClockJump, &mut actions);
@@ -312,8 +316,8 @@ impl PeerSessions {
         let reason = if held.session.wants_rekey() {
             RekeyReason::Worn
         } else if is_due {
-            let last_use = held.session.last_sent().max(held.session.last_received());
-            if last_use.is_none_or(|last_use| now.saturating_since(last_use) > IN_USE) {
+            let is_in_use = held.session.last_use().is_some_and(|used| now.saturating_since(used) <= IN_USE);
+            if !is_in_use && !self.is_kept {
                 return;
             }
             RekeyReason::Age
@@ -332,7 +336,7 @@ impl PeerSessions {
     }
 
     fn sending_held(&self) -> Option<&Held> {
-        let may_send = |held: &&Held| held.session.created() >= self.sends_from;
+        let may_send = |held: &&Held| held.session.may_seal();
         let newest = |which: fn(&State) -> bool| {
             self.held
                 .iter()

@@ -80,6 +80,10 @@ pub struct Session {
     received: Traffic,
     failed_opens: AtomicU64,
     heard: AtomicBool,
+    /// When a packet last passed in a data thread's lane, as [`Traffic::last`].
+    used: AtomicU64,
+    /// Whether nothing is sealed any more.
+    outdated: AtomicBool,
     #[cfg(debug_assertions)]
     nonces: Mutex<std::collections::BTreeMap<Lane, Counter>>,
 }
@@ -96,12 +100,20 @@ struct Traffic {
 impl Traffic {
     fn note(&self, now: Instant, wire_len: usize) {
         self.wire_bytes.fetch_add(wire_len as u64, Ordering::Relaxed);
-        self.last.fetch_max(now.as_micros().saturating_add(1), Ordering::Relaxed);
+        note_time(&self.last, now);
     }
 
     fn last(&self) -> Option<Instant> {
-        self.last.load(Ordering::Relaxed).checked_sub(1).map(Instant::from_micros)
+        noted_time(&self.last)
     }
+}
+
+fn note_time(cell: &AtomicU64, now: Instant) {
+    cell.fetch_max(now.as_micros().saturating_add(1), Ordering::Relaxed);
+}
+
+fn noted_time(cell: &AtomicU64) -> Option<Instant> {
+    cell.load(Ordering::Relaxed).checked_sub(1).map(Instant::from_micros)
 }
 
 /// Why a packet was not sealed.
@@ -113,6 +125,9 @@ pub enum SealError {
     /// Exhausted: the key is as old as a key gets.
     #[error("the key is too old")]
     Expired,
+    /// Refused: the machine slept or its clock jumped since the key was made.
+    #[error("the key is from before a clock jump")]
+    Outdated,
     /// Exhausted: the key sealed as many packets as it may.
     #[error("the key has sealed too many packets")]
     Exhausted,
@@ -156,6 +171,8 @@ impl Session {
             received: Traffic::default(),
             failed_opens: AtomicU64::new(0),
             heard: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            outdated: AtomicBool::new(false),
             #[cfg(debug_assertions)]
             nonces: Mutex::default(),
         }
@@ -198,6 +215,7 @@ impl Session {
         self.windows.mark(header.lane, header.counter)?; // test-and-set, only after authentication: RFC 6479
         self.received.packets.fetch_add(1, Ordering::Relaxed);
         self.received.note(now, wire_len);
+        self.note_use(header.lane, now);
         Ok(plaintext)
     }
 
@@ -282,6 +300,22 @@ impl Session {
         self.received.last()
     }
 
+    /// Returns when a packet last passed, either way, in a lane of a data thread: what the node's own thread says, its comparisons and
+    /// probes, is no use of a session.
+    pub fn last_use(&self) -> Option<Instant> {
+        noted_time(&self.used)
+    }
+
+    /// Ends sealing, in every lane and whoever holds it; the session receives on.
+    pub(super) fn stop_sealing(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether the session still seals, as far as [`Session::stop_sealing`] goes.
+    pub fn may_seal(&self) -> bool {
+        !self.outdated.load(Ordering::Relaxed)
+    }
+
     /// Returns how many packets failed authentication.
     pub fn failed_opens(&self) -> u64 {
         self.failed_opens.load(Ordering::Relaxed)
@@ -291,6 +325,12 @@ impl Session {
     #[cfg(test)]
     pub(super) fn wear_out(&self) {
         self.sent.packets.store(REKEY_AFTER_PACKETS, Ordering::Relaxed);
+    }
+
+    fn note_use(&self, lane: Lane, now: Instant) {
+        if lane.worker() != Lane::NODE.worker() {
+            note_time(&self.used, now);
+        }
     }
 
     /// Takes one packet off the key's budget.
@@ -344,6 +384,9 @@ impl LaneSealer {
         if session.is_expired(now) {
             return Err(SealError::Expired);
         }
+        if !session.may_seal() {
+            return Err(SealError::Outdated);
+        }
         session.spend_packet()?;
         let counter = self.next;
         self.next = Counter(counter.0 + 1); // before the key is used: no path leads back to this nonce
@@ -355,6 +398,7 @@ impl LaneSealer {
         let (text, tag) = body.split_at_mut(body.len() - TAG_LEN);
         tag.copy_from_slice(&session.sending.seal(header.nonce(), text));
         session.sent.note(now, wire_len);
+        session.note_use(self.lane, now);
         Ok(counter)
     }
 }
@@ -460,6 +504,31 @@ mod tests {
         far.failed_opens.store(MAX_FAILED_OPENS + 1, Ordering::Relaxed);
         assert_eq!(open(&far, &datagram), Err(OpenError::TooManyForgeries));
         assert!(far.wants_rekey());
+    }
+
+    #[test]
+    fn an_outdated_key_seals_in_no_lane_and_opens_on() {
+        let (_, _, near, far) = established_pair();
+        let mut claimed = near.session.claim_lane(Lane::new(1, 0)).unwrap();
+        let on_the_way = sealed(&mut far.session.claim_lane(Lane::NODE).unwrap(), b"packet");
+        near.session.stop_sealing();
+        let mut room = [0; TRANSPORT_OVERHEAD];
+        assert_eq!(claimed.seal(Instant::ZERO, &mut room), Err(SealError::Outdated));
+        let mut fresh = near.session.claim_lane(Lane::NODE).unwrap();
+        assert_eq!(fresh.seal(Instant::ZERO, &mut room), Err(SealError::Outdated));
+        assert_eq!(near.session.packets_sent(), 0);
+        assert_eq!(open(&near.session, &on_the_way), Ok(b"packet".to_vec()));
+    }
+
+    #[test]
+    fn what_the_nodes_own_thread_says_is_no_use() {
+        let (_, _, near, far) = established_pair();
+        for (lane, used) in [(Lane::NODE, None), (Lane::new(0, 3), None), (Lane::new(1, 0), Some(Instant::ZERO))] {
+            let datagram = sealed(&mut near.session.claim_lane(lane).unwrap(), b"packet");
+            open(&far.session, &datagram).unwrap();
+            assert_eq!((near.session.last_use(), far.session.last_use()), (used, used), "{lane:?}");
+        }
+        assert_eq!(near.session.last_sent(), Some(Instant::ZERO));
     }
 
     #[test]

@@ -36,6 +36,32 @@ fn after_a_suspend_of_hours_the_tunnel_comes_back() {
 }
 
 #[test]
+fn after_a_suspend_shorter_than_a_keys_life_nothing_leaves_under_a_key_from_before() {
+    for seed in 65..68 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        overlay.world.wire = Some(Vec::new());
+        for (from, to) in [(1, 2), (2, 1), (0, 1), (2, 0)] {
+            overlay.talk(from, to, true, PATIENCE).unwrap();
+        }
+        overlay.world.run_for(Duration::from_secs(15));
+        let receivers = |wire: &[crate::world::Sighting]| -> BTreeSet<Vec<u8>> {
+            let transport = wire.iter().filter(|sighting| sighting.datagram[0] == 0x10);
+            transport.map(|sighting| sighting.datagram[4..8].to_vec()).collect()
+        };
+        let old = receivers(&overlay.world.wire.replace(Vec::new()).unwrap());
+        assert!(old.len() >= 6, "three sessions, seen from both sides");
+        overlay.world.jump(Duration::from_secs(60));
+        // The thread that reads the device wakes first.
+        let packet = overlay.send(1, 2, false);
+        overlay.world.run_for(Duration::from_secs(5));
+        let fresh = receivers(&overlay.world.wire.take().unwrap());
+        assert_eq!(old.intersection(&fresh).count(), 0, "seed {seed}: an old key sealed");
+        assert!(fresh.len() >= 6, "seed {seed}: all sessions are new");
+        assert_eq!(overlay.received(2, &packet), 1, "seed {seed}: the packet waited for the new key");
+    }
+}
+
+#[test]
 fn a_founder_that_loses_power_goes_on_from_what_it_showed() {
     for luck in 0..8 {
         let mut overlay = Overlay::of(2, 70 + luck, Weather::FAIR);

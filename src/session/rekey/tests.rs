@@ -265,6 +265,44 @@ fn a_session_that_comes_into_use_late_is_replaced_before_its_end() {
 }
 
 #[test]
+fn a_kept_session_is_replaced_although_nothing_uses_it() {
+    let mut pair = Pair::new();
+    pair.confirmed(after(0), 0);
+    pair.sessions[1].set_kept(true);
+    assert_eq!(starts(&pair.sessions[0].handle_timeout(after(150_000))), []);
+    assert_eq!(starts(&pair.sessions[1].handle_timeout(after(149_999))), []);
+    assert_eq!(starts(&pair.sessions[1].handle_timeout(after(150_000))), [RekeyReason::Age]);
+}
+
+#[test]
+fn the_nodes_own_words_keep_no_session_alive() {
+    let mut pair = Pair::new();
+    let [near, _] = pair.confirmed(after(0), 0);
+    let mut sealer = pair.sessions[0].sending().unwrap().claim_lane(Lane::NODE).unwrap();
+    let mut actions = Vec::new();
+    for second in 1..=180 {
+        let _ = sealer.seal(after(second * 1000), &mut [0; TRANSPORT_OVERHEAD]);
+        actions.extend(pair.sessions[0].handle_timeout(after(second * 1000)));
+    }
+    assert_eq!(actions, [Action::Retire(near)]);
+}
+
+#[test]
+fn nothing_from_before_a_clock_jump_seals() {
+    let mut pair = Pair::new();
+    let [_, current] = pair.confirmed(after(0), 0);
+    let ([near, far], _) = pair.handshake(after(9_900), 0);
+    let mut sealer = pair.sessions[1].sending().unwrap().claim_lane(Lane::new(1, 0)).unwrap();
+    let ended = pair.sessions[1].handle_clock_jump(after(10_000));
+    assert_eq!(ended, [Action::Retire(far), Action::StartHandshake(RekeyReason::ClockJump)]);
+    assert!(pair.sessions[0].handle_clock_jump(after(10_000)).contains(&Action::Retire(near)));
+    assert!(sealer.seal(after(10_000), &mut [0; TRANSPORT_OVERHEAD]).is_err());
+    // An empty packet that was on its way is not answered under the old key.
+    assert_eq!(pair.sessions[1].handle_received(after(7_000), current, true), []);
+    assert!(pair.sessions[1].poll_timeout().is_none_or(|(at, _)| at > after(10_000)));
+}
+
+#[test]
 fn no_session_from_before_a_clock_jump_sends() {
     let mut pair = Pair::new();
     pair.confirmed(after(0), 0);
