@@ -12,9 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Waits between attempts that got no answer: at first at once, then doubling up to a minute.
+/// Waits after attempts that led nowhere, doubling from the first to the longest.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How long a guest stays: then its sessions end, and its place is free for others. It may come again.
+pub(super) const GUEST_STAY: Duration = Duration::from_secs(600);
 
 /// How often new endpoints in a peer's record cut its wait short.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
@@ -29,6 +32,32 @@ pub(super) struct Attempt {
     pub(super) paid: BTreeSet<SocketAddr>,
 }
 
+/// Waits that grow: a second, then doubling up to a minute.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    over_at: Instant,
+}
+
+impl Backoff {
+    /// Says whether the wait is over.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now >= self.over_at
+    }
+
+    /// Notes a failure: the next wait is longer.
+    pub(super) fn fail(&mut self, now: Instant) {
+        let wait = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(6)).min(LONGEST_BACKOFF);
+        self.failures = self.failures.saturating_add(1);
+        self.over_at = now + wait;
+    }
+
+    /// Forgets all failures.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// One peer.
 pub(super) struct Peer {
     /// The member that it is, as far as the local ledger knows.
@@ -41,6 +70,10 @@ pub(super) struct Peer {
     pub(super) attempt: Option<Attempt>,
     /// Whether the peer said, in the last handshake, that this node is a guest there.
     pub(super) guest_there: bool,
+    /// Waits before the peer is asked again whether it knows by now that this node is a member.
+    pub(super) recognition: Backoff,
+    /// Since when it has been a guest here without a pause.
+    pub(super) guest_since: Option<Instant>,
     /// Packets that wait for a session.
     pub(super) staged: Staging,
     /// When something authentic last came in a session that is gone.
@@ -51,8 +84,7 @@ pub(super) struct Peer {
     sealers: BTreeMap<SessionIndex, LaneSealer>,
     /// Sessions in which the peer was heard.
     confirmed: BTreeSet<SessionIndex>,
-    failures: u32,
-    next_attempt: Instant,
+    attempts: Backoff,
     record_heeded: Option<Instant>,
 }
 
@@ -64,34 +96,33 @@ impl Peer {
             paths: Paths::default(),
             attempt: None,
             guest_there: false,
+            recognition: Backoff::default(),
+            guest_since: None,
             staged: Staging::default(),
             last_heard: None,
             past_bytes: (0, 0),
             sealers: BTreeMap::new(),
             confirmed: BTreeSet::new(),
-            failures: 0,
-            next_attempt: Instant::ZERO,
+            attempts: Backoff::default(),
             record_heeded: None,
         }
     }
 
     /// Says whether a new attempt may begin: none is under way, and the wait after the last failure is over.
     pub(super) fn may_attempt(&self, now: Instant) -> bool {
-        self.attempt.is_none() && now >= self.next_attempt
+        self.attempt.is_none() && self.attempts.is_over(now)
     }
 
     /// Notes an attempt that nobody answered: the next one waits longer.
     pub(super) fn attempt_failed(&mut self, now: Instant) {
         self.attempt = None;
-        let wait = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(6)).min(LONGEST_BACKOFF);
-        self.failures = self.failures.saturating_add(1);
-        self.next_attempt = now + wait;
+        self.attempts.fail(now);
     }
 
     /// Notes an attempt that came to a session.
     pub(super) fn attempt_succeeded(&mut self) {
         self.attempt = None;
-        self.retry_at_once();
+        self.attempts.reset();
     }
 
     /// Notes that the peer was heard in this session. Returns whether that is news.
@@ -117,8 +148,24 @@ impl Peer {
 
     /// Forgets earlier failures: something changed that may make the next attempt succeed.
     pub(super) fn retry_at_once(&mut self) {
-        self.failures = 0;
-        self.next_attempt = Instant::ZERO;
+        self.attempts.reset();
+        self.recognition.reset();
+    }
+
+    /// Notes what a finished handshake says of both sides: whether this node is a guest there, and the peer one here.
+    pub(super) fn note_standing(&mut self, now: Instant, guest_there: bool, is_guest: bool) {
+        self.guest_there = guest_there;
+        if guest_there {
+            self.recognition.fail(now);
+        } else {
+            self.recognition.reset();
+        }
+        self.guest_since = if is_guest { self.guest_since.or(Some(now)) } else { None };
+    }
+
+    /// Says whether a guest has stayed as long as guests may.
+    pub(super) fn is_stay_over(&self, now: Instant) -> bool {
+        self.guest_since.is_some_and(|since| now.saturating_since(since) >= GUEST_STAY)
     }
 
     /// As [`Self::retry_at_once`], for a record that names new endpoints: at most once per [`RECORD_INTERVAL`].
@@ -138,9 +185,14 @@ impl Peer {
         }
     }
 
-    /// Drops the sealer of a session that is gone.
+    /// Drops the sealer of a session that is gone, and keeps what the session carried.
     pub(super) fn forget_session(&mut self, index: SessionIndex) {
-        self.sealers.remove(&index);
         self.confirmed.remove(&index);
+        // Where the node itself never sealed, nothing was confirmed and nothing came.
+        let Some(sealer) = self.sealers.remove(&index) else { return };
+        let session = sealer.session();
+        self.last_heard = self.last_heard.max(session.last_received());
+        self.past_bytes.0 += session.bytes_sent();
+        self.past_bytes.1 += session.bytes_received();
     }
 }

@@ -46,6 +46,8 @@ pub struct Paths {
     current: Option<Current>,
     /// Since when the peer owes an answer: a watch saw a packet sent and nothing received after.
     owed_since: Option<Instant>,
+    /// When the peer last got an answer: by itself that asks for none.
+    answered_at: Option<Instant>,
     /// The other endpoint that the peer was last heard from.
     moved_to: Option<SocketAddr>,
     /// When such an endpoint was last asked.
@@ -103,6 +105,11 @@ impl Paths {
         self.probes.sent(now, id, endpoint);
     }
 
+    /// Notes an answer that leaves now, a pong or a confirmation: two ends that answered answers would never fall silent.
+    pub fn answered(&mut self, now: Instant) {
+        self.answered_at = Some(now);
+    }
+
     /// A pong for `id` came. Returns the round trip when the probe was ours and in time. Its endpoint becomes the path when the peer
     /// itself speaks from there, when the path in use owes an answer, or when that is slower by 5 ms and 10 %.
     pub fn handle_pong(&mut self, now: Instant, id: ProbeId) -> Option<Duration> {
@@ -124,11 +131,12 @@ impl Paths {
         Some(rtt)
     }
 
-    /// Judges the path in use by the times of the last packet sent to and received from the peer.
+    /// Judges the path in use by the times of the last packet sent to and received from the peer. After an answer nothing is owed: what was
+    /// sent before it was answered by what it answers.
     pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
         let (Some(endpoint), Some(sent)) = (self.endpoint(), sent) else { return PathCheck::Healthy };
         let received = received.unwrap_or(Instant::ZERO);
-        if received >= sent {
+        if received >= sent || self.answered_at >= Some(sent) {
             self.owed_since = None;
             return PathCheck::Healthy;
         }
@@ -214,6 +222,24 @@ mod tests {
         assert_eq!(paths.check(seconds(117), sent, received), PathCheck::Reconnect);
         assert_eq!(paths.check(seconds(118), sent, received), PathCheck::Healthy);
         assert_eq!(paths.check(seconds(140), Some(seconds(120)), Some(seconds(121))), PathCheck::Healthy, "idle");
+    }
+
+    #[test]
+    fn an_answer_asks_for_none() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), endpoint(1));
+        let just_after = seconds(10) + Duration::from_micros(50);
+        paths.answered(just_after);
+        for second in 11..60 {
+            assert_eq!(paths.check(seconds(second), Some(just_after), Some(seconds(10))), PathCheck::Healthy);
+        }
+        let sent = Some(seconds(60));
+        assert_eq!(paths.check(seconds(60), sent, Some(seconds(10))), PathCheck::Healthy);
+        assert_eq!(
+            paths.check(seconds(62), sent, Some(seconds(10))),
+            PathCheck::Probe(endpoint(1)),
+            "data after it does"
+        );
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl PeerTable {
         }
         self.is_changed = true;
         if peer.sessions.is_empty() {
+            peer.guest_since = None;
             self.events.push_back(PeerEvent::Down(key));
             if peer.id.is_none() && peer.attempt.is_none() && peer.paths.candidates().is_only_observed() {
                 self.peers.remove(&key);

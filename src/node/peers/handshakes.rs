@@ -2,7 +2,9 @@
 
 use super::{Context, PeerTable, Transmit};
 use crate::crypto::exchange::TransportKey;
+use crate::node::control::MAX_GUESTS;
 use crate::node::peer::Attempt;
+use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
 use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
 use crate::wire::data::{Datagram, SessionIndex};
@@ -10,9 +12,6 @@ use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-
-/// Peers remembered at a time besides members: guests come and go.
-const MAX_GUESTS: usize = 128;
 
 /// Candidates that one flight goes to: 8 × 1.5 kB.
 pub(super) const MAX_TARGETS: usize = 8;
@@ -156,7 +155,8 @@ impl PeerTable {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         self.owners.insert(established.session.local_index(), key);
         self.is_changed = true;
-        peer.guest_there = established.guest_there;
+        let is_guest = established.session.admission().rights() == Rights::Guest;
+        peer.note_standing(ctx.now.instant, established.guest_there, is_guest);
         let actions = peer.sessions.handle_established(ctx.now.instant, established);
         self.act(ctx, key, &actions);
     }

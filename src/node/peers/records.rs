@@ -70,6 +70,9 @@ impl PeerTable {
             Ok(ControlMessage::Probe { id, .. }) => {
                 let pong = ControlMessage::Pong { id, observed: from };
                 self.seal_to(now, key, from, RECORD_CONTROL, &pong.encode());
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.paths.answered(now.instant);
+                }
             }
             Ok(ControlMessage::Pong { id, observed }) => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -167,7 +170,7 @@ impl PeerTable {
         }
     }
 
-    fn send(&mut self, now: Now, key: TransportKey, kind: u8, content: &[u8]) -> bool {
+    pub(super) fn send(&mut self, now: Now, key: TransportKey, kind: u8, content: &[u8]) -> bool {
         let Some(endpoint) = self.peers.get(&key).and_then(|peer| peer.paths.endpoint()) else { return false };
         self.seal_to(now, key, endpoint, kind, content)
     }

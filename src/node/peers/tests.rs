@@ -6,9 +6,10 @@ use crate::crypto::exchange::TransportSecret;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::VerifyingKey;
 use crate::crypto::secret::Secret;
+use crate::node::control::MAX_GUESTS;
 use crate::policy::Member;
 use crate::time::UnixMillis;
-use crate::wire::data::{Datagram, TRANSPORT_HEADER_LEN};
+use crate::wire::data::{Datagram, Lane, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::Versions;
 use rand_chacha::ChaCha20Rng;
@@ -73,9 +74,10 @@ impl Side {
         self.table.connect(&mut ctx, transport(seed).public_key());
     }
 
-    /// Takes a datagram as the data threads and the node do.
+    /// Takes a datagram as the data threads and the node do, the node a little later.
     fn receive(&mut self, now: Now, from: SocketAddr, mut datagram: Vec<u8>) {
-        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
+        let later = now + Duration::from_micros(50);
+        let mut ctx = Context { now: later, policy: &self.policy, rng: &mut self.rng };
         let Ok(Datagram::Transport(header)) = Datagram::classify(&datagram) else {
             self.table.handle_handshake(&mut ctx, from, &datagram);
             return;
@@ -84,6 +86,10 @@ impl Side {
         let Some(inlet) = inlets.get(&header.receiver) else { return };
         let record = inlet.session.open(now.instant, &header, &mut datagram[TRANSPORT_HEADER_LEN..]).unwrap();
         self.table.handle_record(&mut ctx, header.receiver, from, record);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.table.handle_timeout(&mut Context { now, policy: &self.policy, rng: &mut self.rng });
     }
 
     fn events(&mut self) -> Vec<PeerEvent> {
@@ -113,6 +119,135 @@ fn carry(now: Now, left: &mut Side, right: &mut Side) {
             left.receive(now, right.endpoint, transmit.datagram);
         }
     }
+}
+
+/// Lets time pass for both, from one moment to another, and carries what they send. Returns the moments at which anything was sent.
+fn pass(millis: std::ops::Range<u64>, left: &mut Side, right: &mut Side) -> Vec<u64> {
+    let mut busy = Vec::new();
+    for millis in millis.step_by(250) {
+        left.handle_timeout(at(millis));
+        right.handle_timeout(at(millis));
+        let sent: Vec<_> = left.sent().into_iter().map(|transmit| (true, transmit)).collect();
+        let sent = sent.into_iter().chain(right.sent().into_iter().map(|transmit| (false, transmit)));
+        for (from_left, Transmit { datagram, .. }) in sent {
+            busy.push(millis);
+            let (from, to) = if from_left { (left.endpoint, &mut *right) } else { (right.endpoint, &mut *left) };
+            to.receive(at(millis), from, datagram);
+        }
+        carry(at(millis), left, right);
+    }
+    busy.dedup();
+    busy
+}
+
+/// Two members with a session since 1 ms.
+fn acquainted() -> (Side, Side) {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
+    left.connect(at(1), 2);
+    carry(at(1), &mut left, &mut right);
+    (left, right)
+}
+
+#[test]
+fn a_session_that_nobody_keeps_falls_silent_and_ends() {
+    let (mut left, mut right) = acquainted();
+    // The last word of a conversation is asked about once, and an answer asks for none.
+    left.table.send_stream(at(1000), transport(2).public_key(), b"the last word");
+    let busy = pass(1000..400_000, &mut left, &mut right);
+    assert!(busy.last().is_some_and(|last| *last < 10_000), "{busy:?}");
+    assert!(!left.table.has_session(&transport(2).public_key()));
+    assert!(!right.table.has_session(&transport(1).public_key()));
+    left.connect(at(400_000), 2);
+    carry(at(400_000), &mut left, &mut right);
+    assert_eq!(left.table.outlets().len(), 1, "they find each other again");
+}
+
+#[test]
+fn a_kept_session_is_renewed_by_whoever_keeps_it() {
+    for keeper in [1, 2] {
+        let (mut left, mut right) = acquainted();
+        let (side, other) = if keeper == 1 { (&mut left, 2) } else { (&mut right, 1) };
+        side.table.keep(BTreeSet::from([transport(other).public_key()]));
+        let busy = pass(1000..1_000_000, &mut left, &mut right);
+        let longest = busy.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(longest <= 26_000, "kept by {keeper}: silent for {longest} ms");
+        assert!(left.table.has_session(&transport(2).public_key()) && right.table.outlets().len() == 1);
+        let handshakes = busy.len();
+        assert!(handshakes < 1000 / 25 * 4, "kept by {keeper}: busy in {handshakes} moments");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_know_of_the_admission_is_asked_less_and_less_often() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[2]));
+    left.connect(at(1), 2);
+    carry(at(1), &mut left, &mut right);
+    let mut begun = 0;
+    for millis in (1000..301_000).step_by(250) {
+        left.handle_timeout(at(millis));
+        right.handle_timeout(at(millis));
+        let sent = left.sent();
+        begun += sent.iter().filter(|transmit| transmit.datagram[0] == 1).count();
+        for transmit in sent {
+            right.receive(at(millis), left.endpoint, transmit.datagram);
+        }
+        carry(at(millis), &mut left, &mut right);
+    }
+    // 1, 2, 4 … 60 s: ten times in five minutes; a cookie makes a second flight of each.
+    assert!((8..=12).contains(&begun), "{begun}");
+    right.policy = policy_of(&[1, 2]);
+    pass(301_000..365_000, &mut left, &mut right);
+    assert!(right.table.usable().any(|(_, rights)| rights.is_member()), "and gets what it asks for");
+}
+
+#[test]
+fn a_guest_stays_for_ten_minutes_and_may_come_again() {
+    let (mut guest, mut host) = (Side::new(1, &[2]).knows(2), Side::new(2, &[2]));
+    let host_key = transport(2).public_key();
+    guest.table.keep(BTreeSet::from([host_key]));
+    let came = |host: &mut Side| host.events().iter().filter(|event| matches!(event, PeerEvent::Up(..))).count();
+    pass(0..599_000, &mut guest, &mut host);
+    assert!(came(&mut host) > 1, "renewed on the way");
+    let downs = |host: &mut Side| host.events().iter().filter(|event| matches!(event, PeerEvent::Down(_))).count();
+    assert_eq!(downs(&mut host), 0);
+    guest.table.keep(BTreeSet::new());
+    pass(599_000..602_000, &mut guest, &mut host);
+    assert_eq!(downs(&mut host), 1);
+    assert!(!guest.table.has_session(&host_key), "it is told");
+    assert!(!host.table.mentions(&transport(1).public_key()) || host.table.usable().count() == 0);
+    guest.connect(at(602_000), 2);
+    carry(at(602_000), &mut guest, &mut host);
+    assert_eq!(came(&mut host), 1, "it comes again");
+}
+
+#[test]
+fn there_are_as_many_guests_as_may_be() {
+    let mut host = Side::new(200, &[200]);
+    for seed in 1..=MAX_GUESTS as u8 + 1 {
+        let mut guest = Side::new(seed, &[200]).knows(200);
+        // Slower than half-open handshakes pile up: those have a bound of their own.
+        let now = at(u64::from(seed) * 200);
+        guest.connect(now, 200);
+        carry(now, &mut guest, &mut host);
+    }
+    assert_eq!(host.table.usable().count(), MAX_GUESTS);
+    assert_eq!(host.dropped(DropReason::HalfOpenFull), 1);
+}
+
+#[test]
+fn what_a_session_carried_is_remembered_after_its_end() {
+    let (mut left, mut right) = acquainted();
+    let carried = |side: &Side, seed: u8| {
+        let peer = side.table.peer(&transport(seed).public_key()).unwrap();
+        let live = |bytes: fn(&Session) -> u64| peer.sessions.receiving().map(|it| bytes(it)).sum::<u64>();
+        (peer.past_bytes.0 + live(Session::bytes_sent), peer.past_bytes.1 + live(Session::bytes_received))
+    };
+    pass(1000..10_000, &mut left, &mut right);
+    let before = carried(&left, 2);
+    assert!(before.0 > 0 && before.1 > 0);
+    pass(10_000..200_000, &mut left, &mut right);
+    assert_eq!(carried(&left, 2), before);
+    assert!(left.table.peer(&transport(2).public_key()).unwrap().last_heard.is_some());
 }
 
 #[test]
@@ -180,14 +315,21 @@ fn after_a_clock_jump_nothing_is_sent_before_the_session_is_new() {
     left.connect(at(1), 2);
     carry(at(1), &mut left, &mut right);
     assert_eq!(left.table.outlets().len(), 1);
+    let old = Arc::clone(&left.table.outlets()[&NodeId([2; 32])].session);
+    let mut data_thread = old.claim_lane(Lane::new(1, 0)).unwrap();
     left.connect(at(39_000), 2);
     left.sent();
     left.table.handle_clock_jump(&mut Context { now: at(40_000), policy: &left.policy, rng: &mut left.rng });
     assert!(left.table.outlets().is_empty() && left.table.take_changed());
+    assert!(
+        data_thread.seal(at(40_000).instant, &mut [0; 64]).is_err(),
+        "nor by a thread that has the table from before"
+    );
+    assert!(!left.table.send_stream(at(40_000), transport(2).public_key(), b"streams wait"));
     carry(at(40_000), &mut left, &mut right);
     let outlets = left.table.outlets();
     let fresh = outlets.values().map(|outlet| outlet.session.created()).collect::<Vec<_>>();
-    assert_eq!(fresh, [at(40_000).instant]);
+    assert!(matches!(fresh[..], [created] if created >= at(40_000).instant), "{fresh:?}");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use super::{Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
 use crate::path::PathCheck;
-use crate::session::Action;
-use crate::time::Instant;
+use crate::session::{Action, Role};
+use crate::time::{Instant, Now};
+use crate::wire::control::ControlMessage;
+use crate::wire::data::RECORD_CONTROL;
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
@@ -42,7 +44,9 @@ impl PeerTable {
         let busy: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.is_busy()).map(|(key, _)| *key).collect();
         for key in busy {
             self.drive_attempt(ctx, key);
+            let is_kept = self.kept.contains(&key);
             let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.sessions.set_kept(is_kept);
             let actions = peer.sessions.handle_timeout(ctx.now.instant);
             self.act(ctx, key, &actions);
             if is_check {
@@ -59,14 +63,19 @@ impl PeerTable {
 
     fn check(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         self.promote(ctx, key);
+        let is_member = ctx.policy.member(&self.keys.node_id).is_some();
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if is_member && peer.is_stay_over(ctx.now.instant) {
+            self.see_off(ctx.now, key);
+            return;
+        }
         let expired = peer.staged.expire(ctx.now.instant);
         self.drops.add(DropReason::NoPath, expired as u64);
         let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
         let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
         match peer.paths.check(ctx.now.instant, sent, received) {
             // The other side did not know yet that this node is a member: by now it may.
-            PathCheck::Healthy if peer.guest_there && ctx.policy.member(&self.keys.node_id).is_some() => {
+            PathCheck::Healthy if is_member && peer.guest_there && peer.recognition.is_over(ctx.now.instant) => {
                 self.connect(ctx, key);
             }
             PathCheck::Healthy => {}
@@ -87,14 +96,24 @@ impl PeerTable {
         }
     }
 
+    /// Ends the stay of a guest: it is told, and its place is free.
+    fn see_off(&mut self, now: Now, key: TransportKey) {
+        self.send(now, key, RECORD_CONTROL, &ControlMessage::Goodbye.encode());
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let actions = peer.sessions.retire_all();
+        self.retire(key, &actions);
+    }
+
     pub(super) fn act(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, actions: &[Action]) {
         for action in actions {
             match *action {
                 Action::SendConfirmation(index) => {
                     let Some(peer) = self.peers.get(&key) else { return };
                     let session = peer.sessions.receiving().find(|session| session.local_index() == index);
-                    if let Some(session) = session.map(Arc::clone) {
-                        self.seal_in(ctx.now, key, &session, None, &[]);
+                    let Some(session) = session.map(Arc::clone) else { continue };
+                    self.seal_in(ctx.now, key, &session, None, &[]);
+                    if let Some(peer) = self.peers.get_mut(&key).filter(|_| session.role() == Role::Responder) {
+                        peer.paths.answered(ctx.now.instant);
                     }
                 }
                 Action::StartHandshake(_) => self.connect(ctx, key),
