@@ -36,7 +36,7 @@ impl<R: CryptoRng> Node<R> {
         match LedgerMessage::decode(bytes) {
             Ok(message) => {
                 if matches!(message, LedgerMessage::Head(_)) {
-                    self.heads_heard.insert(from, now.instant);
+                    self.note_head(now, from);
                 }
                 if let Err(error) = self.ledger.handle_message(now, from, message) {
                     tracing::debug!(?from, %error, "ledger message refused");
@@ -56,6 +56,11 @@ impl<R: CryptoRng> Node<R> {
         match recipient {
             Recipient::Peer(key) => self.stream_ledger(now, key, message, &bytes),
             Recipient::Neighbours => {
+                for key in self.neighbours() {
+                    self.stream_ledger(now, key, message, &bytes);
+                }
+            }
+            Recipient::Sessions => {
                 for key in self.push_targets() {
                     self.stream_ledger(now, key, message, &bytes);
                 }
@@ -67,7 +72,7 @@ impl<R: CryptoRng> Node<R> {
                         self.peers.send_ledger(now, key, bytes.clone());
                     }
                 }
-                self.send_ledger(now, Recipient::Neighbours, message);
+                self.send_ledger(now, Recipient::Sessions, message);
             }
             Recipient::Validators => {
                 let others = self.policy.validators().filter(|id| **id != self.own_id);
@@ -77,6 +82,19 @@ impl<R: CryptoRng> Node<R> {
                     self.stream_ledger(now, key, message, &bytes);
                 }
             }
+        }
+    }
+
+    /// A peer told of its head. A validator's word is the proof that a chain is fresh, so it answers members that keep it close while it
+    /// does not keep them; nobody answers such an answer.
+    fn note_head(&mut self, now: Now, from: TransportKey) {
+        if self.policy.is_validator(&from) {
+            self.heads_heard.insert(from, now.instant);
+        } else if self.policy.is_validator(&self.peers.keys().transport.public_key())
+            && self.policy.admit(&from).rights().is_member()
+            && !self.peers.is_kept(&from)
+        {
+            self.ledger.tell_head(from);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Node records on their way through the network: who is kept close, who is told, and what both sides lack.
 //!
-//! Pushes a new record at once to everybody with a live session and repairs what was missed by comparing digests with the
-//! neighbours every ten seconds. A record is believed only under its member's node key; gossip can deny reachability, never
+//! Pushes a new record at once to everybody with a live session and repairs what was missed by comparing digests every ten seconds with
+//! the neighbours alone: whoever chose compares, the chosen one answers. A record is believed only under its member's node key; gossip can deny reachability, never
 //! gain trust.
 
 use crate::crypto::hash::{Digest, domain_hash};

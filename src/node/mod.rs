@@ -326,7 +326,6 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Up(key, rights) => self.handle_up(now, key, rights),
             PeerEvent::Down(key) => {
                 self.link.close_peer(LinkId(key));
-                self.heads_heard.remove(&key);
                 self.ledger.handle_session_end(now, &key);
             }
             PeerEvent::Ledger(key, bytes) => self.handle_ledger_bytes(now, key, &bytes),
@@ -348,6 +347,8 @@ impl<R: CryptoRng> Node<R> {
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_policy(&mut ctx, diff);
         self.gossip.forget(&diff.removed);
+        let policy = &self.policy;
+        self.heads_heard.retain(|key, _| policy.is_validator(key));
         if !diff.admitted.is_empty() {
             // A record may have come before the block that admitted its node, and was refused.
             self.gossip.hurry();

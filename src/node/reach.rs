@@ -12,7 +12,6 @@ use crate::time::{Instant, Now};
 use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ const MAX_OBSERVED: usize = 4;
 /// How long an observed address waits for others before the record is made anew: pongs come as fast as their sender likes.
 const OBSERVED_DELAY: Duration = Duration::from_secs(1);
 
-/// Members that a push goes to besides the neighbours.
+/// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
 
 /// Own endpoints and the clock of the neighbourhood.
@@ -129,7 +128,7 @@ impl<R: CryptoRng> Node<R> {
     /// Reviews whom to keep close, and compares records with them.
     pub(super) fn tend_neighbours(&mut self, now: Now) {
         if let Some(compare) = self.gossip.handle_timeout(now.instant) {
-            for key in self.push_targets() {
+            for key in self.neighbours() {
                 self.send_gossip(now, key, &compare);
             }
         }
@@ -141,7 +140,9 @@ impl<R: CryptoRng> Node<R> {
         }
         self.reach.review_at = now.instant + REVIEW_INTERVAL;
         if !self.membership.is_member() {
-            self.peers.keep(BTreeSet::new());
+            let hosts =
+                self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key);
+            self.peers.keep(hosts.collect());
             return;
         }
         let mut close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
@@ -220,12 +221,20 @@ impl<R: CryptoRng> Node<R> {
         self.policy.members().filter_map(known).collect()
     }
 
-    /// Members with a session, the kept ones among them: whom news goes to at once.
+    /// The members that this node keeps close, those with a session: what is compared with them every few seconds goes to nobody else,
+    /// so that all other sessions are silent when they are idle. Who is kept by the other side alone answers.
+    pub(super) fn neighbours(&self) -> Vec<TransportKey> {
+        self.member_sessions().filter(|key| self.peers.is_kept(key)).collect()
+    }
+
+    /// Members with a session, the kept ones first: whom news goes to at once.
     pub(super) fn push_targets(&self) -> Vec<TransportKey> {
-        let members = || self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key);
-        let kept = members().filter(|key| self.peers.is_kept(key));
-        let others = members().filter(|key| !self.peers.is_kept(key));
-        kept.chain(others).take(MAX_PUSH).collect()
+        let others = self.member_sessions().filter(|key| !self.peers.is_kept(key));
+        self.neighbours().into_iter().chain(others).take(MAX_PUSH).collect()
+    }
+
+    fn member_sessions(&self) -> impl Iterator<Item = TransportKey> {
+        self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
     }
 
     fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {

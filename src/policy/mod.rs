@@ -99,6 +99,11 @@ impl Policy {
         self.revoked.iter()
     }
 
+    /// Says whether a transport key is a current validator's.
+    pub fn is_validator(&self, key: &TransportKey) -> bool {
+        self.validators.values().any(|validator| validator == key)
+    }
+
     /// Iterates over the identities of the current validators.
     pub fn validators(&self) -> impl Iterator<Item = &NodeId> {
         self.validators.keys()

@@ -6,6 +6,7 @@
 mod consensus;
 mod hostile_member;
 mod hostile_outsider;
+mod idle;
 mod joining;
 mod machine;
 mod moving;

@@ -176,7 +176,7 @@ impl Ledger {
         }
         self.drop_what_fails(now);
         self.refresh_policy();
-        self.announce(now);
+        self.announce(now, Recipient::Sessions);
         self.schedule_ending(now);
     }
 

@@ -52,7 +52,7 @@ impl Ledger {
             let (next, time) = (self.next_height(), self.block_time(now));
             self.pool.submit(&self.state, next, time, verified.clone())?;
             self.send(Recipient::Validators, LedgerMessage::Transactions(vec![verified.into_inner()]));
-            self.send(Recipient::Neighbours, LedgerMessage::HaveTransactions(vec![id]));
+            self.send(Recipient::Sessions, LedgerMessage::HaveTransactions(vec![id]));
         }
         Ok(id)
     }

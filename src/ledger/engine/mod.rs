@@ -60,6 +60,8 @@ pub enum Recipient {
     Peer(TransportKey),
     /// The gossip neighbours.
     Neighbours,
+    /// Members with a live session, the gossip neighbours first.
+    Sessions,
     /// Everybody with a live session, and the gossip neighbours.
     EverySession,
     /// Every validator but this node.
@@ -479,7 +481,7 @@ impl Ledger {
         }
         if self.announce_at <= now.instant {
             self.drop_what_fails(now);
-            self.announce(now);
+            self.announce(now, Recipient::Neighbours);
             self.announce_pending();
         }
         self.tick_consensus(now);

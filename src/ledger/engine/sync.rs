@@ -2,6 +2,7 @@
 
 use super::{ANNOUNCE_EVERY, Ledger, MessageRefused, Recipient};
 use crate::crypto::exchange::TransportKey;
+use crate::ledger::TxId;
 use crate::ledger::block::{Block, Height};
 use crate::ledger::chain::ChainError;
 use crate::ledger::sync::{CommittedBlock, HeadNotice, LedgerMessage, MAX_BLOCKS, MAX_BLOCKS_LEN, MAX_TRANSACTIONS};
@@ -127,7 +128,14 @@ impl Ledger {
     /// Begins to talk with a peer: its session is confirmed.
     pub fn handle_session(&mut self, now: Now, peer: TransportKey) {
         match self.head_notice() {
-            Some(notice) => self.send(Recipient::Peer(peer), LedgerMessage::Head(notice)),
+            Some(notice) => {
+                self.send(Recipient::Peer(peer), LedgerMessage::Head(notice));
+                let pending = self.pending_ids();
+                // A member that was connected to for them: they were not sent, because there was no session.
+                if !pending.is_empty() && self.is_member(&peer) {
+                    self.send(Recipient::Peer(peer), LedgerMessage::HaveTransactions(pending));
+                }
+            }
             None => {
                 // Whoever has a chain has its beginning.
                 self.peers.note(peer, Height(0), false);
@@ -207,23 +215,35 @@ impl Ledger {
         Some(HeadNotice { height: head.height(), id: head.id, time: head.header.time, revocations })
     }
 
-    /// Tells the neighbours and the validators where the own chain ends.
-    pub(super) fn announce(&mut self, now: Now) {
+    /// Tells where the own chain ends: everybody with a session when it grew, the neighbours again and again.
+    pub(super) fn announce(&mut self, now: Now, to: Recipient) {
         self.announce_at = now.instant + ANNOUNCE_EVERY;
         if let Some(notice) = self.head_notice() {
-            self.send(Recipient::Neighbours, LedgerMessage::Head(notice));
-            self.send(Recipient::Validators, LedgerMessage::Head(notice));
+            self.send(to, LedgerMessage::Head(notice));
+            if self.ordering.is_some() {
+                self.send(Recipient::Validators, LedgerMessage::Head(notice));
+            }
+        }
+    }
+
+    /// Tells one peer where the own chain ends.
+    pub fn tell_head(&mut self, peer: TransportKey) {
+        if let Some(notice) = self.head_notice() {
+            self.send(Recipient::Peer(peer), LedgerMessage::Head(notice));
         }
     }
 
     /// Tells the neighbours and the validators again what waits here: the first time may have been lost.
     pub(super) fn announce_pending(&mut self) {
-        let ids: Vec<_> =
-            self.pool.in_order().iter().map(|transaction| transaction.id()).take(MAX_TRANSACTIONS).collect();
+        let ids = self.pending_ids();
         if !ids.is_empty() {
             self.send(Recipient::Neighbours, LedgerMessage::HaveTransactions(ids.clone()));
             self.send(Recipient::Validators, LedgerMessage::HaveTransactions(ids));
         }
+    }
+
+    fn pending_ids(&self) -> Vec<TxId> {
+        self.pool.in_order().iter().map(|transaction| transaction.id()).take(MAX_TRANSACTIONS).collect()
     }
 
     fn on_head(&mut self, now: Now, from: TransportKey, notice: &HeadNotice) {

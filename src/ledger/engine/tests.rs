@@ -184,7 +184,7 @@ impl World {
             let node = &mut self.nodes[receiver];
             let meant = match to {
                 Recipient::Peer(key) => key == node.transport_key,
-                Recipient::Neighbours | Recipient::EverySession => true,
+                Recipient::Neighbours | Recipient::Sessions | Recipient::EverySession => true,
                 Recipient::Validators => node.validator.is_some(),
             };
             if receiver != sender && node.is_up && meant {
