@@ -15,6 +15,7 @@
 mod blocks;
 mod intake;
 mod ordering;
+mod peers;
 mod sync;
 mod verify;
 
@@ -39,10 +40,10 @@ use crate::crypto::identity::VerifyingKey;
 use crate::policy::{Policy, PolicyDiff};
 use crate::time::{Instant, Now};
 use ordering::Ordering;
+use peers::Peers;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use sync::Peers;
 
 /// How often the own head is told to the neighbours, so that a lost notice is repaired.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
