@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// The most peers whose heads are remembered; more are heard and forgotten.
 const MAX_PEERS: usize = 1024;
+/// The most peers whose faults are remembered; beyond, those of a guest go first, which makes keys at will, and the older before the newer.
+const MAX_FAULTS: usize = 1024;
+/// How long a fault counts: a member that lied has to stay away for that long to be believed unseen.
+const FAULT_MEMORY: Duration = Duration::from_secs(3600);
 /// How often one peer is asked for its pending revocations.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
 
@@ -16,6 +20,8 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Peers {
     claims: BTreeMap<TransportKey, Claim>,
+    /// What went wrong with whom. It outlives the sessions: a new one is no fresh start.
+    faults: BTreeMap<TransportKey, Faults>,
     asked_revocations: BTreeMap<TransportKey, Instant>,
     pub(super) fetch: Option<Fetch>,
     /// Whether a member told of its head since the start.
@@ -28,18 +34,22 @@ struct Claim {
     /// None after it failed, until it tells of its head again.
     height: Option<Height>,
     is_member: bool,
-    /// Questions that it did not answer, or answered wrongly, since it last answered one well.
-    failures: u32,
 }
 
-impl Claim {
-    /// Whom to ask first: members, then whoever failed least, then the longest chain. A lie costs its teller its place.
-    fn rank(&self) -> (bool, Reverse<u32>, Option<Height>) {
-        (self.is_member, Reverse(self.failures), self.height)
-    }
+/// What went wrong with a peer since it last answered a question well.
+#[derive(Clone, Copy)]
+struct Faults {
+    /// Questions that it did not answer, or answered wrongly.
+    failures: u32,
+    /// Questions that were open when its session ended. The first may be the network's fault.
+    breaks: u32,
+    is_member: bool,
+    last: Instant,
+}
 
-    fn is_credible(&self) -> bool {
-        self.is_member && self.failures == 0
+impl Faults {
+    fn count(&self) -> u32 {
+        self.failures.saturating_add(self.breaks.saturating_sub(1))
     }
 }
 
@@ -53,7 +63,8 @@ pub(super) struct Fetch {
 impl Peers {
     /// The highest head that a member told of and that nothing speaks against.
     pub(super) fn highest(&self) -> Option<Height> {
-        self.claims.values().filter(|claim| claim.is_credible()).filter_map(|claim| claim.height).max()
+        let credible = self.claims.iter().filter(|(peer, claim)| claim.is_member && self.fault_count(peer) == 0);
+        credible.filter_map(|(_, claim)| claim.height).max()
     }
 
     /// Says whether a member told of its head since the start.
@@ -65,47 +76,77 @@ impl Peers {
         self.fetch.as_ref().map(|fetch| fetch.deadline)
     }
 
-    pub(super) fn note(&mut self, peer: TransportKey, height: Height, is_member: bool) {
+    pub(super) fn note(&mut self, peer: TransportKey, height: Height, is_member: bool, now: Instant) {
+        self.forgive(now);
         self.member_was_heard |= is_member;
         let is_full = self.claims.len() >= MAX_PEERS;
         match self.claims.get_mut(&peer) {
             Some(claim) => (claim.height, claim.is_member) = (Some(height), is_member),
             None if is_full => {}
-            None => drop(self.claims.insert(peer, Claim { height: Some(height), is_member, failures: 0 })),
+            None => drop(self.claims.insert(peer, Claim { height: Some(height), is_member })),
         }
     }
 
     /// Notes a question that was not answered well: the peer is believed to have nothing until it tells of its head again.
-    pub(super) fn fail(&mut self, peer: &TransportKey) {
+    pub(super) fn fail(&mut self, peer: &TransportKey, now: Instant) {
         if let Some(claim) = self.claims.get_mut(peer) {
             claim.height = None;
-            claim.failures = claim.failures.saturating_add(1);
         }
+        let faults = self.faults_of(peer, now);
+        faults.failures = faults.failures.saturating_add(1);
     }
 
     pub(super) fn succeed(&mut self, peer: &TransportKey) {
-        if let Some(claim) = self.claims.get_mut(peer) {
-            claim.failures = 0;
-        }
+        self.faults.remove(peer);
     }
 
-    /// Picks whom to ask for the block at `height`.
+    /// Lends the faults of a peer, to which one is about to be added.
+    fn faults_of(&mut self, peer: &TransportKey, now: Instant) -> &mut Faults {
+        self.forgive(now);
+        if self.faults.len() >= MAX_FAULTS && !self.faults.contains_key(peer) {
+            let least = self.faults.iter().min_by_key(|(_, faults)| (faults.is_member, faults.last));
+            let least = least.map(|(peer, _)| *peer);
+            least.and_then(|least| self.faults.remove(&least));
+        }
+        let is_member = self.claims.get(peer).is_some_and(|claim| claim.is_member);
+        let faults = self.faults.entry(*peer).or_insert(Faults { failures: 0, breaks: 0, is_member, last: now });
+        faults.is_member |= is_member;
+        faults.last = now;
+        faults
+    }
+
+    fn forgive(&mut self, now: Instant) {
+        self.faults.retain(|_, faults| now.saturating_since(faults.last) < FAULT_MEMORY);
+    }
+
+    fn fault_count(&self, peer: &TransportKey) -> u32 {
+        self.faults.get(peer).map_or(0, Faults::count)
+    }
+
+    /// Whom to ask first: members, then whoever failed least. A lie costs its teller its place.
+    fn standing(&self, peer: &TransportKey) -> Option<(bool, Reverse<u32>)> {
+        self.claims.get(peer).map(|claim| (claim.is_member, Reverse(self.fault_count(peer))))
+    }
+
+    /// Picks whom to ask for the block at `height`: of equal standing, the one with the longest chain.
     pub(super) fn with(&self, height: Height) -> Option<TransportKey> {
         let able = self.claims.iter().filter(|(_, claim)| claim.height >= Some(height));
-        able.max_by_key(|(_, claim)| claim.rank()).map(|(peer, _)| *peer)
+        able.max_by_key(|(peer, claim)| (self.standing(peer), claim.height)).map(|(peer, _)| *peer)
     }
 
     /// Says whether somebody better is there than who was asked: a guest's lie must not hold up what a member offers.
     pub(super) fn is_worse(&self, asked: &TransportKey, other: &TransportKey) -> bool {
-        let standing =
-            |peer: &TransportKey| self.claims.get(peer).map(|claim| (claim.is_member, Reverse(claim.failures)));
-        standing(asked) < standing(other)
+        self.standing(asked) < self.standing(other)
     }
 
-    pub(super) fn forget(&mut self, peer: &TransportKey) {
+    /// Forgets what a peer told, but not what went wrong with it.
+    pub(super) fn forget(&mut self, peer: &TransportKey, now: Instant) {
+        if self.fetch.take_if(|fetch| fetch.peer == *peer).is_some() {
+            let faults = self.faults_of(peer, now);
+            faults.breaks = faults.breaks.saturating_add(1);
+        }
         self.claims.remove(peer);
         self.asked_revocations.remove(peer);
-        self.fetch.take_if(|fetch| fetch.peer == *peer);
     }
 
     /// Says whether the peer may be asked for its revocations again, and notes that it is.
@@ -116,5 +157,32 @@ impl Peers {
             self.asked_revocations.insert(peer, now);
         }
         free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_that_come_and_go_cannot_push_out_what_a_member_did() {
+        let (mut peers, now) = (Peers::default(), Instant::ZERO);
+        let member = TransportKey([255; 32]);
+        peers.note(member, Height(9), true, now);
+        peers.fail(&member, now);
+        for number in 0..2 * MAX_FAULTS {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            let guest = TransportKey(key);
+            peers.note(guest, Height(9), false, now);
+            peers.fail(&guest, now);
+            peers.forget(&guest, now);
+            assert!(peers.faults.len() <= MAX_FAULTS);
+        }
+        assert_eq!(peers.fault_count(&member), 1);
+        peers.note(member, Height(9), true, now);
+        assert_eq!(peers.highest(), None);
+        peers.succeed(&member);
+        assert_eq!(peers.highest(), Some(Height(9)));
     }
 }

@@ -27,15 +27,15 @@ impl Ledger {
             }
             None => {
                 // Whoever has a chain has its beginning.
-                self.peers.note(peer, Height(0), false);
+                self.peers.note(peer, Height(0), false, now.instant);
                 self.fetch_next(now);
             }
         }
     }
 
-    /// Forgets a peer: its last session ended.
+    /// Forgets what a peer told: its last session ended.
     pub fn handle_session_end(&mut self, now: Now, peer: &TransportKey) {
-        self.peers.forget(peer);
+        self.peers.forget(peer, now.instant);
         self.fetch_next(now);
     }
 
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     fn on_head(&mut self, now: Now, from: TransportKey, notice: &HeadNotice) {
-        self.peers.note(from, notice.height, self.is_member(&from));
+        self.peers.note(from, notice.height, self.is_member(&from), now.instant);
         let differs = notice.revocations != self.revocations.digest();
         if self.head.is_some() && differs && self.peers.may_ask_revocations(from, now.instant) {
             self.send(Recipient::Peer(from), LedgerMessage::GetRevocations);
@@ -165,7 +165,7 @@ impl Ledger {
     /// Gives up on the peer that was asked, until it tells of its head again.
     pub(super) fn fetch_elsewhere(&mut self, now: Now) {
         if let Some(fetch) = self.peers.fetch.take() {
-            self.peers.fail(&fetch.peer);
+            self.peers.fail(&fetch.peer, now.instant);
         }
         self.fetch_next(now);
     }
@@ -200,7 +200,7 @@ impl Ledger {
         let result = self.take_blocks(now, &fetch, blocks);
         match result {
             Ok(()) => self.peers.succeed(&from),
-            Err(_) => self.peers.fail(&from),
+            Err(_) => self.peers.fail(&from, now.instant),
         }
         self.fetch_next(now);
         result

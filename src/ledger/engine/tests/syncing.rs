@@ -228,3 +228,51 @@ fn a_member_that_lies_about_its_head_is_asked_last() {
     world.settle();
     assert_eq!(world.heights()[0], world.heights()[1]);
 }
+
+/// What a liar says: that its chain is the longest of all.
+fn lie(world: &World) -> LedgerMessage {
+    LedgerMessage::Head(HeadNoticeOf(&world.nodes[0].ledger).at(u64::MAX))
+}
+
+#[test]
+fn a_liar_does_not_start_afresh_with_a_new_session() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let (liar, honest) = (TransportKey([NODE + 1; 32]), world.nodes[0].transport_key);
+    let (lie, truth) = (lie(&world), world.nodes[0].ledger.head_notice().unwrap());
+    world.nodes[0].is_up = false;
+    let now = world.now;
+    world.nodes[1].ledger.handle_message(now, liar, lie.clone()).unwrap();
+    assert_eq!(world.nodes[1].ledger.highest_known(), Some(Height(u64::MAX)), "nothing speaks against it yet");
+    world.pass(Duration::from_secs(6));
+    let now = world.now;
+    let ledger = &mut world.nodes[1].ledger;
+    ledger.handle_session_end(now, &liar);
+    ledger.handle_session(now, liar);
+    ledger.handle_message(now, liar, lie.clone()).unwrap();
+    ledger.handle_message(now, honest, LedgerMessage::Head(truth)).unwrap();
+    assert_eq!(ledger.highest_known(), Some(truth.height));
+    // It counts for a while, and not for ever.
+    world.pass(2 * HOUR);
+    let now = world.now;
+    let ledger = &mut world.nodes[1].ledger;
+    ledger.handle_message(now, liar, lie).unwrap();
+    assert_eq!(ledger.highest_known(), Some(Height(u64::MAX)));
+}
+
+#[test]
+fn a_liar_that_hangs_up_before_it_must_answer_is_no_better() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let liar = TransportKey([NODE + 1; 32]);
+    let (now, lie) = (world.now, lie(&world));
+    let ledger = &mut world.nodes[1].ledger;
+    for (sessions, believed) in [(1, Some(Height(u64::MAX))), (2, None)] {
+        ledger.handle_message(now, liar, lie.clone()).unwrap();
+        ledger.handle_session_end(now, &liar);
+        ledger.handle_session(now, liar);
+        ledger.handle_message(now, liar, lie.clone()).unwrap();
+        let highest = ledger.highest_known().filter(|height| *height == Height(u64::MAX));
+        assert_eq!(highest, believed, "after {sessions} questions that it ran away from");
+    }
+}
