@@ -135,12 +135,14 @@ impl NodeFiles {
         };
         let mut ledger = Ledger::open(store.map_err(OpenError::Store)?, checkpoint)?;
         if self.folder.has_key(KeyKind::Validator) {
-            let log = FileLog::open(folder.join(LOG_FILE)).map_err(OpenError::Log)?;
+            let log_file = folder.join(LOG_FILE);
+            // The log is made by the first start and stays: a chain of genesis alone may be an older copy of a longer one.
+            let is_new_key = !log_file.exists() && ledger.head().is_some_and(|head| head.height() == Height(0));
+            let log = FileLog::open(log_file).map_err(OpenError::Log)?;
             ledger.validate(ValidatorConfig {
                 key: self.signing_key(KeyKind::Validator)?,
                 log: Box::new(log),
-                // A chain of genesis alone: its key has signed nothing yet.
-                is_new_key: ledger.head().is_some_and(|head| head.height() == Height(0)),
+                is_new_key,
                 timeouts: Timeouts::default(),
             })?;
         }
@@ -314,7 +316,15 @@ impl From<OpenError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Config;
+    use super::super::founding;
+    use super::super::paths::Roots;
+    use super::super::setup::InitArgs;
     use super::*;
+    use crate::io::clock;
+    use crate::ledger::Transaction;
+    use crate::ledger::operation::{Operation, Rename};
+    use std::time::Duration;
 
     const NETWORK: Digest = Digest([7; 32]);
 
@@ -328,5 +338,35 @@ mod tests {
         assert!(folder.path().join(MARK_FILE).exists());
         drop(create_store(folder.path(), NETWORK, UnixMillis(2)).unwrap());
         assert!(open_store(folder.path(), NETWORK).is_ok() && !unfinished.exists());
+    }
+
+    /// Founds a network and returns its files.
+    fn founded(state_dir: &Path, name: &str) -> NodeFiles {
+        let roots = Roots { state_dir: state_dir.into(), run_dir: state_dir.into(), config_file: None };
+        let (paths, config) = (roots.network(name.parse().unwrap()), Config::default());
+        let node_name = "ada".parse().unwrap();
+        founding::found(&InitArgs { paths: paths.clone(), config, node_name, ipv4: None, listen: Vec::new() }).unwrap();
+        NodeFiles::open(&paths).unwrap()
+    }
+
+    /// Opens the ledger as a start does, and orders something; returns the height after it.
+    fn order(files: &NodeFiles) -> Height {
+        let (now, key) = (clock::now(), files.signing_keys().unwrap().identity);
+        let mut ledger = files.open_ledger(None, now.wall).unwrap();
+        let rename = Operation::Rename(Rename { identity: key.node_id(), name: "eve".parse().unwrap() });
+        let until = now.wall.after(Duration::from_secs(60));
+        let transaction = Transaction::new(key.verifying_key(), 1, until, vec![rename]);
+        ledger.submit(now, transaction.sign(&files.network_id(), &[&key])).unwrap();
+        ledger.head().unwrap().height()
+    }
+
+    #[test]
+    fn only_the_first_start_after_the_founding_makes_blocks_without_listening() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(order(&founded(folder.path(), "one")), Height(1));
+        let files = founded(folder.path(), "two");
+        drop(files.open_ledger(None, clock::now().wall).unwrap());
+        // It has signed nothing yet, but a copy of the folder from now would look the same in a year.
+        assert_eq!(order(&files), Height(0));
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::Weather;
+use p2plus::ledger::Height;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[test]
@@ -56,5 +58,43 @@ fn a_member_killed_right_after_joining_is_found_by_the_others() {
         overlay.revive(machine);
         let took = overlay.talk(2, 1, false, PATIENCE).expect("the others know where it is");
         assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_the_founders_disk_that_is_put_back_splits_no_network() {
+    for seed in 20..24 {
+        for (before, after) in [(1, 3), (3, 4)] {
+            let mut overlay = Overlay::found(seed, Weather::FAIR);
+            while overlay.addresses.len() < before {
+                overlay.invite_one();
+                overlay.wait_for_everybody();
+            }
+            let copy = overlay.node(0).machine.after_kill();
+            while overlay.addresses.len() < after {
+                overlay.invite_one();
+                overlay.wait_for_everybody();
+            }
+            // Within the minutes in which networks are set up.
+            overlay.world.run_for(Duration::from_secs(60));
+            overlay.kill(0);
+            overlay.world.run_for(Duration::from_secs(60));
+            overlay.revive(copy);
+            // Its user is faster than anybody's first word, and is told if that was in vain.
+            let (founder, name) = (overlay.id(0), "eager".parse().unwrap());
+            overlay.order(0, |node, now| node.rename(now, founder, name)).unwrap();
+            overlay.world.run_for(Duration::from_secs(60));
+            overlay.invite_one();
+            overlay.wait_for_everybody();
+            let ledgers = || overlay.addresses.iter().map(|at| overlay.world.host(*at).node.ledger());
+            let highest = ledgers().filter_map(|ledger| ledger.head()).map(|head| head.height().0).max().unwrap();
+            for height in 0..=highest {
+                let ids: BTreeSet<_> = ledgers()
+                    .filter_map(|ledger| ledger.block(Height(height)).unwrap())
+                    .map(|(block, _)| block.id())
+                    .collect();
+                assert_eq!(ids.len(), 1, "seed {seed}: two blocks at height {height}");
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@
 
 mod blocks;
 mod intake;
+mod listening;
 mod ordering;
 mod peers;
 mod sync;
@@ -253,10 +254,6 @@ pub struct Ledger {
     halted: Option<Halt>,
     announce_at: Instant,
     ending_at: Option<Instant>,
-    /// Until when a validator that is alone listens before it orders anything.
-    quiet_until: Option<Instant>,
-    /// Whether that was decided in this run.
-    has_listened: bool,
     messages: VecDeque<(Recipient, LedgerMessage)>,
     events: VecDeque<Event>,
 }
@@ -302,8 +299,6 @@ impl Ledger {
             halted: None,
             announce_at: Instant::ZERO,
             ending_at: None,
-            quiet_until: None,
-            has_listened: false,
             messages: VecDeque::new(),
             events: VecDeque::new(),
             store,
@@ -465,11 +460,13 @@ impl Ledger {
     /// Returns when [`Ledger::handle_timeout`] is due, and for what.
     pub fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
         let consensus = self.ordering.as_ref().and_then(Ordering::poll_timeout);
+        let asking_until = self.peers.fetch_deadline();
+        let listening = self.ordering.as_ref().and_then(|ordering| ordering.listening().poll_timeout(asking_until));
         let deadlines = [
             consensus.map(|(at, reason)| (at, Deadline::Consensus(reason))),
             self.ending_at.map(|at| (at, Deadline::Ending)),
-            self.ordering.as_ref().and(self.quiet_until).map(|at| (at, Deadline::Quiet)),
-            self.peers.fetch_deadline().map(|at| (at, Deadline::Sync)),
+            listening.map(|at| (at, Deadline::Quiet)),
+            asking_until.map(|at| (at, Deadline::Sync)),
             self.head.as_ref().map(|_| (self.announce_at, Deadline::Announce)),
         ];
         deadlines.into_iter().flatten().min()

@@ -3,6 +3,7 @@
 //! The orderer says what to do, in order: write to its log, build, execute, send, commit. A record that justifies a message is durable
 //! before the message leaves.
 
+use super::listening::Listening;
 use super::{ENDING_POLL, Event, Ledger, MAX_EXECUTED, MessageRefused, OpenError, Recipient};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{SigningKey, VerifyingKey};
@@ -24,18 +25,13 @@ const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(10);
 /// The most pieces of evidence that wait for a block; more of the same validator prove nothing new.
 const MAX_EVIDENCE: usize = 16;
 
-/// How long a validator that is alone listens after its start for a member that knows later blocks.
-const LISTEN_FOR: Duration = Duration::from_secs(10);
-/// State of this age has no earlier copy worth a wait: the network is being set up.
-const YOUNG_STATE: Duration = Duration::from_secs(600);
-
 /// What makes a node a validator.
 pub struct ValidatorConfig {
     /// The key of its votes.
     pub key: SigningKey,
     /// Its log, on disk.
     pub log: Box<dyn LogStore<Error = io::Error> + Send>,
-    /// Whether the key was made in this run of the program: then it has signed nothing.
+    /// Whether the program starts with this key for the first time: then it has signed nothing.
     pub is_new_key: bool,
     /// How long the steps of a round may take.
     pub timeouts: Timeouts,
@@ -51,11 +47,16 @@ pub(super) struct Ordering {
     /// Whether the log holds something that is not durable yet.
     is_dirty: bool,
     evidence: Vec<Evidence>,
+    listening: Listening,
 }
 
 impl Ordering {
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
         self.orderer.poll_timeout()
+    }
+
+    pub(super) fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     fn write_log(&mut self, output: &Output) -> io::Result<()> {
@@ -86,52 +87,50 @@ impl Ledger {
     pub fn validate(&mut self, config: ValidatorConfig) -> Result<(), OpenError> {
         let ValidatorConfig { key, mut log, is_new_key, timeouts } = config;
         let bytes = log.load().map_err(OpenError::Log)?;
+        let head = self.head.as_ref().map_or(Height(0), |head| head.height());
         let recovery = match Log::decode(&bytes) {
             _ if is_new_key => Recovery::NewKey,
             Ok(log) if log.height > Height(0) => Recovery::Log(log),
+            // An empty one of a chain without blocks: it was started before, and had nothing to do.
             Ok(_) => Recovery::Lost,
+            Err(_) if bytes.is_empty() && head == Height(0) => Recovery::Lost,
             Err(error) => {
                 tracing::error!(%error, "the consensus log is damaged");
                 Recovery::Lost
             }
         };
-        let head = self.head.as_ref().map_or(Height(0), |head| head.height());
         let config = Config { chain: self.network_id, head, id_of: block_id_of, timeouts };
         let own_key = key.verifying_key();
         let orderer = Box::new(Bft::new(config, key, recovery));
-        self.ordering =
-            Some(Ordering { orderer, log, key: own_key, open: None, is_dirty: false, evidence: Vec::new() });
+        self.ordering = Some(Ordering {
+            orderer,
+            log,
+            key: own_key,
+            open: None,
+            is_dirty: false,
+            evidence: Vec::new(),
+            listening: Listening::new(is_new_key),
+        });
         Ok(())
     }
 
     /// Opens the next height when something waits for a block and this node has a seat. A validator that is alone decides at once,
     /// so that more than one height may pass.
     pub(super) fn start_height(&mut self, now: Now) {
-        self.listen(now);
-        while self.may_open() && self.has_work(now) && self.may_decide_alone() {
+        // Looked at whether or not there is work: the time that passes without any counts.
+        while self.may_decide_alone(now) && self.may_open() && self.has_work(now) {
             self.open_height(now, self.next_height());
         }
     }
 
-    /// Follows how long this node has listened since its start: a copy of the state folder that was put back knows nothing of the
-    /// blocks after it, and a validator that is alone would split the network for good by another block at one of their heights.
-    fn listen(&mut self, now: Now) {
-        if self.has_listened || self.ordering.is_none() {
-            return;
-        }
-        let is_young = now.wall.saturating_since(self.store.created()) < YOUNG_STATE;
-        let until = *self.quiet_until.get_or_insert(now.instant + LISTEN_FOR);
-        if is_young || self.peers.member_was_heard() || now.instant >= until {
-            self.has_listened = true;
-            self.quiet_until = None;
-        }
-    }
-
     /// Says whether a validator that is alone may decide: it has listened, and no member that was not found lying has later blocks.
-    fn may_decide_alone(&self) -> bool {
+    fn may_decide_alone(&mut self, now: Now) -> bool {
+        let is_asking = self.peers.fetch_deadline().is_some();
+        let Some(ordering) = &mut self.ordering else { return false };
+        let has_listened = ordering.listening.is_over(now, self.store.created(), is_asking);
         let is_alone = self.state.validators().as_slice().len() == 1;
         let is_behind = self.peers.highest().is_some_and(|known| known >= self.next_height());
-        !is_alone || (self.has_listened && !is_behind)
+        !is_alone || (has_listened && !is_behind)
     }
 
     fn may_open(&self) -> bool {

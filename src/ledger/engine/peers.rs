@@ -13,6 +13,8 @@ const MAX_PEERS: usize = 1024;
 const MAX_FAULTS: usize = 1024;
 /// How long a fault counts: a member that lied has to stay away for that long to be believed unseen.
 const FAULT_MEMORY: Duration = Duration::from_secs(3600);
+/// How long an answer with blocks may take before another peer is asked: half a megabyte at 1 Mb/s.
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often one peer is asked for its pending revocations.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
 
@@ -24,8 +26,6 @@ pub(super) struct Peers {
     faults: BTreeMap<TransportKey, Faults>,
     asked_revocations: BTreeMap<TransportKey, Instant>,
     pub(super) fetch: Option<Fetch>,
-    /// Whether a member told of its head since the start.
-    member_was_heard: bool,
 }
 
 /// Where a peer says that its chain ends. Only an answer proves it.
@@ -67,18 +67,12 @@ impl Peers {
         credible.filter_map(|(_, claim)| claim.height).max()
     }
 
-    /// Says whether a member told of its head since the start.
-    pub(super) fn member_was_heard(&self) -> bool {
-        self.member_was_heard
-    }
-
     pub(super) fn fetch_deadline(&self) -> Option<Instant> {
         self.fetch.as_ref().map(|fetch| fetch.deadline)
     }
 
     pub(super) fn note(&mut self, peer: TransportKey, height: Height, is_member: bool, now: Instant) {
         self.forgive(now);
-        self.member_was_heard |= is_member;
         let is_full = self.claims.len() >= MAX_PEERS;
         match self.claims.get_mut(&peer) {
             Some(claim) => (claim.height, claim.is_member) = (Some(height), is_member),

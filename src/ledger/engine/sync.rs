@@ -1,6 +1,6 @@
 //! Talking with peers: whose chain is longer, and the blocks between.
 
-use super::peers::Fetch;
+use super::peers::{FETCH_TIMEOUT, Fetch};
 use super::{ANNOUNCE_EVERY, Ledger, MessageRefused, Recipient};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::TxId;
@@ -8,10 +8,6 @@ use crate::ledger::block::{Block, Height};
 use crate::ledger::chain::ChainError;
 use crate::ledger::sync::{CommittedBlock, HeadNotice, LedgerMessage, MAX_BLOCKS, MAX_BLOCKS_LEN, MAX_TRANSACTIONS};
 use crate::time::Now;
-use std::time::Duration;
-
-/// How long an answer with blocks may take before another peer is asked: half a megabyte at 1 Mb/s.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Ledger {
     /// Begins to talk with a peer: its session is confirmed.

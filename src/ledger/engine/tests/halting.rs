@@ -143,6 +143,7 @@ fn a_restarted_founder_goes_on_where_it_was() {
     assert_eq!(world.nodes[0].ledger.head(), Some(&head));
     world.meet();
     world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.pass(Duration::from_secs(11));
     assert_eq!(world.heights(), [2, 2]);
 }
 

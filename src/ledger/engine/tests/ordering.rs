@@ -45,7 +45,7 @@ fn more_transactions_than_a_block_holds_fill_several() {
         let taken = world.nodes[0].ledger.submit(world.now, signed);
         if count == 255 {
             world.nodes[0].validate(false);
-            world.nodes[0].ledger.start_height(world.now);
+            world.pass(Duration::from_secs(11));
             world.nodes[0].ledger.ordering = None;
         }
         taken.unwrap();
@@ -53,7 +53,7 @@ fn more_transactions_than_a_block_holds_fill_several() {
     let before = world.nodes[0].ledger.next_height();
     assert_eq!(world.nodes[0].ledger.pending().len(), 344);
     world.nodes[0].validate(false);
-    world.nodes[0].ledger.start_height(world.now);
+    world.pass(Duration::from_secs(11));
     assert!(world.nodes[0].ledger.pending().is_empty());
     assert!(world.nodes[0].ledger.next_height() > before);
 }
@@ -195,4 +195,106 @@ fn a_founder_that_nobody_answers_orders_after_it_has_listened() {
     assert_eq!(world.heights()[0], 1);
     world.pass(Duration::from_secs(2));
     assert_eq!(world.heights()[0], 2);
+}
+
+/// What is copied of a node's disk.
+type Image = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
+
+fn image(node: &Node) -> Image {
+    (node.disk.image(), node.mark.bytes(), node.log.0.lock().unwrap().clone())
+}
+
+/// Puts an image back in place of a node's disk, and starts the node.
+fn put_back(node: &mut Node, (disk, mark, log): Image) {
+    node.disk = Disk::new(disk);
+    node.mark = MemoryMark::new(mark);
+    node.log = MemoryLog(Arc::new(Mutex::new(log)));
+    node.restart().unwrap();
+}
+
+/// Lets two nodes open a session.
+fn introduce(world: &mut World, first: usize, second: usize) {
+    let keys = [first, second].map(|number| world.nodes[number].transport_key);
+    world.nodes[first].ledger.handle_session(world.now, keys[1]);
+    world.nodes[second].ledger.handle_session(world.now, keys[0]);
+    world.settle();
+}
+
+fn assert_one_history(world: &World) {
+    for height in 0..=*world.heights().iter().max().unwrap() {
+        let blocks = world.nodes.iter().filter_map(|node| node.ledger.block(Height(height)).unwrap());
+        let ids: BTreeSet<_> = blocks.map(|(block, _)| block.id()).collect();
+        assert_eq!(ids.len(), 1, "two blocks at height {height}");
+    }
+}
+
+#[test]
+fn a_restored_founder_waits_for_all_who_answer_and_not_for_the_first() {
+    let mut world = World::pair();
+    world.nodes.push(Node::joiner(&found(Ipv4Choice::Derived), NODE + 1, None));
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.meet();
+    let copy = image(&world.nodes[0]);
+    // The first member was away as well: it knows of nothing that the copy lacks.
+    world.nodes[1].is_up = false;
+    world.order(0, Operation::Admit(admit(NODE + 2, 0)));
+    assert_eq!(world.heights(), [3, 2, 3]);
+    put_back(&mut world.nodes[0], copy);
+    (world.nodes[1].is_up, world.nodes[2].is_up) = (true, false);
+    introduce(&mut world, 0, 1);
+    let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 3, 0))]);
+    world.nodes[0].ledger.submit(world.now, transaction).unwrap();
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.heights()[0], 2, "somebody else may still answer");
+    world.nodes[2].is_up = true;
+    introduce(&mut world, 0, 2);
+    world.pass(Duration::from_secs(30));
+    assert_one_history(&world);
+    assert_eq!(world.heights(), [4; 3]);
+}
+
+#[test]
+fn a_copy_from_right_after_the_founding_knows_nobody_and_goes_on_from_whoever_calls() {
+    let genesis = found(Ipv4Choice::Derived);
+    let mut world = World::new(vec![Node::founder(&genesis, FOUNDER, Some(VALIDATOR))]);
+    let copy = image(&world.nodes[0]);
+    world.nodes.push(Node::joiner(&genesis, NODE, None));
+    world.order(0, Operation::Admit(admit(NODE, 0)));
+    world.meet();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    // Some minutes later, in a network that is still young.
+    world.now = world.now + Duration::from_secs(60);
+    put_back(&mut world.nodes[0], copy);
+    world.nodes[1].is_up = false;
+    let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 2, 0))]);
+    world.nodes[0].ledger.submit(world.now, transaction).unwrap();
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.heights()[0], 0);
+    world.nodes[1].is_up = true;
+    introduce(&mut world, 0, 1);
+    world.pass(Duration::from_secs(30));
+    assert_one_history(&world);
+    assert_eq!(world.heights(), [3, 3]);
+}
+
+#[test]
+fn a_second_chain_under_the_validators_own_signature_halts_whoever_holds_the_first() {
+    let mut world = World::pair();
+    let copy = image(&world.nodes[0]);
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let first = world.nodes[1].ledger.head().unwrap().id;
+    // Nobody answers in time: the bound of what listening can do.
+    world.nodes[1].is_up = false;
+    put_back(&mut world.nodes[0], copy);
+    for seed in [NODE + 2, NODE + 3] {
+        world.order(0, Operation::Admit(admit(seed, 0)));
+        world.pass(Duration::from_secs(16));
+    }
+    world.nodes[1].is_up = true;
+    world.meet();
+    world.pass(Duration::from_secs(16));
+    let follower = &world.nodes[1].ledger;
+    assert!(matches!(follower.halted(), Some(Halt::Diverged { height: Height(3), .. })), "{:?}", follower.halted());
+    assert_eq!(follower.head().unwrap().id, first);
+    assert!(follower.policy().member(&id(NODE + 1)).is_some(), "its tunnels stay");
 }
