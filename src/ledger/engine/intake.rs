@@ -1,5 +1,6 @@
 //! Transactions on their way in: from this node's own user, from other nodes, from guests that want to join.
 
+use super::ration::Reader;
 use super::{Ledger, MAX_WAITING, MessageRefused, Recipient, SubmitError};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::block::Height;
@@ -135,32 +136,34 @@ impl Ledger {
         }
     }
 
-    pub(super) fn on_get_transactions(&mut self, from: TransportKey, ids: &[TxId]) {
+    pub(super) fn on_get_transactions(&mut self, now: Now, to: &Reader, ids: &[TxId]) {
         let here = ids.iter().filter_map(|id| self.pool.transaction(id).or_else(|| self.revocations.transaction(id)));
         let here: Vec<_> = here.map(|verified| (**verified).clone()).collect();
-        self.send_transactions(from, here);
+        self.send_transactions(now, to, here);
     }
 
-    pub(super) fn send_revocations(&mut self, to: TransportKey) {
+    pub(super) fn send_revocations(&mut self, now: Now, to: &Reader) {
         let held = self.revocations.transactions().map(|verified| (**verified).clone()).collect();
-        self.send_transactions(to, held);
+        self.send_transactions(now, to, held);
     }
 
     /// Sends transactions in as many messages as their bounds need.
-    fn send_transactions(&mut self, to: TransportKey, transactions: Vec<SignedTransaction>) {
-        let (mut batch, mut batch_len) = (Vec::new(), 0);
+    fn send_transactions(&mut self, now: Now, to: &Reader, transactions: Vec<SignedTransaction>) {
+        let (mut batch, mut batch_len, mut len) = (Vec::new(), 0, 0);
         for signed in transactions {
-            let len = signed.encode().len();
-            if batch.len() == MAX_TRANSACTIONS || batch_len + len > MAX_TRANSACTIONS_LEN {
-                self.send(Recipient::Peer(to), LedgerMessage::Transactions(std::mem::take(&mut batch)));
+            let own_len = signed.encode().len();
+            if batch.len() == MAX_TRANSACTIONS || batch_len + own_len > MAX_TRANSACTIONS_LEN {
+                self.send(Recipient::Peer(to.peer), LedgerMessage::Transactions(std::mem::take(&mut batch)));
                 batch_len = 0;
             }
-            batch_len += len;
+            batch_len += own_len;
+            len += own_len;
             batch.push(signed);
         }
         if !batch.is_empty() {
-            self.send(Recipient::Peer(to), LedgerMessage::Transactions(batch));
+            self.send(Recipient::Peer(to.peer), LedgerMessage::Transactions(batch));
         }
+        self.ration.charge(now.instant, to, len);
     }
 }
 

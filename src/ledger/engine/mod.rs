@@ -17,6 +17,7 @@ mod intake;
 mod listening;
 mod ordering;
 mod peers;
+mod ration;
 mod sync;
 mod verify;
 
@@ -42,6 +43,7 @@ use crate::policy::{Policy, PolicyDiff};
 use crate::time::{Instant, Now};
 use ordering::Ordering;
 use peers::Peers;
+use ration::Ration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +158,8 @@ pub enum Deadline {
     Quiet,
     /// A request for blocks was not answered.
     Sync,
+    /// A peer that waits for blocks may read on.
+    Ration,
     /// The head is to be told again.
     Announce,
 }
@@ -218,6 +222,9 @@ pub enum MessageRefused {
     /// A transaction in it was not taken.
     #[error(transparent)]
     Transaction(#[from] SubmitError),
+    /// The sender has read as much as it may for now.
+    #[error("the sender asks for more than its ration")]
+    Rationed,
     /// Blocks that nobody asked for, or others than those asked for.
     #[error("these blocks were not asked for")]
     Unasked,
@@ -247,6 +254,7 @@ pub struct Ledger {
     ordering: Option<Ordering>,
     executed: BTreeMap<BlockId, (Block, Execution)>,
     peers: Peers,
+    ration: Ration,
     checkpoint: Option<Checkpoint>,
     /// The last block of a chain that this program cannot apply, above the head.
     beyond: Option<(Height, BlockId)>,
@@ -293,6 +301,7 @@ impl Ledger {
             ordering: None,
             executed: BTreeMap::new(),
             peers: Peers::default(),
+            ration: Ration::default(),
             checkpoint,
             beyond: None,
             waiting: BTreeMap::new(),
@@ -467,6 +476,7 @@ impl Ledger {
             self.ending_at.map(|at| (at, Deadline::Ending)),
             listening.map(|at| (at, Deadline::Quiet)),
             asking_until.map(|at| (at, Deadline::Sync)),
+            self.ration.poll_timeout().map(|at| (at, Deadline::Ration)),
             self.head.as_ref().map(|_| (self.announce_at, Deadline::Announce)),
         ];
         deadlines.into_iter().flatten().min()
@@ -477,6 +487,7 @@ impl Ledger {
         if self.peers.fetch_deadline().is_some_and(|at| at <= now.instant) {
             self.fetch_elsewhere(now);
         }
+        self.serve_waiting(now);
         if self.announce_at <= now.instant {
             self.drop_what_fails(now);
             self.announce(now, Recipient::Neighbours);

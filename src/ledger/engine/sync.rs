@@ -1,6 +1,7 @@
 //! Talking with peers: whose chain is longer, and the blocks between.
 
 use super::peers::{FETCH_TIMEOUT, Fetch};
+use super::ration::{Reader, Request};
 use super::{ANNOUNCE_EVERY, Ledger, MessageRefused, Recipient};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::TxId;
@@ -32,6 +33,7 @@ impl Ledger {
     /// Forgets what a peer told: its last session ended.
     pub fn handle_session_end(&mut self, now: Now, peer: &TransportKey) {
         self.peers.forget(peer, now.instant);
+        self.ration.forget(peer);
         self.fetch_next(now);
     }
 
@@ -50,23 +52,17 @@ impl Ledger {
                 self.on_head(now, from, &notice);
                 Ok(())
             }
-            LedgerMessage::GetBlocks { from: first, limit } => {
-                self.on_get_blocks(from, first, limit);
-                Ok(())
-            }
+            LedgerMessage::GetBlocks { from: first, limit } => self.on_get_blocks(now, from, first, limit),
             LedgerMessage::Blocks(blocks) => self.on_blocks(now, from, blocks),
             LedgerMessage::Submit(signed) => self.on_submit(now, from, signed),
             LedgerMessage::Transactions(transactions) => self.on_transactions(now, &from, transactions),
             LedgerMessage::HaveTransactions(ids) => {
                 self.for_members(&from, |ledger| ledger.on_have_transactions(from, ids))
             }
-            LedgerMessage::GetTransactions(ids) => {
-                self.for_members(&from, |ledger| ledger.on_get_transactions(from, &ids))
-            }
-            LedgerMessage::GetRevocations => {
-                self.send_revocations(from);
-                Ok(())
-            }
+            LedgerMessage::GetTransactions(ids) => self
+                .rationed(now, from)
+                .and_then(|reader| self.for_members(&from, |ledger| ledger.on_get_transactions(now, &reader, &ids))),
+            LedgerMessage::GetRevocations => self.rationed(now, from).map(|reader| self.send_revocations(now, &reader)),
             LedgerMessage::Consensus(bytes) => self.on_consensus(now, &from, bytes),
             LedgerMessage::Submitted(transaction) => {
                 self.events.push_back(super::Event::Submitted { transaction });
@@ -166,19 +162,44 @@ impl Ledger {
         self.fetch_next(now);
     }
 
-    fn on_get_blocks(&mut self, from: TransportKey, first: Height, limit: u8) {
+    /// Answers a request for blocks, or lets it wait until its sender may read on.
+    fn on_get_blocks(&mut self, now: Now, from: TransportKey, first: Height, limit: u8) -> Result<(), MessageRefused> {
+        let reader = Reader { peer: from, is_member: self.is_member(&from) };
+        let request = Request { reader, first, limit };
+        if self.ration.allows(now.instant, &reader) && !self.ration.waits(&from) {
+            self.send_blocks(now, &request);
+            return Ok(());
+        }
+        if self.ration.wait(request) { Ok(()) } else { Err(MessageRefused::Rationed) }
+    }
+
+    /// Answers the requests for blocks whose senders may read on.
+    pub(super) fn serve_waiting(&mut self, now: Now) {
+        while let Some(request) = self.ration.next(now.instant) {
+            self.send_blocks(now, &request);
+        }
+    }
+
+    /// Says who reads, if it may at this moment.
+    fn rationed(&self, now: Now, from: TransportKey) -> Result<Reader, MessageRefused> {
+        let reader = Reader { peer: from, is_member: self.is_member(&from) };
+        if self.ration.allows(now.instant, &reader) { Ok(reader) } else { Err(MessageRefused::Rationed) }
+    }
+
+    fn send_blocks(&mut self, now: Now, request: &Request) {
         let mut blocks = Vec::new();
         let mut len = 0;
-        for height in first.0..first.0.saturating_add(u64::from(limit)) {
+        for height in request.first.0..request.first.0.saturating_add(u64::from(request.limit)) {
             // What cannot be read is not served; the own reads of it stop the ledger.
             let Ok(Some(block)) = self.stored(Height(height)) else { break };
-            len += block.block.len();
-            if !blocks.is_empty() && len > MAX_BLOCKS_LEN {
+            if !blocks.is_empty() && len + block.block.len() > MAX_BLOCKS_LEN {
                 break;
             }
+            len += block.block.len();
             blocks.push(block);
         }
-        self.send(Recipient::Peer(from), LedgerMessage::Blocks(blocks));
+        self.ration.charge(now.instant, &request.reader, len);
+        self.send(Recipient::Peer(request.reader.peer), LedgerMessage::Blocks(blocks));
     }
 
     pub(super) fn stored(&self, height: Height) -> Result<Option<CommittedBlock>, crate::ledger::store::StoreError> {

@@ -276,3 +276,61 @@ fn a_liar_that_hangs_up_before_it_must_answer_is_no_better() {
         assert_eq!(highest, believed, "after {sessions} questions that it ran away from");
     }
 }
+
+/// How many bytes of blocks the first node has to say, and how many messages.
+fn said(world: &mut World) -> (usize, usize) {
+    let (mut len, mut count) = (0, 0);
+    while let Some((_, message)) = world.nodes[0].ledger.poll_message() {
+        if let LedgerMessage::Blocks(blocks) = message {
+            len += blocks.iter().map(|block| block.block.len()).sum::<usize>();
+            count += 1;
+        }
+    }
+    (len, count)
+}
+
+/// A founder with this many blocks, whose member is off.
+fn long_chain(blocks: usize) -> World {
+    let mut world = World::pair();
+    world.nodes[1].is_up = false;
+    for count in 1..blocks {
+        let rename = crate::ledger::operation::Rename { identity: id(FOUNDER), name: label(&format!("name-{count}")) };
+        world.order(0, Operation::Rename(rename));
+    }
+    world
+}
+
+#[test]
+fn who_reads_the_chain_without_end_is_slowed_down_and_nobody_else() {
+    let mut world = long_chain(70);
+    let (greedy, member) = (TransportKey([99; 32]), world.nodes[1].transport_key);
+    let read = || LedgerMessage::GetBlocks { from: Height(0), limit: 64 };
+    let (mut refused, mut len) = (0, 0);
+    for request in 0..3000 {
+        let taken = world.nodes[0].ledger.handle_message(world.now, greedy, read());
+        refused += usize::from(matches!(taken, Err(MessageRefused::Rationed)));
+        len += said(&mut world).0;
+        if request % 100 == 0 {
+            // A new session is no new ration.
+            world.nodes[0].ledger.handle_session_end(world.now, &greedy);
+            world.nodes[0].ledger.handle_session(world.now, greedy);
+        }
+    }
+    assert!(len < 40 << 20, "{len} bytes at once");
+    assert!(refused > 1000, "{refused} of 3000 refused");
+    world.nodes[0].ledger.handle_message(world.now, member, read()).unwrap();
+    assert_eq!(said(&mut world).1, 1, "a member is answered at once");
+    // The one request that waits is answered in time, and no more than that one.
+    world.pass(Duration::from_secs(4));
+    assert!(!world.nodes[0].ledger.ration.waits(&greedy));
+}
+
+#[test]
+fn a_chain_of_thousands_of_blocks_is_fetched_without_a_pause() {
+    let mut world = long_chain(3000);
+    world.nodes[1].is_up = true;
+    let before = world.now;
+    world.meet();
+    assert_eq!(world.heights(), [3000, 3000]);
+    assert_eq!(world.now, before, "not even a moment's wait");
+}
