@@ -289,6 +289,7 @@ fn code_of(reason: &TxError) -> ErrorCode {
         TxError::AlreadyMember(_)
         | TxError::AlreadyRevoked
         | TxError::NameTaken(_)
+        | TxError::NameOfAnother(_)
         | TxError::TransportKeyTaken
         | TxError::PoolExhausted => ErrorCode::Conflict,
         _ => ErrorCode::Failed,

@@ -14,6 +14,13 @@ use std::str::FromStr;
 const DERIVED_POOL_LEN: u8 = 20;
 /// Where derived pools lie: 10.64.0.0/10, half of which is clear of the usual home and container ranges.
 const DERIVED_POOLS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
+/// Where pools may lie (RFC 1918 §3, RFC 6598 §7).
+const PRIVATE_RANGES: [(Ipv4Addr, u8); 4] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+];
 /// The host number of the resolver's address; no node gets it.
 const RESOLVER_HOST: u32 = 53;
 /// The same in IPv6, where it is to read `::53`.
@@ -40,9 +47,9 @@ pub enum BadPool {
     /// The address has bits behind the prefix.
     #[error("the address of a pool has no host bits")]
     HostBits,
-    /// The addresses are loopback, link-local, multicast, reserved or "this network".
-    #[error("these addresses cannot be given to nodes")]
-    NotUnicast,
+    /// The addresses are, in part at least, somebody's on the Internet, or nobody's at all: whoever joins would lose the way to them.
+    #[error("an overlay's addresses lie in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10")]
+    NotPrivate,
 }
 
 impl Ipv4Pool {
@@ -66,12 +73,10 @@ impl Ipv4Pool {
         if self.base.to_bits() & (self.size() - 1) != 0 {
             return Err(BadPool::HostBits);
         }
-        let first = self.base.octets()[0];
-        let last = Ipv4Addr::from_bits(self.base.to_bits() | (self.size() - 1));
-        if first == 0 || self.base.is_loopback() || self.base.is_link_local() || first >= 224 || last.is_link_local() {
-            return Err(BadPool::NotUnicast);
-        }
-        Ok(())
+        let is_within = |(base, len): &(Ipv4Addr, u8)| {
+            self.len >= *len && (self.base.to_bits() ^ base.to_bits()) >> (32 - len) == 0
+        };
+        if PRIVATE_RANGES.iter().any(is_within) { Ok(()) } else { Err(BadPool::NotPrivate) }
     }
 
     /// Derives the default pool of a network: a /20 of 10.64.0.0/10.
@@ -221,11 +226,21 @@ mod tests {
             ("10.77.0.0/33", BadPool::Length),
             ("10.77.0.0/30", BadPool::Length),
             ("10.77.0.1/24", BadPool::HostBits),
-            ("127.0.0.0/8", BadPool::NotUnicast),
-            ("169.254.0.0/16", BadPool::NotUnicast),
-            ("224.0.0.0/8", BadPool::NotUnicast),
+            ("127.0.0.0/8", BadPool::NotPrivate),
+            ("169.254.0.0/16", BadPool::NotPrivate),
+            ("224.0.0.0/8", BadPool::NotPrivate),
+            ("8.0.0.0/8", BadPool::NotPrivate),
+            ("172.32.0.0/16", BadPool::NotPrivate),
+            ("172.0.0.0/8", BadPool::NotPrivate),
         ] {
             assert_eq!(text.parse::<Ipv4Pool>(), Err(wrong), "{text}");
+        }
+    }
+
+    #[test]
+    fn private_ranges_are_pools_to_their_edges() {
+        for text in ["10.0.0.0/8", "172.16.0.0/12", "172.31.255.0/24", "192.168.0.0/16", "100.127.255.248/29"] {
+            assert_eq!(text.parse::<Ipv4Pool>().map(|pool| pool.to_string()), Ok(text.to_owned()));
         }
     }
 

@@ -8,9 +8,28 @@ use crate::ledger::address::{Ipv4Choice, is_assignable_ipv4};
 use crate::ledger::name::Label;
 use std::net::Ipv4Addr;
 
+/// Hexadecimal digits of the identity in a name that nobody gave; more where other identities begin with the same ones.
+const DEFAULT_NAME_DIGITS: [usize; 3] = [8, 16, 32];
+
 impl Draft<'_> {
-    /// Gives a name to a member, unless another one holds it or held it lately.
+    /// Names a member that nobody named after its identity.
+    pub(super) fn take_default_name(&mut self, id: &NodeId) -> Result<Label, TxError> {
+        let mut taken = Ok(());
+        for digits in DEFAULT_NAME_DIGITS {
+            let name = default_name(id, digits);
+            taken = self.take_name(id, &name);
+            if taken.is_ok() {
+                return Ok(name);
+            }
+        }
+        Err(taken.expect_err("the last name was taken too"))
+    }
+
+    /// Gives a name to a member, unless another one holds it or held it lately, or it is the name of another identity.
     pub(super) fn take_name(&mut self, id: &NodeId, name: &Label) -> Result<(), TxError> {
+        if is_default_name(name) && !DEFAULT_NAME_DIGITS.iter().any(|digits| default_name(id, *digits) == *name) {
+            return Err(TxError::NameOfAnother(name.clone()));
+        }
         match self.layers.read(&NAMES, name) {
             Some(Tenure::Held(_)) => return Err(TxError::NameTaken(name.clone())),
             Some(Tenure::Resting { last, .. }) if last != *id => return Err(TxError::NameTaken(name.clone())),
@@ -104,4 +123,16 @@ impl Draft<'_> {
             self.layers.remove(&RESTS, &(until, rest));
         }
     }
+}
+
+const DEFAULT_NAME_PREFIX: &str = "node-";
+
+fn default_name(id: &NodeId, digits: usize) -> Label {
+    format!("{DEFAULT_NAME_PREFIX}{}", &id.to_string()[..digits]).parse().expect("hexadecimal digits make a label")
+}
+
+/// Says whether a name has the form of those that follow from an identity. Only that one may have it: it would keep a newcomer out.
+fn is_default_name(name: &Label) -> bool {
+    let digits = name.as_str().strip_prefix(DEFAULT_NAME_PREFIX).unwrap_or_default();
+    DEFAULT_NAME_DIGITS.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

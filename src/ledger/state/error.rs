@@ -105,6 +105,9 @@ pub enum TxError {
     /// The name needs a signer.
     #[error("the name {0} is reserved: only a signer gives it")]
     NameReserved(Label),
+    /// The name says that it follows from another identity.
+    #[error("the name {0} is kept for the identity that begins with its digits")]
+    NameOfAnother(Label),
     /// More than [`MAX_TAGS`].
     #[error("more than {MAX_TAGS} tags")]
     TooManyTags,

@@ -60,6 +60,10 @@ impl Draft<'_> {
             0 => self.layers.remove(&SIGNERS, &set.key),
             weight => self.layers.put(&SIGNERS, &set.key, &SignerRecord { weight, scopes: set.scopes }),
         }
+        if set.weight == 0 || !set.scopes.contains(Scope::Credentials) {
+            // A stolen key may have made invitations for later.
+            self.end_credentials_issued_by(&set.key);
+        }
         self.effects.push(Effect::SignerSet(set.key));
         Ok(())
     }

@@ -113,8 +113,10 @@ impl Draft<'_> {
         if !is_assignable_ipv6(host) || self.layers.has(&IPV6, &host) {
             return Err(TxError::Ipv6Taken);
         }
-        let name = admission.name.unwrap_or_else(|| default_name(&id));
-        self.take_name(&id, &name)?;
+        let name = match admission.name {
+            Some(name) => self.take_name(&id, &name).map(|()| name)?,
+            None => self.take_default_name(&id)?,
+        };
         let ipv4 = self.take_ipv4(&id, admission.ipv4)?;
         self.layers.put(&TRANSPORT_KEYS, &admission.transport_key, &id);
         self.layers.put(&IPV6, &host, &id);
@@ -198,9 +200,4 @@ impl Draft<'_> {
         }
         Some(record)
     }
-}
-
-/// Returns the name of a member that nobody named.
-fn default_name(id: &NodeId) -> Label {
-    format!("node-{}", &id.to_string()[..8]).parse().expect("hexadecimal digits make a label")
 }

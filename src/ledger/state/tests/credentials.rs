@@ -103,6 +103,23 @@ fn revoking_a_member_ends_the_credential_that_it_joined_by_and_those_that_it_iss
 }
 
 #[test]
+fn a_signer_that_may_invite_no_more_leaves_no_invitation_behind() {
+    for (weight, scopes) in [(0, Scopes::ALL), (1, Scopes::from_iter([Scope::Revocation]))] {
+        let mut net = Net::new();
+        let set = |weight, scopes| SignerSet { key: key(NODE).verifying_key(), weight, scopes };
+        net.order(Operation::SignerSet(set(1, Scopes::ALL))).unwrap();
+        let until = net.later().after(DAY);
+        let issued = net.sign(&[NODE], vec![Operation::Credential(credential(8, 5, until))]);
+        net.commit(issued).unwrap();
+        net.order(Operation::SignerSet(set(2, Scopes::ALL))).unwrap();
+        assert_eq!(net.state.credentials().len(), 1);
+        net.order(Operation::SignerSet(set(weight, scopes))).unwrap();
+        assert!(net.state.credentials().is_empty());
+        assert_eq!(net.state.next_ending(), None);
+    }
+}
+
+#[test]
 fn a_name_in_the_credential_comes_before_the_one_that_the_joiner_wishes() {
     let mut net = with_credential(|credential| credential.name = Some(label("mail")));
     let wish = Join { name: Some(label("boss")), ..join(NODE, CREDENTIAL) };

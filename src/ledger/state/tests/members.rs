@@ -9,6 +9,31 @@ fn an_unnamed_member_is_named_after_its_identity() {
 }
 
 #[test]
+fn a_name_that_follows_from_an_identity_is_kept_for_it() {
+    let mut net = Net::new();
+    let of_node = format!("node-{}", &id(NODE).to_string()[..8]);
+    let taken = Err(TxError::NameOfAnother(label(&of_node)));
+    assert_eq!(net.order(Operation::Admit(named(NODE + 1, &of_node))), taken);
+    net.order(Operation::Admit(named(NODE + 1, "node-1"))).unwrap();
+    let rename = vec![Operation::Rename(Rename { identity: id(NODE + 1), name: label(&of_node) })];
+    let by_itself = net.sign(&[NODE + 1], rename.clone());
+    assert_eq!(net.commit(by_itself), taken);
+    assert_eq!(net.order(rename[0].clone()), taken);
+    net.order(Operation::Admit(admit(NODE, 0))).unwrap();
+    assert_eq!(net.state.member(&id(NODE)).unwrap().name, label(&of_node));
+}
+
+#[test]
+fn identities_that_begin_alike_are_both_admitted() {
+    let net = Net::new();
+    // Digits that another identity, ground out for it, holds already.
+    let of_node = label(&format!("node-{}", &id(NODE).to_string()[..8]));
+    let mut held = net.state.draft(Height(1), net.later());
+    held.layers.put(&super::super::records::NAMES, &of_node, &Tenure::Held(id(NODE + 1)));
+    assert_eq!(held.take_default_name(&id(NODE)), Ok(label(&format!("node-{}", &id(NODE).to_string()[..16]))));
+}
+
+#[test]
 fn nobody_is_admitted_twice() {
     let mut net = Net::new();
     net.order(Operation::Admit(admit(NODE, 0))).unwrap();
