@@ -19,9 +19,10 @@ use crate::io::network::Network;
 use crate::io::udp::UdpSender;
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
-use crate::node::{Node, NodeEvent};
+use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
 use crate::wire::drops::DropReason;
+use crate::wire::prefix::Prefix;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -252,15 +253,17 @@ impl EventLoop {
         };
         for local in &listen {
             if local.ip().is_unspecified() {
-                let same_family = addresses.iter().filter(|address| address.is_ipv4() == local.is_ipv4());
-                endpoints.extend(same_family.map(|address| SocketAddr::new(*address, local.port())));
+                let addresses = addresses.iter().map(|it| it.address);
+                let same_family = addresses.filter(|address| address.is_ipv4() == local.is_ipv4());
+                endpoints.extend(same_family.map(|address| SocketAddr::new(address, local.port())));
             } else {
                 endpoints.push(*local);
             }
         }
         let own: Vec<_> = self.configured.iter().map(|(address, _)| *address).collect();
         endpoints.retain(|endpoint| !own.contains(&endpoint.ip()));
-        self.parts.node.handle_endpoints(now, endpoints);
+        let connected = addresses.iter().filter_map(|it| Prefix::new(it.address, it.prefix_len).ok()).collect();
+        self.parts.node.handle_underlay(now, Underlay { endpoints, connected });
     }
 
     fn answer(&mut self, now: Now, call: Call) {

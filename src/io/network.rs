@@ -221,13 +221,13 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError`].
-    pub fn underlay_addresses(&mut self) -> Result<Vec<IpAddr>, NetworkError> {
+    pub fn underlay_addresses(&mut self) -> Result<Vec<InterfaceAddress>, NetworkError> {
         let interfaces = self.interfaces()?;
         let is_underlay =
             |index| interfaces.iter().any(|it| it.index == index && it.is_up && !it.is_loopback && !it.is_tunnel);
         let mut addresses = self.addresses()?;
         addresses.retain(|it| it.is_global && it.is_usable && is_underlay(it.interface));
-        Ok(addresses.into_iter().map(|it| it.address).collect())
+        Ok(addresses)
     }
 
     /// Finds what the host is connected to, on any interface but `own`, that overlaps the prefix `pool`/`pool_len`.

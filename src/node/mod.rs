@@ -45,6 +45,7 @@ use peers::{Context, PeerEvent, PeerTable, Transmit};
 use pulse::Pulse;
 use rand_core::CryptoRng;
 use reach::Reach;
+pub use reach::Underlay;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -209,10 +210,12 @@ impl<R: CryptoRng> Node<R> {
         self.settle(now);
     }
 
-    /// Takes where this node can be reached, as the host and the configuration say. Sessions move by themselves; records follow.
-    pub fn handle_endpoints(&mut self, now: Now, endpoints: Vec<SocketAddr>) {
+    /// Takes where this node is on the underlay, as the host and the configuration say. Sessions move by themselves; records follow.
+    pub fn handle_underlay(&mut self, now: Now, underlay: Underlay) {
         self.notice(now);
-        if self.reach.set_local(endpoints) {
+        let is_elsewhere = self.reach.set_local(underlay);
+        self.peers.set_surroundings(self.reach.surroundings());
+        if is_elsewhere {
             self.publish_record(now);
             let (peers, mut ctx) = self.peers_and_context(now);
             peers.handle_underlay_change(&mut ctx);

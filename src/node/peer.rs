@@ -119,6 +119,11 @@ impl Peer {
         self.attempts.fail(now);
     }
 
+    /// Says whether the last attempt was in vain.
+    pub(super) fn has_failed(&self) -> bool {
+        self.attempts.failures > 0
+    }
+
     /// Notes an attempt that came to a session.
     pub(super) fn attempt_succeeded(&mut self) {
         self.attempt = None;

@@ -6,11 +6,13 @@ use super::gossip::{self, GossipMessage, GossipOutcome};
 use super::peers::Context;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::path::{CandidateSource, is_possible};
+use crate::path::candidate::is_private;
+use crate::path::{CandidateSource, Surroundings, is_possible};
 use crate::policy::Rights;
 use crate::time::{Instant, Now};
 use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
+use crate::wire::prefix::Prefix;
 use rand_core::CryptoRng;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,9 +29,19 @@ const OBSERVED_DELAY: Duration = Duration::from_secs(1);
 /// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
 
+/// Where the host is on the underlay.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Underlay {
+    /// The endpoints that it has.
+    pub endpoints: Vec<SocketAddr>,
+    /// The prefixes that its interfaces are connected to.
+    pub connected: Vec<Prefix>,
+}
+
 /// Own endpoints and the clock of the neighbourhood.
 pub(super) struct Reach {
     local: Vec<SocketAddr>,
+    connected: Vec<Prefix>,
     observed: Vec<SocketAddr>,
     sequence: u64,
     review_at: Instant,
@@ -39,11 +51,20 @@ pub(super) struct Reach {
 
 impl Reach {
     pub(super) fn new() -> Self {
-        Self { local: Vec::new(), observed: Vec::new(), sequence: 0, review_at: Instant::ZERO, publish_at: None }
+        Self {
+            local: Vec::new(),
+            connected: Vec::new(),
+            observed: Vec::new(),
+            sequence: 0,
+            review_at: Instant::ZERO,
+            publish_at: None,
+        }
     }
 
-    /// Takes the endpoints that the host has. Returns whether they changed.
-    pub(super) fn set_local(&mut self, endpoints: Vec<SocketAddr>) -> bool {
+    /// Takes where the host is. Returns whether its endpoints changed.
+    pub(super) fn set_local(&mut self, underlay: Underlay) -> bool {
+        let Underlay { endpoints, connected } = underlay;
+        self.connected = connected;
         let changed = self.local != endpoints;
         if changed {
             self.observed.clear();
@@ -62,6 +83,12 @@ impl Reach {
         }
         self.observed.push(endpoint);
         true
+    }
+
+    /// By what private addresses of others are judged.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        let addresses = self.endpoints().map(|endpoint| endpoint.ip().to_canonical());
+        Surroundings { connected: self.connected.clone(), public: addresses.filter(|ip| !is_private(*ip)).collect() }
     }
 
     /// Own endpoints, the host's before those that others saw.
@@ -105,6 +132,7 @@ impl<R: CryptoRng> Node<R> {
         let is_member = self.policy.admit(&key).member().is_some();
         let is_possible = is_possible(&endpoint) && !self.routing.in_overlay(endpoint.ip().to_canonical());
         if is_member && is_possible && self.reach.observe(endpoint) {
+            self.peers.set_surroundings(self.reach.surroundings());
             self.reach.publish_at.get_or_insert(now.instant + OBSERVED_DELAY);
         }
     }

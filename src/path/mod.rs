@@ -4,15 +4,16 @@
 //! control record and reports what came back.
 //!
 //! ```text
-//!   node record, ticket, cache ──► Candidates ──► handshake datagrams to all of them
+//!   node record, ticket, cache ──► Candidates ──► handshake datagrams to the best of them, within the allowance of each
 //!                                      │ answered
 //!   authenticated from elsewhere ──► probe ──► pong ──► current path
 //! ```
 
+pub mod allowance;
 pub mod candidate;
 pub mod probe;
 pub mod select;
 
-pub use candidate::{CandidateError, CandidateSource, Candidates, is_possible};
+pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths};

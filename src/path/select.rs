@@ -78,6 +78,7 @@ impl Paths {
     /// A handshake was completed over `endpoint`: it is the path, whatever was before.
     pub fn established(&mut self, now: Instant, endpoint: SocketAddr) {
         self.note(now, endpoint);
+        self.candidates.proved(endpoint);
         self.owed_since = None;
         if self.endpoint() != Some(endpoint) {
             self.current = Some(Current { endpoint, rtt: None });
@@ -115,6 +116,7 @@ impl Paths {
     pub fn handle_pong(&mut self, now: Instant, id: ProbeId) -> Option<Duration> {
         let (endpoint, rtt) = self.probes.answered(now, id)?;
         self.note(now, endpoint);
+        self.candidates.proved(endpoint);
         let moved = self.moved_to == Some(endpoint);
         let silent = self.owed_since.is_some_and(|since| now.saturating_since(since) > rtt);
         match &mut self.current {

@@ -3,10 +3,12 @@
 use crate::overlay::{Overlay, PATIENCE};
 use crate::packet::UdpPacket;
 use crate::world::Weather;
+use p2plus::node::Underlay;
 use p2plus::wire::data::{Lane, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM};
 use p2plus::wire::drops::DropReason;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Three members; 2 is the liar, and has a session with 1.
@@ -86,6 +88,26 @@ fn garbage_inside_a_true_session_is_dropped_and_leaves_nothing_behind() {
         assert!(overlay.talk(2, 1, true, PATIENCE).is_some());
         assert!(overlay.talk(0, 1, true, PATIENCE).is_some());
     }
+}
+
+#[test]
+fn a_member_that_gives_out_a_victims_address_sends_it_a_bounded_trickle() {
+    // Eight attempts' worth at once and one more every two minutes, of each of the two that keep the liar close.
+    const MOST: usize = 2 * (64_000 + 30 * 8000);
+    let mut overlay = with_liar(96);
+    let victim = SocketAddr::from(([203, 0, 113, 5], 53));
+    let underlay = Underlay { endpoints: vec![victim], connected: Vec::new() };
+    overlay.order(2, |node, now| node.handle_underlay(now, underlay));
+    overlay.world.run_for(Duration::from_secs(5));
+    let liar = overlay.kill(2);
+    overlay.world.wire = Some(Vec::new());
+    overlay.world.run_for(Duration::from_secs(3600));
+    let wire = overlay.world.wire.take().unwrap();
+    let bytes: usize =
+        wire.iter().filter(|sighting| sighting.to == victim).map(|sighting| sighting.datagram.len()).sum();
+    assert!(bytes > 2 * 7260 && bytes <= MOST, "{bytes} bytes in an hour");
+    overlay.revive(liar);
+    assert!(overlay.talk(1, 2, false, PATIENCE).is_some(), "where it answered before, it is found");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use p2plus::ledger::store::{Behind, MemoryMark, Store};
 use p2plus::node::forward::{self, HEADROOM, Inbound, Incoming, Outbound, Outgoing, TAILROOM};
 use p2plus::node::membership::Invitation;
 use p2plus::node::table::ForwardingTable;
-use p2plus::node::{Node, NodeEvent, Setup, SigningKeys};
+use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
 use p2plus::session::LocalKeys;
 use p2plus::time::{Instant, Now};
 use p2plus::wire::data::Lane;
@@ -222,7 +222,7 @@ impl Machine {
         let mut node = Node::new(now, setup);
         node.import_timestamps(self.memory.own, self.memory.timestamps.iter().copied());
         node.remember_endpoints(self.memory.endpoints.iter().copied());
-        node.handle_endpoints(now, vec![self.address]);
+        node.handle_underlay(now, Underlay { endpoints: vec![self.address], connected: Vec::new() });
         let mut sim = SimNode {
             machine: self,
             node,

@@ -7,20 +7,27 @@ use crate::node::peer::Attempt;
 use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
 use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
+use crate::time::Now;
 use crate::wire::data::{Datagram, SessionIndex};
 use crate::wire::drops::DropReason;
+use crate::wire::handshake::{INITIATION_LEN, KEY_PART_LEN};
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-/// Candidates that one flight goes to: 8 × 1.5 kB.
-pub(super) const MAX_TARGETS: usize = 8;
+/// The bytes of one flight: D1, D2a and D2b.
+const FLIGHT_LEN: usize = INITIATION_LEN + 2 * KEY_PART_LEN;
 
 impl PeerTable {
     /// Begins a handshake with a peer unless one is under way, was tried in vain a moment ago, or nothing is known of where it is.
     pub fn connect(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if !peer.may_attempt(ctx.now.instant) || peer.paths.candidates().is_empty() {
+            return;
+        }
+        let failed = peer.has_failed();
+        let targets = peer.paths.candidates_mut().targets(ctx.now.instant, &self.around, failed, FLIGHT_LEN);
+        if targets.is_empty() {
             return;
         }
         let Some(index) = self.indices.reserve(ctx.rng) else { return };
@@ -30,11 +37,9 @@ impl PeerTable {
             self.indices.release(index);
             return;
         };
-        let mut targets = peer.paths.candidates().ranked();
-        targets.truncate(MAX_TARGETS);
         peer.attempt = Some(Attempt { initiator, targets, paid: BTreeSet::new() });
         self.owners.insert(index, key);
-        self.fire(key);
+        self.fire(ctx.now, key);
     }
 
     /// Begins a handshake with a member whose session is still a guest's: it began before this node knew of the admission.
@@ -45,10 +50,15 @@ impl PeerTable {
         }
     }
 
-    /// Sends the flight of the attempt under way to all its targets.
-    fn fire(&mut self, key: TransportKey) {
-        let Some(attempt) = self.peers.get(&key).and_then(|peer| peer.attempt.as_ref()) else { return };
+    /// Sends the flight of the attempt under way to those of its targets whose allowance it fits.
+    fn fire(&mut self, now: Now, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(attempt) = &peer.attempt else { return };
         for target in &attempt.targets {
+            if !peer.paths.candidates_mut().spend(now.instant, *target, FLIGHT_LEN) {
+                self.drops.count(DropReason::RateLimited);
+                continue;
+            }
             for datagram in attempt.initiator.datagrams(Source::Endpoint(*target)) {
                 self.transmits.push_back(Transmit { to: *target, datagram: datagram.to_vec() });
             }
@@ -60,7 +70,7 @@ impl PeerTable {
         let Some(attempt) = &mut peer.attempt else { return };
         match attempt.initiator.handle_timeout(ctx.now.instant) {
             InitiatorStep::Wait => {}
-            InitiatorStep::Retransmit => self.fire(key),
+            InitiatorStep::Retransmit => self.fire(ctx.now, key),
             InitiatorStep::GaveUp => {
                 let index = attempt.initiator.index();
                 peer.attempt_failed(ctx.now.instant);
@@ -77,7 +87,7 @@ impl PeerTable {
         let reason = match Datagram::classify(datagram) {
             Ok(Datagram::Initiation(_) | Datagram::KeyPart(_)) => self.respond(ctx, from, datagram),
             Ok(Datagram::Response(index, _)) => self.handle_response(ctx, index, from, datagram),
-            Ok(Datagram::Cookie(index, _)) => self.handle_cookie(index, from, datagram),
+            Ok(Datagram::Cookie(index, _)) => self.handle_cookie(ctx.now, index, from, datagram),
             _ => Err(DropReason::MalformedDatagram),
         };
         if let Err(reason) = reason {
@@ -131,7 +141,13 @@ impl PeerTable {
         Ok(())
     }
 
-    fn handle_cookie(&mut self, index: SessionIndex, from: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+    fn handle_cookie(
+        &mut self,
+        now: Now,
+        index: SessionIndex,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
         let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
         let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
         let attempt = peer.attempt.as_mut().ok_or(DropReason::HandshakeReplayed)?;
@@ -143,10 +159,15 @@ impl PeerTable {
         for to in receivers {
             let source = Source::Endpoint(to);
             attempt.initiator.handle_cookie(&self.keys, source, datagram).map_err(DropReason::from)?;
-            if attempt.paid.insert(to) {
-                let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
-                self.transmits.extend(flight.map(|datagram| Transmit { to, datagram }));
+            if !attempt.paid.insert(to) {
+                continue;
             }
+            if !peer.paths.candidates_mut().spend(now.instant, to, FLIGHT_LEN) {
+                self.drops.count(DropReason::RateLimited);
+                continue;
+            }
+            let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
+            self.transmits.extend(flight.map(|datagram| Transmit { to, datagram }));
         }
         Ok(())
     }

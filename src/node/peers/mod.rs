@@ -18,7 +18,7 @@ use super::peer::Peer;
 use super::table::{Inlet, Outlet};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::path::{CandidateError, CandidateSource, ProbeId};
+use crate::path::{CandidateError, CandidateSource, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
 use crate::session::{Indices, LocalKeys, Responder, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
@@ -81,6 +81,8 @@ pub struct PeerTable {
     owners: BTreeMap<SessionIndex, TransportKey>,
     /// Members whose sessions are kept up.
     kept: BTreeSet<TransportKey>,
+    /// What this node knows of its own place.
+    around: Surroundings,
     transmits: VecDeque<Transmit>,
     events: VecDeque<PeerEvent>,
     is_changed: bool,
@@ -100,6 +102,7 @@ impl PeerTable {
             peers: BTreeMap::new(),
             owners: BTreeMap::new(),
             kept: BTreeSet::new(),
+            around: Surroundings::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             is_changed: true,
@@ -129,6 +132,11 @@ impl PeerTable {
     /// Takes how far the local ledger is, for the next handshakes.
     pub fn set_ledger_head(&mut self, head: LedgerHead) {
         self.terms.ledger = head;
+    }
+
+    /// Takes where this node itself is, by which private addresses of peers are judged.
+    pub fn set_surroundings(&mut self, around: Surroundings) {
+        self.around = around;
     }
 
     /// Adds an endpoint where a peer may be. Returns whether it is news; see [`Self::take_record_news`] for those of a record.

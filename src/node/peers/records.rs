@@ -15,6 +15,9 @@ use rand_core::CryptoRng;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The bytes of a probe's datagram: header, kind, tag, and what it says.
+const PROBE_LEN: usize = HEADROOM + TAILROOM + 1 + 8 + 24;
+
 impl PeerTable {
     /// Takes the news that something authentic came in a session: its first packet, or one from an unexpected endpoint.
     pub fn handle_news(&mut self, ctx: &mut Context<'_, impl CryptoRng>, index: SessionIndex, from: SocketAddr) {
@@ -145,6 +148,11 @@ impl PeerTable {
         endpoint: SocketAddr,
     ) -> Option<ProbeId> {
         let id = ProbeId(ctx.rng.next_u64());
+        let candidates = self.peers.get_mut(&key)?.paths.candidates_mut();
+        if !candidates.spend(ctx.now.instant, endpoint, PROBE_LEN) {
+            self.drops.count(DropReason::RateLimited);
+            return None;
+        }
         if !self.seal_to(ctx.now, key, endpoint, RECORD_CONTROL, &ControlMessage::probe(id.0).encode()) {
             return None;
         }

@@ -1,12 +1,13 @@
 //! Two or more peer tables and the datagrams between them, carried by hand.
 
-use super::handshakes::MAX_TARGETS;
 use super::*;
 use crate::crypto::exchange::TransportSecret;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::VerifyingKey;
 use crate::crypto::secret::Secret;
 use crate::node::control::MAX_GUESTS;
+use crate::path::allowance::UNPROVED_BYTES;
+use crate::path::candidate::MAX_TARGETS;
 use crate::policy::Member;
 use crate::time::UnixMillis;
 use crate::wire::data::{Datagram, Lane, TRANSPORT_HEADER_LEN};
@@ -146,6 +147,43 @@ fn acquainted() -> (Side, Side) {
     left.connect(at(1), 2);
     carry(at(1), &mut left, &mut right);
     (left, right)
+}
+
+/// A member whose record names `endpoints` and that answers nowhere is kept for an hour. Returns the bytes that went to each.
+fn an_hour_of(endpoints: impl Fn(u64) -> Vec<SocketAddr>) -> BTreeMap<SocketAddr, usize> {
+    let (mut left, key) = (Side::new(1, &[1, 2]), transport(2).public_key());
+    left.table.keep(BTreeSet::from([key]));
+    let mut sent: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    for millis in (0..3_600_000).step_by(250) {
+        if millis % 10_000 == 0 {
+            let named = endpoints(millis / 10_000);
+            left.table.retain_records(key, &named);
+            for endpoint in named {
+                let id = Some(NodeId([2; 32]));
+                left.table.add_candidate(key, id, endpoint, CandidateSource::Record, |_| false).unwrap();
+            }
+            left.table.take_record_news(at(millis).instant, key);
+        }
+        left.handle_timeout(at(millis));
+        for Transmit { to, datagram } in left.sent() {
+            *sent.entry(to).or_default() += datagram.len();
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_record_that_names_a_victim_sends_it_a_bounded_trickle() {
+    const HOUR: usize = 3600 / 120 * 8000;
+    let victim = SocketAddr::from(([198, 51, 100, 9], 53));
+    let sent = an_hour_of(|_| vec![victim]);
+    assert!(sent[&victim] > 7 * 7260, "it is tried");
+    assert!(sent[&victim] <= UNPROVED_BYTES + HOUR, "{}", sent[&victim]);
+    // Other ports of the same victim every ten seconds, eight in each record.
+    let sent =
+        an_hour_of(|turn| (0..8).map(|port| SocketAddr::new(victim.ip(), (turn * 8 + port + 1) as u16)).collect());
+    let bytes = sent.values().sum::<usize>();
+    assert!(bytes <= (UNPROVED_BYTES + HOUR) * MAX_TARGETS, "{bytes}");
 }
 
 #[test]
