@@ -130,10 +130,13 @@ impl PeerTable {
     }
 
     /// Sends a probe over the path in use, or begins a handshake when there is none. Returns the probe's id.
+    ///
+    /// Who takes this node for a guest would answer and drop all else: it is not reached, and the watch over the session asks it again.
     pub fn ping(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) -> Option<ProbeId> {
-        let endpoint = self.peers.get(&key).filter(|peer| peer.is_usable()).and_then(|peer| peer.paths.endpoint());
-        match endpoint {
-            Some(endpoint) => self.probe(ctx, key, endpoint),
+        let peer = self.peers.get(&key).filter(|peer| peer.is_usable());
+        match peer.and_then(|peer| Some((peer.paths.endpoint()?, peer.guest_there))) {
+            Some((_, true)) => None,
+            Some((endpoint, false)) => self.probe(ctx, key, endpoint),
             None => {
                 self.connect(ctx, key);
                 None

@@ -75,6 +75,10 @@ impl Side {
         self.table.connect(&mut ctx, transport(seed).public_key());
     }
 
+    fn ping(&mut self, now: Now, key: TransportKey) -> Option<ProbeId> {
+        self.table.ping(&mut Context { now, policy: &self.policy, rng: &mut self.rng }, key)
+    }
+
     /// Takes a datagram as the data threads and the node do, the node a little later.
     fn receive(&mut self, now: Now, from: SocketAddr, mut datagram: Vec<u8>) {
         let later = now + Duration::from_micros(50);
@@ -320,6 +324,23 @@ fn a_ledger_message_in_a_control_record_is_for_members() {
         let took = right.events().iter().any(|event| matches!(event, PeerEvent::Ledger(..)));
         assert_eq!((took, right.dropped(DropReason::RecordNotAllowed)), (heard, u64::from(!heard)));
     }
+}
+
+#[test]
+fn who_takes_this_node_for_a_guest_is_not_reached_before_it_knows_better() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[2]));
+    let key = transport(2).public_key();
+    left.connect(at(1), 2);
+    carry(at(1), &mut left, &mut right);
+    for millis in [2, 500] {
+        assert_eq!(left.ping(at(millis), key), None);
+        assert!(left.sent().is_empty(), "nor does every look begin a handshake");
+    }
+    right.policy = policy_of(&[1, 2]);
+    let mut ctx = Context { now: at(1200), policy: &left.policy, rng: &mut left.rng };
+    left.table.handle_timeout(&mut ctx);
+    carry(at(1200), &mut left, &mut right);
+    assert!(left.ping(at(1201), key).is_some());
 }
 
 #[test]
