@@ -1,24 +1,15 @@
 //! What the tunnel carries: TCP and UDP of both families, over every kind of underlay; and the verbs that look at it.
 
 use crate::lab::{Host, Lab, Underlay, eventually};
-use crate::node::{NETWORK, Node, PATIENCE, PORT, exchange, pair, transfer};
+use crate::node::{NETWORK, Node, PATIENCE, PORT, exchange, pair, pair_on, transfer};
 use serde_json::json;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Barrier;
 use std::thread;
 
 /// What one TCP connection moves.
 const TRANSFER_LEN: usize = 20_000_000;
-
-/// A founder on one host and a member on another that finds it at an endpoint of the family named.
-fn pair_on(hosts: [&Host; 2], underlay: fn(&Host) -> IpAddr) -> [Node; 2] {
-    let [mut founder, mut ada] = [Node::new(hosts[0], "founder"), Node::new(hosts[1], "ada")];
-    founder.found();
-    ada.join(&founder.invite_by((underlay(hosts[0]), PORT).into(), &[]));
-    founder.meet(&ada);
-    [founder, ada]
-}
 
 /// Moves what there is to move and returns the endpoint at which `ada` has the founder.
 fn carry_everything(founder: &Node, ada: &Node) -> SocketAddr {

@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -55,6 +55,8 @@ pub struct Host {
     namespace: String,
     /// Its position, from 1; the router's is 0.
     index: u8,
+    /// Where it is, from 0: each place has subnets of its own.
+    site: u8,
 }
 
 /// A process in a namespace, ended when dropped.
@@ -69,7 +71,7 @@ impl Lab {
         }
         CLEAN_UP.call_once(remove_stale);
         let id = LABS.fetch_add(1, Ordering::Relaxed);
-        let router = Host { namespace: namespace(id, "router"), index: 0 };
+        let router = Host { namespace: namespace(id, "router"), index: 0, site: 0 };
         if let Err(reason) = add_namespace(&router.namespace) {
             skip(&reason);
             return None;
@@ -91,7 +93,7 @@ impl Lab {
     /// Adds a host, linked to the router at MTU 1500.
     pub fn host_with(&mut self, name: &str, underlay: Underlay) -> Host {
         self.hosts += 1;
-        let host = Host { namespace: namespace(self.id, name), index: self.hosts };
+        let host = Host { namespace: namespace(self.id, name), index: self.hosts, site: 0 };
         add_namespace(&host.namespace).unwrap();
         self.namespaces.push(host.namespace.clone());
         host.skip_duplicate_detection();
@@ -106,19 +108,37 @@ impl Lab {
         host.ip("link set lo up");
         host.ip("link set eth0 up");
         router.ip(&format!("link set {link} up"));
+        self.attach(&host, underlay);
+        host
+    }
+
+    /// Gives a host and the router's end of its link their addresses.
+    fn attach(&self, host: &Host, underlay: Underlay) {
+        let link = host.router_link();
         if underlay != Underlay::V6 {
-            let gateway = Ipv4Addr::new(198, 18, host.index, 1);
-            router.ip(&format!("addr add {gateway}/24 dev {link}"));
+            let gateway = gateway(host.v4());
+            self.router.ip(&format!("addr add {gateway}/24 dev {link}"));
             host.ip(&format!("addr add {}/24 dev eth0", host.v4()));
-            host.ip(&format!("route add default via {gateway}"));
+            host.ip(&format!("route replace default via {gateway}"));
         }
         if underlay != Underlay::V4 {
-            let gateway = Ipv6Addr::new(0x2001, 0xdb8, host.index.into(), 0, 0, 0, 0, 1);
-            router.ip(&format!("addr add {gateway}/64 dev {link} nodad"));
+            let gateway = gateway(host.v6());
+            self.router.ip(&format!("addr add {gateway}/64 dev {link} nodad"));
             host.ip(&format!("addr add {}/64 dev eth0 nodad", host.v6()));
-            host.ip(&format!("-6 route add default via {gateway}"));
+            host.ip(&format!("-6 route replace default via {gateway}"));
         }
-        host
+    }
+
+    /// Takes all addresses of a host away and gives it those of another subnet; the old ones are nobody's then. Returns the host
+    /// that it is now.
+    pub fn relocate(&self, host: &Host, underlay: Underlay) -> Host {
+        let moved = Host { namespace: host.namespace.clone(), index: host.index, site: host.site + 1 };
+        for (place, link) in [(host, "eth0"), (&self.router, &*host.router_link())] {
+            place.ip(&format!("-4 addr flush dev {link}"));
+            place.ip(&format!("-6 addr flush dev {link} scope global"));
+        }
+        self.attach(&moved, underlay);
+        moved
     }
 
     /// The namespace in the middle: what crosses it is what an observer sees.
@@ -143,12 +163,12 @@ impl Host {
 
     /// The host's IPv4 address; an IPv6-only host does not have it.
     pub fn v4(&self) -> IpAddr {
-        IpAddr::from([198, 18, self.index, 2])
+        IpAddr::from([198, 18, self.index + 100 * self.site, 2])
     }
 
     /// The host's IPv6 address; an IPv4-only host does not have it.
     pub fn v6(&self) -> IpAddr {
-        IpAddr::from([0x2001, 0xdb8, self.index.into(), 0, 0, 0, 0, 2])
+        IpAddr::from([0x2001, 0xdb8, self.index.into(), self.site.into(), 0, 0, 0, 2])
     }
 
     /// The name of the router's end of this host's link.
@@ -164,6 +184,13 @@ impl Host {
     /// Sets a value below `/proc/sys`.
     pub fn sysctl(&self, path: &str, value: &str) {
         self.run(|| std::fs::write(Path::new("/proc/sys").join(path), value)).unwrap();
+    }
+
+    /// Adds nftables rules to this namespace.
+    pub fn rules(&self, text: &str) {
+        let mut nft = self.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "nft refused {text}");
     }
 
     /// Makes link-local addresses usable at once: else the first IPv6 packet waits two seconds for its neighbour's.
@@ -235,6 +262,14 @@ pub fn stop_after(timeout: Duration) -> StopSignal {
 pub fn own_namespaces() -> Vec<String> {
     let own = format!("{PREFIX}-{}-", owner(std::process::id()).unwrap());
     namespaces().into_iter().filter(|name| name.starts_with(&own)).collect()
+}
+
+/// The router's address in a host's subnet.
+fn gateway(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() - 1).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() - 1).into(),
+    }
 }
 
 fn skip(reason: &str) {

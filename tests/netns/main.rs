@@ -3,6 +3,7 @@
 // A lab that cannot be built as asked is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod capture;
 mod carry;
 mod device;
 mod lab;
@@ -11,7 +12,9 @@ mod network;
 mod node;
 mod pump;
 mod removal;
+mod revocation;
 mod starting;
+mod stream;
 mod tickets;
 mod udp;
 mod unreachable;

@@ -22,6 +22,8 @@ pub const PORT: u16 = 4647;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The same for `wait` and for transactions.
 const PATIENCE_SECONDS: &str = "60";
+/// What a transfer writes at a time, in bytes.
+const PIECE_LEN: usize = 100_000;
 /// Lines of a daemon's log that a failed test prints.
 const SHOWN_LINES: usize = 60;
 
@@ -90,6 +92,11 @@ impl Node {
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Takes note that its host is elsewhere.
+    pub fn moved_to(&mut self, host: Host) {
+        self.host = host;
     }
 
     /// Its endpoint over IPv4.
@@ -316,6 +323,15 @@ impl Drop for Node {
     }
 }
 
+/// A founder on one host and a member on another that finds it at an endpoint of the family named.
+pub fn pair_on(hosts: [&Host; 2], underlay: fn(&Host) -> IpAddr) -> [Node; 2] {
+    let [mut founder, mut ada] = [Node::new(hosts[0], "founder"), Node::new(hosts[1], "ada")];
+    founder.found();
+    ada.join(&founder.invite_by((underlay(hosts[0]), PORT).into(), &[]));
+    founder.meet(&ada);
+    [founder, ada]
+}
+
 /// A founder.
 pub fn founder(lab: &mut Lab) -> Node {
     let mut founder = Node::new(&lab.host("founder"), "founder");
@@ -356,6 +372,11 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// Sends `len` bytes by TCP from one node to an overlay address of another and compares what arrives.
 pub fn transfer(from: &Node, to: &Node, address: IpAddr, len: usize) {
+    transfer_paced(from, to, address, len, |_| {});
+}
+
+/// The same, calling `before` with the number of bytes written before each of the pieces in which they are written.
+pub fn transfer_paced(from: &Node, to: &Node, address: IpAddr, len: usize, mut before: impl FnMut(usize)) {
     let listener = to.host.run(|| TcpListener::bind((address, 0))).unwrap();
     let target = listener.local_addr().unwrap();
     let sent = noise(7, len);
@@ -369,7 +390,10 @@ pub fn transfer(from: &Node, to: &Node, address: IpAddr, len: usize) {
         });
         let mut stream = from.host.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&sent).unwrap();
+        for (number, piece) in sent.chunks(PIECE_LEN).enumerate() {
+            before(number * PIECE_LEN);
+            stream.write_all(piece).unwrap();
+        }
         drop(stream);
         receiver.join().unwrap()
     });
