@@ -13,6 +13,7 @@ mod node;
 mod pump;
 mod removal;
 mod revocation;
+mod roaming;
 mod starting;
 mod stream;
 mod tickets;
