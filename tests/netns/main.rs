@@ -8,6 +8,7 @@ mod carry;
 mod device;
 mod lab;
 mod membership;
+mod narrow;
 mod network;
 mod node;
 mod pump;
