@@ -12,6 +12,7 @@ mod narrow;
 mod network;
 mod node;
 mod pump;
+mod reboot;
 mod removal;
 mod revocation;
 mod roaming;
