@@ -11,6 +11,7 @@ mod membership;
 mod narrow;
 mod network;
 mod node;
+mod post_quantum;
 mod pump;
 mod reboot;
 mod removal;
