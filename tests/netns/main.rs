@@ -6,6 +6,7 @@
 mod capture;
 mod carry;
 mod device;
+mod hostile_datagrams;
 mod lab;
 mod membership;
 mod narrow;
