@@ -5,8 +5,10 @@
 
 mod capture;
 mod carry;
+mod damaged_store;
 mod device;
 mod hostile_datagrams;
+mod image;
 mod lab;
 mod membership;
 mod narrow;

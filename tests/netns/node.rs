@@ -198,6 +198,12 @@ impl Node {
         self.daemon.as_mut().is_none_or(|daemon| daemon.try_wait().unwrap().is_some())
     }
 
+    /// Forgets a daemon that ended by itself and returns its exit code.
+    pub fn reap(&mut self) -> i32 {
+        let status = self.daemon.take().expect("the daemon ran").wait().unwrap();
+        status.code().unwrap_or(-1)
+    }
+
     /// Stops the daemon as a service manager does; it has to end well.
     pub fn stop(&mut self) {
         self.signal(libc::SIGTERM);

@@ -1,23 +1,11 @@
 //! What keeps a daemon from starting: each is said with its cause, and nothing is lost by it.
 
+use crate::image::Image;
 use crate::lab::{Lab, eventually};
 use crate::node::{NETWORK, Node, PATIENCE, PORT, founder, pair};
 use serde_json::json;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
-/// The content of every file of a state folder but the lock.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = walkdir::WalkDir::new(folder)
-        .into_iter()
-        .map(Result::unwrap)
-        .filter(|entry| entry.file_type().is_file() && entry.file_name() != "lock")
-        .map(|entry| (entry.path().display().to_string(), std::fs::read(entry.path()).unwrap()))
-        .collect();
-    files.sort();
-    files
-}
 
 #[test]
 fn a_second_init_of_the_same_network_is_refused_and_loses_nothing() {
@@ -25,10 +13,10 @@ fn a_second_init_of_the_same_network_is_refused_and_loses_nothing() {
     let mut founder = founder(&mut lab);
     let id = founder.status()["network"]["id"].clone();
     founder.stop();
-    let before = files(&founder.state_dir());
+    let before = Image::of(&founder.state_dir());
     let message = founder.say(&["init", NETWORK, "--no-start"]).refusal(8);
     assert!(message.contains("exists already"), "{message}");
-    assert!(files(&founder.state_dir()) == before, "files changed");
+    assert!(Image::of(&founder.state_dir()) == before, "files changed");
     founder.start();
     assert_eq!(founder.status()["network"]["id"], id);
 }
@@ -139,16 +127,14 @@ fn a_state_folder_of_another_network_is_refused() {
     // The ledger of another network of the same name.
     let other = Node::new(&lab.host("other"), "other");
     other.ask(&["init", NETWORK, "--no-start"]);
-    let before = files(&founder.state());
+    let before = Image::of(&founder.state());
     for name in ["ledger.redb", "ledger.mark"] {
         std::fs::copy(other.state().join(name), founder.state().join(name)).unwrap();
     }
     let said = founder.run_daemon(&[]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.error.contains("another network"), "{said:?}");
-    for (path, bytes) in &before {
-        std::fs::write(path, bytes).unwrap();
-    }
+    before.put_back(&founder.state());
     founder.start();
 }
 
