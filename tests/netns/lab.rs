@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::small_disk;
 use p2plus::io::StopSignal;
 use p2plus::io::process::effective_user;
 use std::fs::File;
@@ -260,7 +261,7 @@ pub fn stop_after(timeout: Duration) -> StopSignal {
 
 /// The namespaces that exist and belong to this process.
 pub fn own_namespaces() -> Vec<String> {
-    let own = format!("{PREFIX}-{}-", owner(std::process::id()).unwrap());
+    let own = own_prefix();
     namespaces().into_iter().filter(|name| name.starts_with(&own)).collect()
 }
 
@@ -272,6 +273,19 @@ fn gateway(host: IpAddr) -> IpAddr {
     }
 }
 
+/// What the names of all that this process makes on the system begin with.
+pub fn own_prefix() -> String {
+    format!("{PREFIX}-{}-", owner(std::process::id()).unwrap())
+}
+
+/// Says whether a name begins with the prefix of a test process that is dead.
+pub fn prefix_is_stale(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let mut words = rest.splitn(3, '-');
+    let (Some(pid), Some(start)) = (words.next(), words.next()) else { return false };
+    pid.parse().is_ok_and(|pid| owner(pid) != Some(format!("{pid}-{start}")))
+}
+
 fn skip(reason: &str) {
     assert!(std::env::var_os("P2PLUS_REQUIRE_ROOT").is_none_or(|value| value != "1"), "cannot run: {reason}");
     // The handle itself, not `eprintln!`: a passing test's captured output is shown to nobody.
@@ -280,7 +294,7 @@ fn skip(reason: &str) {
 }
 
 fn namespace(lab: u32, host: &str) -> String {
-    format!("{PREFIX}-{}-{lab}-{host}", owner(std::process::id()).unwrap())
+    format!("{}{lab}-{host}", own_prefix())
 }
 
 /// A process for all time: its id and its start, in ticks since boot; `None` when there is none.
@@ -296,17 +310,10 @@ fn namespaces() -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Removes the namespaces of test processes that are dead.
+/// Removes what test processes left that are dead.
 fn remove_stale() {
-    for name in namespaces() {
-        let Some(rest) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')) else { continue };
-        let mut words = rest.splitn(3, '-');
-        let (Some(pid), Some(start)) = (words.next(), words.next()) else { continue };
-        let Ok(pid) = pid.parse() else { continue };
-        if owner(pid) != Some(format!("{pid}-{start}")) {
-            remove_namespace(&name);
-        }
-    }
+    namespaces().iter().filter(|name| prefix_is_stale(name)).for_each(|name| remove_namespace(name));
+    small_disk::remove_stale();
 }
 
 fn add_namespace(name: &str) -> Result<(), String> {

@@ -1,6 +1,9 @@
 //! The lab itself: what it makes, it removes, however the test process ends.
 
 use crate::lab::{Lab, eventually, own_namespaces};
+use crate::node::Node;
+use crate::small_disk::SmallDisk;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ fn victim_of_the_next_test() {
     }
     let mut lab = Lab::new().expect("the parent had a lab");
     let host = lab.host("victim");
+    let node = Node::new(&host, "victim");
+    let _disk = SmallDisk::under(&node);
     let _sleeper = host.spawn(host.command("sleep").arg("1000"));
     println!("ready");
     std::thread::sleep(Duration::from_secs(60));
@@ -65,7 +70,15 @@ fn what_a_killed_test_process_left_is_removed_at_the_next_start() {
         String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let has_sleeper = || of_victim().iter().any(|namespace| !pids(namespace).is_empty());
-    assert!(eventually(Duration::from_secs(20), has_sleeper), "{:?}", of_victim());
+    let disk = || {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.starts_with(&prefix)).map(str::to_owned);
+        line.and_then(|line| line.split(' ').nth(1).map(PathBuf::from))
+    };
+    // The disk comes before the sleeper; what is in the namespaces before it is there for a moment.
+    let is_complete = || disk().is_some() && has_sleeper();
+    assert!(eventually(Duration::from_secs(20), is_complete), "{:?}", of_victim());
+    let left_disk = disk().unwrap();
     let left: Vec<String> = of_victim().iter().flat_map(pids).collect();
     victim.kill().unwrap();
     victim.wait().unwrap();
@@ -80,4 +93,6 @@ fn what_a_killed_test_process_left_is_removed_at_the_next_start() {
     assert!(eventually(Duration::from_secs(5), || of_victim().is_empty()), "{:?}", of_victim());
     let gone = |pid: &String| !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
     assert!(eventually(Duration::from_secs(5), || left.iter().all(gone)), "{left:?}");
+    assert!(eventually(Duration::from_secs(5), || disk().is_none()), "{left_disk:?}");
+    std::fs::remove_dir_all(left_disk.parent().unwrap()).unwrap();
 }
