@@ -21,6 +21,7 @@ mod reboot;
 mod removal;
 mod revocation;
 mod roaming;
+mod sigkill;
 mod small_disk;
 mod starting;
 mod stream;

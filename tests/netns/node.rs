@@ -147,6 +147,11 @@ impl Node {
         Said::of(&self.command(args).output().unwrap())
     }
 
+    /// Starts a command, answered in JSON, and waits for nothing.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        self.command(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// The data of a command that has to work.
     pub fn ask(&self, args: &[&str]) -> Value {
         self.say(args).data()
