@@ -209,10 +209,13 @@ impl EventLoop {
                 // Until now only the ticket said where anybody is: a node killed in between would know nobody and never find one.
                 self.remember();
                 self.parts.files.forget_ticket();
+                self.parts.files.forget_refusal();
             }
             Standing::Joining(what) => tracing::info!("joining: {what}"),
             Standing::Refused(reason) => {
                 tracing::error!(reason, "joining was refused");
+                // The reason first: killed in between, this node tries the ticket again and hears it once more.
+                self.parts.files.write_refusal(reason);
                 self.parts.files.forget_ticket();
             }
             Standing::Revoked => tracing::error!("this node was revoked"),

@@ -4,7 +4,7 @@
 //!   ledger.redb   the chain and its state        ledger.mark     that an older copy of the chain is noticed
 //!   consensus.log a validator's votes            ticket          while this node is still joining
 //!   listen        addresses given to init, join  name            the node name to ask for
-//!   memory        handshakes that must not come again, where peers were
+//!   refusal       why the last ticket did not work   memory      handshakes that must not come again, where peers were
 //! ```
 
 use super::failure::{ErrorCode, Failure};
@@ -44,6 +44,7 @@ pub const TICKET_FILE: &str = "ticket";
 pub const LISTEN_FILE: &str = "listen";
 /// The node name to ask for.
 pub const NAME_FILE: &str = "name";
+const REFUSAL_FILE: &str = "refusal";
 const MEMORY_FILE: &str = "memory";
 
 /// Longer than any of the small files: 10,000 peers' memory; bytes.
@@ -168,15 +169,39 @@ impl NodeFiles {
     /// What the system says.
     pub fn write_ticket(&self, ticket: &str, name: &str) -> Result<(), Failure> {
         self.folder.write_file(NAME_FILE, name.as_bytes())?;
-        Ok(self.folder.write_file(TICKET_FILE, ticket.as_bytes())?)
+        self.folder.write_file(TICKET_FILE, ticket.as_bytes())?;
+        self.forget_refusal();
+        Ok(())
     }
 
     /// Forgets the invitation: this node is a member, or was refused.
     pub fn forget_ticket(&self) {
-        if let Err(error) = std::fs::remove_file(self.folder.path().join(TICKET_FILE))
+        self.forget(TICKET_FILE);
+    }
+
+    /// Reads why this node was refused in an earlier run.
+    pub fn refusal(&self) -> Option<String> {
+        let bytes = self.folder.read_file(REFUSAL_FILE, FILE_MAX).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Stores why this node was refused, for the runs to come.
+    pub fn write_refusal(&self, reason: &str) {
+        if let Err(error) = self.folder.write_file(REFUSAL_FILE, reason.as_bytes()) {
+            tracing::warn!(%error, "the reason of the refusal could not be stored");
+        }
+    }
+
+    /// Forgets a refusal: this node is a member, or has another invitation.
+    pub fn forget_refusal(&self) {
+        self.forget(REFUSAL_FILE);
+    }
+
+    fn forget(&self, file: &str) {
+        if let Err(error) = std::fs::remove_file(self.folder.path().join(file))
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, "the used ticket could not be removed");
+            tracing::warn!(file, %error, "a file that is of no use any more could not be removed");
         }
     }
 

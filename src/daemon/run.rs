@@ -96,6 +96,7 @@ fn open_node(args: &RunArgs, files: &NodeFiles, drops: &Arc<Drops>) -> Result<No
         signing: files.signing_keys()?,
         ledger: files.open_ledger(ticket.as_ref(), now.wall)?,
         invitation,
+        refusal: files.refusal(),
         ciphers: ciphers(&args.config),
         drops: Arc::clone(drops),
         rng: OsRng,

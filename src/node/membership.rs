@@ -74,12 +74,12 @@ struct Submitted {
 }
 
 impl Membership {
-    /// Starts as a member, or with an invitation as a joiner.
-    pub fn new(invitation: Option<Invitation>) -> Self {
-        let standing = if invitation.is_some() {
-            Standing::Joining("looking for a member of the ticket")
-        } else {
-            Standing::Member
+    /// Starts as a joiner with an invitation, else as what an earlier run ended as: refused for a reason, or a member.
+    pub fn new(invitation: Option<Invitation>, refusal: Option<String>) -> Self {
+        let standing = match (&invitation, refusal) {
+            (Some(_), _) => Standing::Joining("looking for a member of the ticket"),
+            (None, Some(reason)) => Standing::Refused(reason),
+            (None, None) => Standing::Member,
         };
         Self { standing, invitation, submitted: None, told: None, next_look: Instant::ZERO }
     }
@@ -186,7 +186,7 @@ mod tests {
 
     fn joining() -> Membership {
         let credential = SigningKey::from_seed(&[1; 32]);
-        Membership::new(Some(Invitation { credential, name: None, bootstrap: Vec::new() }))
+        Membership::new(Some(Invitation { credential, name: None, bootstrap: Vec::new() }), None)
     }
 
     fn join() -> SignedTransaction {
@@ -223,8 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_of_a_refusal_outlives_the_run_until_the_ledger_has_the_node() {
+        let mut membership = Membership::new(None, Some("the credential has expired".into()));
+        assert!(!membership.handle_policy(false, false));
+        assert_eq!(membership.standing(), &Standing::Refused("the credential has expired".into()));
+        assert!(membership.handle_policy(true, false), "a signer admitted it");
+        membership.handle_policy(false, false);
+        assert_ne!(membership.standing(), &Standing::Refused("the credential has expired".into()), "that was before");
+    }
+
+    #[test]
     fn a_node_that_the_ledger_does_not_have_is_no_member_whatever_it_was() {
-        let mut membership = Membership::new(None);
+        let mut membership = Membership::new(None, None);
         assert!(!membership.handle_policy(false, false));
         assert!(matches!(membership.standing(), Standing::Refused(_)));
         assert!(membership.handle_policy(true, false));

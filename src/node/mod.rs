@@ -71,6 +71,8 @@ pub struct Setup<R> {
     pub ledger: Ledger,
     /// How it became, or is to become, a member.
     pub invitation: Option<Invitation>,
+    /// Why an earlier run was refused, when there is no newer invitation.
+    pub refusal: Option<String>,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
     /// Where drops are counted.
@@ -147,7 +149,7 @@ pub struct Node<R> {
 impl<R: CryptoRng> Node<R> {
     /// Starts a node with what it has on disk.
     pub fn new(now: Now, setup: Setup<R>) -> Self {
-        let Setup { keys, signing, ledger, invitation, ciphers, drops, mut rng } = setup;
+        let Setup { keys, signing, ledger, invitation, refusal, ciphers, drops, mut rng } = setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
         let link = ControlLink::new(LinkId(keys.transport.public_key()), &mut rng);
@@ -163,7 +165,7 @@ impl<R: CryptoRng> Node<R> {
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
             routing: Routing::new(),
-            membership: Membership::new(invitation),
+            membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
             started: now.instant,

@@ -22,6 +22,7 @@ fn refused(node: &mut Node, ticket: &str) -> String {
         node.start();
     }
     node.stop();
+    assert_eq!(reasons[0], reasons[1], "the reason after a restart");
     assert!(!node.state().join("ticket").exists(), "a ticket that does not work is still there");
     reasons.swap_remove(0)
 }
@@ -32,6 +33,7 @@ fn accepted(node: &mut Node, founder: &Node, ticket: &str) {
     node.join(ticket);
     founder.meet(node);
     assert_eq!(node.status()["node"]["id"], id);
+    assert!(!node.state().join("refusal").exists(), "it is in, and was refused before");
 }
 
 fn identity(node: &Node) -> String {

@@ -215,6 +215,7 @@ impl Machine {
             signing: SigningKeys { identity: self.signing_key("identity"), node: self.signing_key("node") },
             ledger,
             invitation,
+            refusal: None,
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
             drops: Arc::clone(&drops),
             rng: ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(self.runs)),
