@@ -168,6 +168,8 @@ impl Ledger {
         self.events.push_back(Event::Committed { height, id: block.id() });
         for id in &execution.transactions {
             self.pool.remove(id);
+            // The block that holds it has taken it off the disk.
+            self.own.forget(id);
             self.events.push_back(Event::Final { transaction: *id, height });
             if let Some(submitter) = self.waiting.remove(id) {
                 let notice = self.head_notice();
@@ -183,6 +185,7 @@ impl Ledger {
     /// Drops from the pool what no longer applies, and tells whoever submitted it.
     pub(super) fn drop_what_fails(&mut self, now: Now) {
         let dropped = self.pool.recheck(&self.state, self.next_height(), self.block_time(now));
+        self.drop_own(dropped.iter().map(|(id, _)| *id));
         for (transaction, reason) in dropped {
             if let Some(submitter) = self.waiting.remove(&transaction) {
                 self.send(Recipient::Peer(submitter), LedgerMessage::refused(transaction, &reason));

@@ -17,9 +17,11 @@ impl Ledger {
     /// # Errors
     /// [`SubmitError`] names why it does not.
     pub fn submit(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
+        self.take_up_own(now);
         let id = self.take(now, signed)?;
         self.start_height(now);
         self.schedule_ending(now);
+        self.keep_own(id)?;
         Ok(id)
     }
 
@@ -33,7 +35,7 @@ impl Ledger {
         Ok(applied.map_err(PoolRefused::from)?)
     }
 
-    fn take(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
+    pub(super) fn take(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
         if self.head.is_none() {
             return Err(SubmitError::NoChain);
         }

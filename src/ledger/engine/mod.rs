@@ -16,6 +16,7 @@ mod blocks;
 mod intake;
 mod listening;
 mod ordering;
+mod own;
 mod peers;
 mod ration;
 mod sync;
@@ -42,6 +43,7 @@ use crate::crypto::identity::VerifyingKey;
 use crate::policy::{Policy, PolicyDiff};
 use crate::time::{Instant, Now};
 use ordering::Ordering;
+use own::Own;
 use peers::Peers;
 use ration::Ration;
 use std::collections::{BTreeMap, VecDeque};
@@ -250,6 +252,7 @@ pub struct Ledger {
     state: State,
     policy: Arc<Policy>,
     pool: Pool,
+    own: Own,
     revocations: Revocations,
     ordering: Option<Ordering>,
     executed: BTreeMap<BlockId, (Block, Execution)>,
@@ -297,6 +300,7 @@ impl Ledger {
             state: State::default(),
             policy: Arc::default(),
             pool: Pool::default(),
+            own: Own::default(),
             revocations: Revocations::default(),
             ordering: None,
             executed: BTreeMap::new(),
@@ -341,6 +345,10 @@ impl Ledger {
             let held: Held =
                 borsh::from_slice(&bytes).map_err(|_| OpenError::Head("a pending revocation is unreadable"))?;
             self.revocations.restore(&self.state, held);
+        }
+        for (id, bytes) in self.store.own_pending()? {
+            let unreadable = |_| OpenError::Head("an own transaction that waits is unreadable");
+            self.own.restore(TxId(id), SignedTransaction::decode(&bytes).map_err(unreadable)?);
         }
         self.policy = Arc::new(self.state.policy(&self.revocations.acting()));
         Ok(())
@@ -414,7 +422,10 @@ impl Ledger {
     /// Returns the sequence number for the next transaction of an author.
     pub fn next_seq(&self, author: &VerifyingKey) -> u64 {
         let committed = self.state.author(author).seq;
-        committed.max(self.pool.last_seq(author).unwrap_or(0)).saturating_add(1)
+        let earlier = self.own.earlier().iter().map(|signed| &signed.transaction);
+        let earlier = earlier.filter(|transaction| transaction.author == *author).map(|transaction| transaction.seq);
+        let waiting = self.pool.last_seq(author).max(earlier.max());
+        committed.max(waiting.unwrap_or(0)).saturating_add(1)
     }
 
     /// Lists what waits for a block, revocations first.
@@ -488,6 +499,7 @@ impl Ledger {
             self.fetch_elsewhere(now);
         }
         self.serve_waiting(now);
+        self.take_up_own(now);
         if self.announce_at <= now.instant {
             self.drop_what_fails(now);
             self.announce(now, Recipient::Neighbours);

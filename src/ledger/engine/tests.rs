@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 mod halting;
 mod ordering;
 mod revoking;
+mod submitting;
 mod syncing;
 
 /// A log in memory; clones share it.

@@ -35,7 +35,7 @@ use crate::time::UnixMillis;
 use pages::{Opening, SealedPages};
 use redb::{Builder, Database, WriteTransaction};
 use std::sync::Arc;
-use tables::{Meta, REVOKED_PENDING};
+use tables::{Meta, OWN_PENDING, REVOKED_PENDING};
 
 /// A key and its value, as stored.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -247,7 +247,7 @@ impl Store {
         })
     }
 
-    /// Replaces blocks and state by a snapshot above the head; pending revocations stay.
+    /// Replaces blocks and state by a snapshot above the head; what waits for a block stays.
     ///
     /// # Errors
     /// [`StoreError::NotNext`], [`StoreError::WrongState`] and [`StoreError::Forked`] leave the store as it was.
@@ -287,6 +287,31 @@ impl Store {
     pub fn remove_revocation(&mut self, id: Digest) -> Result<(), StoreError> {
         self.commit(|txn, _| {
             txn.open_table(REVOKED_PENDING)?.remove(&id.0)?;
+            Ok(())
+        })
+    }
+
+    /// Writes a transaction of this node's own user that waits for a block; the block that holds it removes it.
+    ///
+    /// # Errors
+    /// Any failure of the disk; it stops the store.
+    pub fn put_own(&mut self, id: Digest, transaction: &[u8]) -> Result<(), StoreError> {
+        self.commit(|txn, _| {
+            txn.open_table(OWN_PENDING)?.insert(&id.0, transaction)?;
+            Ok(())
+        })
+    }
+
+    /// Removes own transactions that wait for no block any more.
+    ///
+    /// # Errors
+    /// Any failure of the disk; it stops the store.
+    pub fn remove_own(&mut self, ids: &[Digest]) -> Result<(), StoreError> {
+        self.commit(|txn, _| {
+            let mut own = txn.open_table(OWN_PENDING)?;
+            for id in ids {
+                own.remove(&id.0)?;
+            }
             Ok(())
         })
     }

@@ -1,7 +1,7 @@
 //! What the store answers: everything here reads what was committed, also after writing has stopped.
 
 use super::error::StoreError;
-use super::tables::{self, BLOCKS, COMMITS, NODES, REVOKED_PENDING, STATE, StoredNodes, TRANSACTIONS};
+use super::tables::{self, BLOCKS, COMMITS, NODES, OWN_PENDING, REVOKED_PENDING, STATE, StoredNodes, TRANSACTIONS};
 use super::{Pair, Store};
 use crate::crypto::hash::Digest;
 use crate::ledger::tree::{self, Tree};
@@ -14,7 +14,22 @@ impl Store {
     /// # Errors
     /// Any failure to read.
     pub fn revocations(&self) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
-        let table = self.table(REVOKED_PENDING)?;
+        self.waiting(REVOKED_PENDING)
+    }
+
+    /// Returns the transactions of this node's own user that wait for a block, in the order of their ids.
+    ///
+    /// # Errors
+    /// Any failure to read.
+    pub fn own_pending(&self) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
+        self.waiting(OWN_PENDING)
+    }
+
+    fn waiting(
+        &self,
+        table: TableDefinition<&'static [u8; 32], &'static [u8]>,
+    ) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
+        let table = self.table(table)?;
         let rows = table.iter()?.map(|row| {
             let (id, transaction) = row?;
             Ok((Digest(*id.value()), transaction.value().to_vec()))

@@ -27,6 +27,8 @@ pub(super) const STATE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("st
 pub(super) const NODES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("nodes");
 /// Revocation's transaction id → transaction.
 pub(super) const REVOKED_PENDING: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("revoked_pending");
+/// Transaction id → transaction of this node's own user that waits for a block.
+pub(super) const OWN_PENDING: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("own_pending");
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
@@ -37,7 +39,7 @@ const META_KEY: &str = "meta";
 pub(super) struct Meta {
     pub(super) chain: Digest,
     pub(super) created: UnixMillis,
-    /// Blocks, snapshots and pending revocations written or removed, ever.
+    /// Blocks, snapshots and changes of what waits for a block, ever.
     pub(super) writes: u64,
     pub(super) head: Option<Head>,
     pub(super) tree: TreeHead,
@@ -95,6 +97,7 @@ pub(super) fn create(database: &Database, meta: &Meta) -> Result<(), StoreError>
     txn.open_table(STATE)?;
     txn.open_table(NODES)?;
     txn.open_table(REVOKED_PENDING)?;
+    txn.open_table(OWN_PENDING)?;
     Ok(txn.commit()?)
 }
 
@@ -158,10 +161,14 @@ pub(super) fn append(txn: &WriteTransaction, record: &BlockRecord) -> Result<(),
     for id in &record.settled_revocations {
         pending.remove(&id.0)?;
     }
+    let mut own = txn.open_table(OWN_PENDING)?;
+    for id in &record.transaction_ids {
+        own.remove(&id.0)?;
+    }
     write_nodes(txn, &record.tree)
 }
 
-/// Replaces everything but the pending revocations by a snapshot.
+/// Replaces everything but what waits for a block by a snapshot.
 pub(super) fn install(txn: &WriteTransaction, snapshot: &Snapshot, tree: &TreeUpdate) -> Result<(), StoreError> {
     txn.delete_table(BLOCKS)?;
     txn.delete_table(COMMITS)?;

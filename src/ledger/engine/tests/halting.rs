@@ -109,7 +109,8 @@ fn a_full_disk_stops_the_ledger_and_the_policy_stays() {
     world.nodes[0].disk.fail_after(0, Some(Fault::NoSpace));
     world.nodes[1].is_up = false;
     let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 1, 0))]);
-    world.nodes[0].ledger.submit(world.now, transaction).unwrap();
+    let taken = world.nodes[0].ledger.submit(world.now, transaction);
+    assert!(matches!(taken, Err(SubmitError::Halted(Halt::Store(_)))), "{taken:?}");
     world.settle();
     let node = &world.nodes[0];
     assert!(matches!(node.ledger.halted(), Some(Halt::Store(_))));
