@@ -41,28 +41,37 @@ pub enum ExchangeError {
     MalformedKemKey,
 }
 
-/// An X25519 secret key, static or ephemeral. Zeroized on drop; neither `Clone` nor `Debug`.
-pub struct TransportSecret(x25519_dalek::StaticSecret);
+/// An X25519 secret key, static or ephemeral, with its public half. Zeroized on drop; neither `Clone` nor `Debug`.
+pub struct TransportSecret {
+    secret: x25519_dalek::StaticSecret,
+    /// Computed once: it is asked for with every datagram of a stranger, before anything may cost a multiplication.
+    public: TransportKey,
+}
 
 impl TransportSecret {
     /// Draws a fresh key from `rng`.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        Self(x25519_dalek::StaticSecret::random_from_rng(rng))
+        Self::new(x25519_dalek::StaticSecret::random_from_rng(rng))
     }
 
     /// Restores a key from its 32 bytes; clamping happens at use (RFC 7748 §5).
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes.into())
+        Self::new(bytes.into())
+    }
+
+    fn new(secret: x25519_dalek::StaticSecret) -> Self {
+        let public = TransportKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
+        Self { secret, public }
     }
 
     /// Lends the 32 bytes, for the key file.
     pub fn expose(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+        self.secret.as_bytes()
     }
 
     /// Returns the public half.
     pub fn public_key(&self) -> TransportKey {
-        TransportKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        self.public
     }
 
     /// Computes the shared secret with `remote`.
@@ -70,7 +79,7 @@ impl TransportSecret {
     /// # Errors
     /// [`ExchangeError::SmallOrder`] when the result is all zero.
     pub fn agree(&self, remote: &TransportKey) -> Result<Secret<32>, ExchangeError> {
-        let shared = self.0.diffie_hellman(&remote.0.into());
+        let shared = self.secret.diffie_hellman(&remote.0.into());
         if shared.was_contributory() { Ok(Secret::new(shared.to_bytes())) } else { Err(ExchangeError::SmallOrder) }
     }
 }
