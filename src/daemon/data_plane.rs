@@ -4,8 +4,8 @@
 //!   device ─► forward::seal ─► UdpSender          sockets ─► forward::open ─► device
 //!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
 //! ```
-//! The threads share only the published table, the drop counters and the inbox, a bounded queue: when the node cannot keep up, what
-//! it would have got is dropped and counted, and data goes on.
+//! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
+//! it would have got is dropped and counted, and data goes on. What shows no valid mac1 never gets that far.
 
 use super::inbox::{FromWire, Inbox};
 use super::workers::Workers;
@@ -15,7 +15,8 @@ use crate::io::device::Device;
 use crate::io::udp::{Outgoing as Datagram, UdpReceiver, UdpSender};
 use crate::node::forward::{self, Inbound, Incoming, Outbound, Outgoing};
 use crate::node::table::ForwardingTable;
-use crate::wire::data::Lane;
+use crate::policy::Rights;
+use crate::wire::data::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
 use arc_swap::ArcSwap;
 use std::io;
@@ -102,15 +103,16 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                     }
                 }
                 Inbound::Record(index, record) => {
-                    shared.tell(FromWire::Record { index, from, record: record.to_vec() });
+                    let record = record.to_vec();
+                    shared.tell_of(&table, index, |rights| FromWire::Record { index, rights, from, record });
                 }
-                Inbound::Handshake(datagram) => {
-                    shared.tell(FromWire::Handshake { from, datagram: datagram.to_vec() });
+                Inbound::Handshake(trust, datagram) => {
+                    shared.tell(FromWire::Handshake { trust, from, datagram: datagram.to_vec() });
                 }
                 Inbound::Drop(reason) => shared.drops.count(reason),
             }
             if let Some(index) = news {
-                shared.tell(FromWire::News { index, from });
+                shared.tell_of(&table, index, |rights| FromWire::News { index, rights, from });
             }
         }
     })
@@ -118,8 +120,16 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
 
 impl Shared {
     fn tell(&self, message: FromWire) {
-        if !self.inbox.offer(message) {
-            self.drops.count(DropReason::QueueFull);
+        if let Err(reason) = self.inbox.offer(message) {
+            self.drops.count(reason);
+        }
+    }
+
+    /// Tells what came in a session of the table.
+    fn tell_of(&self, table: &ForwardingTable, index: SessionIndex, message: impl FnOnce(Rights) -> FromWire) {
+        match table.inlets.get(&index) {
+            Some(inlet) => self.tell(message(inlet.rights)),
+            None => self.drops.count(DropReason::UnknownSession),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that owns the node: one queue in, datagrams and events out.
+//! The thread that owns the node: its queues in, datagrams and events out.
 
 use super::api::request::{Reply, Request};
 use super::api::server::{Call, LiveSettings, Response};
@@ -7,7 +7,7 @@ use super::config::Config;
 use super::data_plane::Shared;
 use super::failure::{ErrorCode, Failure};
 use super::files::{Memory, NodeFiles};
-use super::inbox::{FromWire, Message};
+use super::inbox::{FromWire, InboxReader, Message};
 use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
 use super::paths::Paths;
@@ -24,7 +24,6 @@ use crate::time::{Instant, Now};
 use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
@@ -52,8 +51,8 @@ pub struct Parts {
     pub node: Node<OsRng>,
     /// What it shares with the data threads.
     pub shared: Shared,
-    /// Its queue.
-    pub inbox: Receiver<Message>,
+    /// Its queues.
+    pub inbox: InboxReader,
     /// Its sockets, for sending.
     pub sender: UdpSender,
     /// Its interface, or none.
@@ -102,17 +101,15 @@ impl EventLoop {
             let now = clock::now();
             self.work(now);
             let patience = self.patience(clock::now());
-            let message = self.parts.inbox.recv_timeout(patience);
-            let outcome = match message {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
-                Ok(Message::Failed(failure)) => Some(Err(Failure::new(ErrorCode::Failed, failure.to_string()))),
-                Ok(message) => {
-                    self.handle(clock::now(), message);
-                    None
-                }
-                Err(RecvTimeoutError::Timeout) => None,
-            };
-            if let Some(outcome) = outcome {
+            for message in self.parts.inbox.take(patience) {
+                let outcome = match message {
+                    Message::Stop => Ok(()),
+                    Message::Failed(failure) => Err(Failure::new(ErrorCode::Failed, failure.to_string())),
+                    message => {
+                        self.handle(clock::now(), message);
+                        continue;
+                    }
+                };
                 self.end();
                 return outcome;
             }
@@ -130,9 +127,11 @@ impl EventLoop {
     fn handle(&mut self, now: Now, message: Message) {
         let node = &mut self.parts.node;
         match message {
-            Message::Wire(FromWire::Handshake { from, datagram }) => node.handle_handshake(now, from, &datagram),
-            Message::Wire(FromWire::Record { index, from, record }) => node.handle_record(now, index, from, &record),
-            Message::Wire(FromWire::News { index, from }) => node.handle_news(now, index, from),
+            Message::Wire(FromWire::Handshake { from, datagram, .. }) => node.handle_handshake(now, from, &datagram),
+            Message::Wire(FromWire::Record { index, from, record, .. }) => {
+                node.handle_record(now, index, from, &record);
+            }
+            Message::Wire(FromWire::News { index, from, .. }) => node.handle_news(now, index, from),
             Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
             Message::Call(call) => self.answer(now, *call),
             Message::Host(_) => self.host_check_at = Some(now.instant + HOST_SETTLE),

@@ -1,23 +1,96 @@
-//! The node thread's one queue: what the data threads saw, what users ask, what the host did.
+//! The node thread's queues: what the data threads saw, what users ask, what the host did.
 //!
-//! Bounded: a flood of handshakes fills it and is dropped, while orders from the API and the end of the daemon always get in,
-//! because they wait for a place.
+//! ```text
+//!   API, host, signals ──► orders  (wait for a place)  ─┐
+//!   members' records   ──► members (a share each)      ─┤
+//!   guests' records    ──► guests                      ─┤   take: a bounded number of each, in this order
+//!   handshakes         ──► proved, answers, strangers  ─┼──► node thread
+//!   packets unsent     ──► unsent                      ─┘
+//! ```
+//! One queue per degree of trust, so that whoever floods one is dropped there, and counted, while the others go on. Each wake takes a
+//! bounded number from every queue: authenticated records go before handshakes, and a flood of either leaves the other its turn. Within a
+//! queue each sender has a share: a member, a guest, an address, a destination.
 
 use super::api::server::Call;
+use super::fair_queue::FairQueue;
 use super::workers::WorkerFailure;
 use crate::crypto::identity::NodeId;
 use crate::io::watch::NetworkEvent;
+use crate::node::forward::Trust;
+use crate::policy::Rights;
 use crate::wire::data::SessionIndex;
-use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::wire::drops::DropReason;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// Messages that wait at most: 4,096 handshakes are 3 MB and a second's work.
-const MAX_WAITING: usize = 4096;
+/// Orders that wait at most; who brings one more waits itself.
+const MAX_ORDERS: usize = 256;
+/// Orders taken at one wake.
+const ORDERS_A_WAKE: usize = 16;
+
+/// The bounds of one queue.
+struct Bounds {
+    /// Items that wait at most.
+    capacity: usize,
+    /// Of these, items of one sender.
+    share: usize,
+    /// Items taken at one wake: all queues' together are some milliseconds of work, of which a handshake is 0.2 and the rest 0.02 each.
+    a_wake: usize,
+    /// What is counted when there is no place.
+    full: DropReason,
+}
+
+/// Who is trusted how far, in the order in which they are served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Queue {
+    /// Records and news of members. A share takes the control link's whole window of 64 KiB twice, in records of a kilobyte.
+    Members,
+    /// Handshakes whose sender proved its address by a cookie.
+    Proved,
+    /// What claims to answer this node's own handshakes; refused by a look at a table when it does not.
+    Answers,
+    /// Records and news of guests, whom anybody can be.
+    Guests,
+    /// Handshakes from addresses that may be forged.
+    Strangers,
+    /// Packets of this host for members without a session.
+    Unsent,
+}
+
+impl Queue {
+    const ALL: [Self; 6] = [Self::Members, Self::Proved, Self::Answers, Self::Guests, Self::Strangers, Self::Unsent];
+
+    const fn bounds(self) -> Bounds {
+        let (capacity, share, a_wake, full) = match self {
+            Self::Members => (4096, 128, 64, DropReason::QueueFull),
+            Self::Proved => (1024, 16, 16, DropReason::HandshakeQueueFull),
+            Self::Answers => (1024, 64, 32, DropReason::HandshakeQueueFull),
+            Self::Guests => (512, 32, 16, DropReason::GuestQueueFull),
+            Self::Strangers => (1024, 64, 16, DropReason::HandshakeQueueFull),
+            Self::Unsent => (512, 64, 32, DropReason::UnsentQueueFull),
+        };
+        Bounds { capacity, share, a_wake, full }
+    }
+}
+
+/// Whose share of a queue an item takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Sender {
+    Session(SessionIndex),
+    Address(IpAddr),
+    /// The member that a packet is for.
+    Destination(NodeId),
+}
 
 /// What a data thread hands to the node.
+#[derive(Debug)]
 pub enum FromWire {
     /// A handshake datagram or a cookie.
     Handshake {
+        /// How far it may be trusted.
+        trust: Trust,
         /// Who sent it.
         from: SocketAddr,
         /// All of it.
@@ -27,6 +100,8 @@ pub enum FromWire {
     Record {
         /// The session that it came in.
         index: SessionIndex,
+        /// What its peer may do.
+        rights: Rights,
         /// Who sent it.
         from: SocketAddr,
         /// The plaintext.
@@ -36,6 +111,8 @@ pub enum FromWire {
     News {
         /// The session.
         index: SessionIndex,
+        /// What its peer may do.
+        rights: Rights,
         /// Who sent it.
         from: SocketAddr,
     },
@@ -46,6 +123,29 @@ pub enum FromWire {
         /// The inner packet.
         packet: Vec<u8>,
     },
+}
+
+impl FromWire {
+    fn place(&self) -> (Queue, Sender) {
+        match self {
+            Self::Handshake { trust, from, .. } => {
+                let queue = match trust {
+                    Trust::Proved => Queue::Proved,
+                    Trust::Answer => Queue::Answers,
+                    Trust::Stranger => Queue::Strangers,
+                };
+                (queue, Sender::Address(from.ip()))
+            }
+            Self::Record { index, rights, .. } | Self::News { index, rights, .. } => {
+                let queue = match rights {
+                    Rights::Member(_) | Rights::Consensus(_) => Queue::Members,
+                    Rights::Guest => Queue::Guests,
+                };
+                (queue, Sender::Session(*index))
+            }
+            Self::Unsent { peer, .. } => (Queue::Unsent, Sender::Destination(*peer)),
+        }
+    }
 }
 
 /// Everything that wakes the node thread besides its deadlines.
@@ -66,23 +166,228 @@ pub enum Message {
 
 /// The sending end, one per thread.
 #[derive(Clone)]
-pub struct Inbox(SyncSender<Message>);
+pub struct Inbox(Arc<Shared>);
+
+/// The node thread's end. When it is dropped, nobody waits for a place any more.
+pub struct InboxReader(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something came while the reader waited.
+    filled: Condvar,
+    /// There is room for an order.
+    room: Condvar,
+}
+
+struct State {
+    orders: VecDeque<Message>,
+    /// By [`Queue`].
+    queues: [FairQueue<Sender, FromWire>; Queue::ALL.len()],
+    is_reader_waiting: bool,
+    is_closed: bool,
+}
 
 impl Inbox {
-    /// Makes the queue.
-    pub fn new() -> (Self, Receiver<Message>) {
-        let (sender, receiver) = sync_channel(MAX_WAITING);
-        (Self(sender), receiver)
+    /// Makes the queues.
+    pub fn new() -> (Self, InboxReader) {
+        let queues = Queue::ALL.map(|queue| FairQueue::new(queue.bounds().capacity, queue.bounds().share));
+        let state = State { orders: VecDeque::new(), queues, is_reader_waiting: false, is_closed: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new(), room: Condvar::new() });
+        (Self(Arc::clone(&shared)), InboxReader(shared))
     }
 
-    /// Puts a message of the wire in if there is a place.
-    #[must_use]
-    pub fn offer(&self, message: FromWire) -> bool {
-        self.0.try_send(Message::Wire(message)).is_ok()
+    /// Puts a message of the wire in if there is a place. Never waits but for another thread's push or the reader's taking.
+    ///
+    /// # Errors
+    /// What the message is dropped for.
+    pub fn offer(&self, message: FromWire) -> Result<(), DropReason> {
+        let (queue, sender) = message.place();
+        let mut state = self.0.lock();
+        if !state.queues[queue as usize].push(sender, message) {
+            return Err(queue.bounds().full);
+        }
+        self.0.wake_reader(state);
+        Ok(())
     }
 
-    /// Puts a message in, waiting for a place. A message to a node that ended is lost: there is nobody to care.
+    /// Puts an order in, waiting for a place. One to a node that ended is lost: there is nobody to care.
     pub fn put(&self, message: Message) {
-        let _ = self.0.send(message);
+        let state = self.0.lock();
+        let full = |state: &mut State| state.orders.len() >= MAX_ORDERS && !state.is_closed;
+        let mut state = self.0.room.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        if !state.is_closed {
+            state.orders.push_back(message);
+            self.0.wake_reader(state);
+        }
+    }
+}
+
+impl InboxReader {
+    /// Waits until something is there, at most `patience`, and takes a bounded number from each queue, orders first.
+    pub fn take(&self, patience: Duration) -> Vec<Message> {
+        let mut state = self.0.lock();
+        if state.is_empty() {
+            state.is_reader_waiting = true;
+            let waited = self.0.filled.wait_timeout_while(state, patience, |state| state.is_empty());
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.is_reader_waiting = false;
+        }
+        let orders = state.orders.len().min(ORDERS_A_WAKE);
+        let mut taken: Vec<Message> = state.orders.drain(..orders).collect();
+        for queue in Queue::ALL {
+            let items = std::iter::from_fn(|| state.queues[queue as usize].pop());
+            taken.extend(items.take(queue.bounds().a_wake).map(Message::Wire));
+        }
+        drop(state);
+        if orders > 0 {
+            self.0.room.notify_all();
+        }
+        taken
+    }
+}
+
+impl Drop for InboxReader {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.room.notify_all();
+    }
+}
+
+impl Shared {
+    /// A thread that panicked while it held the lock left the queues whole: every change is one push or one pop.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the reader if it sleeps: no system call while it is busy.
+    fn wake_reader(&self, state: MutexGuard<'_, State>) {
+        let is_waiting = state.is_reader_waiting;
+        drop(state);
+        if is_waiting {
+            self.filled.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.queues.iter().all(FairQueue::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Instant;
+
+    /// As long as a waiting thread of a busy machine may take.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn handshake(trust: Trust, source: u32) -> FromWire {
+        let from = (IpAddr::from(source.to_be_bytes()), 4647).into();
+        FromWire::Handshake { trust, from, datagram: vec![1; 172] }
+    }
+
+    fn record(session: u32, number: usize, rights: Rights) -> FromWire {
+        let from = ([192, 0, 2, 1], 4647).into();
+        FromWire::Record { index: SessionIndex(session), rights, from, record: number.to_le_bytes().to_vec() }
+    }
+
+    const MEMBER: Rights = Rights::Member(NodeId([1; 32]));
+
+    fn count(taken: &[Message], which: impl Fn(&FromWire) -> bool) -> usize {
+        taken.iter().filter(|message| matches!(message, Message::Wire(item) if which(item))).count()
+    }
+
+    #[test]
+    fn strangers_fill_their_own_queue_and_leave_members_guests_and_orders_theirs() {
+        let (inbox, reader) = Inbox::new();
+        let kept = (0..50_000).filter(|source| inbox.offer(handshake(Trust::Stranger, *source)).is_ok()).count();
+        assert_eq!(kept, Queue::Strangers.bounds().capacity);
+        assert_eq!(inbox.offer(handshake(Trust::Stranger, 0)), Err(DropReason::HandshakeQueueFull));
+        assert_eq!(inbox.offer(record(1, 0, MEMBER)), Ok(()));
+        assert_eq!(inbox.offer(record(2, 0, Rights::Guest)), Ok(()));
+        assert_eq!(inbox.offer(handshake(Trust::Proved, 7)), Ok(()));
+        assert_eq!(inbox.offer(handshake(Trust::Answer, 7)), Ok(()));
+        inbox.put(Message::Reload);
+        let taken = reader.take(PATIENCE);
+        assert!(matches!(taken[0], Message::Reload), "orders come first");
+        assert!(matches!(&taken[1], Message::Wire(FromWire::Record { rights: Rights::Member(_), .. })));
+        assert_eq!(count(&taken, |item| matches!(item, FromWire::Record { .. })), 2);
+        assert_eq!(count(&taken, |item| matches!(item, FromWire::Handshake { trust: Trust::Proved, .. })), 1);
+        // And they have their turn.
+        let strangers = count(&taken, |item| matches!(item, FromWire::Handshake { trust: Trust::Stranger, .. }));
+        assert_eq!(strangers, Queue::Strangers.bounds().a_wake);
+    }
+
+    #[test]
+    fn a_member_that_floods_records_loses_its_own_and_keeps_nobody_waiting() {
+        let (inbox, reader) = Inbox::new();
+        let share = Queue::Members.bounds().share;
+        let kept = (0..50_000).filter(|number| inbox.offer(record(1, *number, MEMBER)).is_ok()).count();
+        assert_eq!(kept, share);
+        assert_eq!(inbox.offer(record(1, 0, MEMBER)), Err(DropReason::QueueFull));
+        assert_eq!(inbox.offer(record(2, 7, MEMBER)), Ok(()));
+        assert_eq!(inbox.offer(handshake(Trust::Stranger, 1)), Ok(()));
+        let first = reader.take(PATIENCE);
+        assert_eq!(count(&first, |item| matches!(item, FromWire::Handshake { .. })), 1, "handshakes wait for records");
+        let wakes = share.div_ceil(Queue::Members.bounds().a_wake);
+        let later: Vec<_> = (0..wakes).flat_map(|_| reader.take(Duration::ZERO)).collect();
+        let is_other = |item: &FromWire| matches!(item, FromWire::Record { index: SessionIndex(2), .. });
+        assert_eq!(count(&later, is_other), 1, "behind no more than a share");
+    }
+
+    #[test]
+    fn guests_and_packets_without_a_session_have_bounds_of_their_own() {
+        let (inbox, _reader) = Inbox::new();
+        let kept = (0..50_000).filter(|guest| inbox.offer(record(*guest, 0, Rights::Guest)).is_ok()).count();
+        assert_eq!(kept, Queue::Guests.bounds().capacity);
+        assert_eq!(inbox.offer(record(1, 0, Rights::Guest)), Err(DropReason::GuestQueueFull));
+        let unsent = |peer: u8| FromWire::Unsent { peer: NodeId([peer; 32]), packet: vec![0; 40] };
+        assert_eq!((0..50_000).filter(|_| inbox.offer(unsent(1)).is_ok()).count(), Queue::Unsent.bounds().share);
+        assert_eq!(inbox.offer(unsent(1)), Err(DropReason::UnsentQueueFull));
+        assert_eq!(inbox.offer(unsent(2)), Ok(()), "one dead member keeps another's packets out");
+        assert_eq!(inbox.offer(record(1, 0, MEMBER)), Ok(()));
+    }
+
+    #[test]
+    fn a_sleeping_reader_wakes_for_whatever_comes_and_else_sleeps_its_time_out() {
+        let (inbox, reader) = Inbox::new();
+        let started = Instant::now();
+        assert!(reader.take(Duration::from_millis(30)).is_empty());
+        assert!(started.elapsed() >= Duration::from_millis(30));
+        for round in 0..200 {
+            let sender = inbox.clone();
+            let sending = thread::spawn(move || match round % 2 {
+                0 => sender.put(Message::Host(NetworkEvent::LinkGone(1))),
+                _ => sender.offer(record(round, 0, MEMBER)).unwrap(),
+            });
+            assert_eq!(reader.take(PATIENCE).len(), 1, "round {round}");
+            sending.join().unwrap();
+            assert!(started.elapsed() < PATIENCE, "a wake-up was lost");
+        }
+    }
+
+    #[test]
+    fn orders_wait_for_a_place_and_for_nobody_once_the_node_ended() {
+        let (inbox, reader) = Inbox::new();
+        let putting = thread::spawn({
+            let inbox = inbox.clone();
+            move || (0..MAX_ORDERS + 100).for_each(|_| inbox.put(Message::Reload))
+        });
+        let mut taken = 0;
+        while taken < MAX_ORDERS + 100 {
+            assert!(inbox.0.lock().orders.len() <= MAX_ORDERS);
+            let orders = reader.take(PATIENCE);
+            // Time for the other thread, in case it does not wait.
+            thread::sleep(Duration::from_millis(1));
+            assert!((1..=ORDERS_A_WAKE).contains(&orders.len()), "{}", orders.len());
+            taken += orders.len();
+        }
+        putting.join().unwrap();
+        let putting = thread::spawn(move || (0..=MAX_ORDERS).for_each(|_| inbox.put(Message::Reload)));
+        drop(reader);
+        putting.join().unwrap();
     }
 }

@@ -6,6 +6,7 @@ pub mod data_plane;
 pub mod duration;
 mod event_loop;
 pub mod failure;
+pub mod fair_queue;
 mod files;
 mod founding;
 pub mod inbox;

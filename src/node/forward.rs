@@ -7,14 +7,15 @@ use super::table::{ForwardingTable, Inlet};
 use crate::crypto::identity::NodeId;
 use crate::policy::Rights;
 use crate::router::icmp::Answerer;
-use crate::session::LaneSealer;
+use crate::session::{Knock, LaneSealer, Source};
 use crate::time::Instant;
 use crate::wire::data::{self, Datagram, DatagramError, Lane, Record, SessionIndex};
 use crate::wire::drops::DropReason;
+use crate::wire::handshake::InitiationTag;
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -27,6 +28,9 @@ pub const TAILROOM: usize = crate::crypto::aead::TAG_LEN;
 
 /// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Paid initiations remembered at a time: forgetting one costs its other parts their place before the strangers', no more.
+const MAX_PAID: usize = 1024;
 
 /// What becomes of a packet that the device gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +50,17 @@ pub enum Outbound {
     Drop(DropReason),
 }
 
+/// How far a handshake datagram that passed the gate may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its sender proved, by a cookie, that it receives where it sends from.
+    Proved,
+    /// It claims to answer a handshake of this node.
+    Answer,
+    /// Its source may be forged.
+    Stranger,
+}
+
 /// What becomes of a datagram that a socket gave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'d> {
@@ -53,8 +68,8 @@ pub enum Inbound<'d> {
     Deliver(&'d [u8]),
     /// Hand the opened record of this session to the node: control, stream, or the empty record.
     Record(SessionIndex, &'d [u8]),
-    /// Hand the datagram to the node: handshake and cookies.
-    Handshake(&'d [u8]),
+    /// Hand the datagram to the node: handshake and cookies, past the gate.
+    Handshake(Trust, &'d [u8]),
     /// Drop it.
     Drop(DropReason),
 }
@@ -125,11 +140,45 @@ pub fn seal(
     }
 }
 
-/// One receiving thread's own state: what it reported lately.
+/// One receiving thread's own state: what it reported lately, and whose initiations were paid for.
 #[derive(Default)]
 pub struct Incoming {
     reported: HashMap<SessionIndex, (SocketAddr, Instant)>,
+    paid: Paid,
     generation: u64,
+}
+
+/// The latest initiations that came with a cookie: their other parts, which have none, come from the same place.
+#[derive(Default)]
+struct Paid {
+    known: HashSet<(SocketAddr, InitiationTag)>,
+    order: VecDeque<(SocketAddr, InitiationTag)>,
+}
+
+impl Paid {
+    fn insert(&mut self, from: SocketAddr, tag: InitiationTag) {
+        if !self.known.insert((from, tag)) {
+            return;
+        }
+        self.order.push_back((from, tag));
+        if self.order.len() > MAX_PAID {
+            let oldest = self.order.pop_front();
+            oldest.map(|oldest| self.known.remove(&oldest));
+        }
+    }
+
+    /// Judges a datagram that passed the gate.
+    fn trust(&mut self, from: SocketAddr, knock: Knock) -> Trust {
+        match knock {
+            Knock::Opening { tag, is_paid: true } => {
+                self.insert(from, tag);
+                Trust::Proved
+            }
+            Knock::Part(tag) if self.known.contains(&(from, tag)) => Trust::Proved,
+            Knock::Opening { is_paid: false, .. } | Knock::Part(_) => Trust::Stranger,
+            Knock::Answer => Trust::Answer,
+        }
+    }
 }
 
 impl Incoming {
@@ -176,7 +225,12 @@ pub fn open<'d>(
         Ok(Datagram::Relayed(_)) | Err(DatagramError::UnknownType(_)) => {
             return (Inbound::Drop(DropReason::UnknownType), None);
         }
-        Ok(_) => return (Inbound::Handshake(datagram), None),
+        Ok(_) => {
+            return match table.gate.check(Source::Endpoint(from), datagram) {
+                Ok(knock) => (Inbound::Handshake(incoming.paid.trust(from, knock), datagram), None),
+                Err(refusal) => (Inbound::Drop(refusal.into()), None),
+            };
+        }
         Err(_) => return (Inbound::Drop(DropReason::MalformedDatagram), None),
     };
     let Some(inlet) = table.inlets.get(&header.receiver) else {
@@ -229,6 +283,24 @@ mod tests {
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);
         seal(table, outgoing, NOW, &mut buffer, HEADROOM..HEADROOM + 40)
+    }
+
+    #[test]
+    fn the_parts_of_a_paid_initiation_are_trusted_from_its_source_alone_and_not_for_ever() {
+        let mut paid = Paid::default();
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let tag = |number: u64| InitiationTag(number.to_le_bytes());
+        assert_eq!(paid.trust(at(1), Knock::Part(tag(0))), Trust::Stranger);
+        assert_eq!(paid.trust(at(1), Knock::Opening { tag: tag(0), is_paid: false }), Trust::Stranger);
+        assert_eq!(paid.trust(at(1), Knock::Part(tag(0))), Trust::Stranger);
+        assert_eq!(paid.trust(at(1), Knock::Opening { tag: tag(0), is_paid: true }), Trust::Proved);
+        assert_eq!(paid.trust(at(1), Knock::Part(tag(0))), Trust::Proved);
+        assert_eq!(paid.trust(at(2), Knock::Part(tag(0))), Trust::Stranger);
+        for number in 1..=MAX_PAID as u64 {
+            assert_eq!(paid.trust(at(1), Knock::Opening { tag: tag(number), is_paid: true }), Trust::Proved);
+        }
+        assert_eq!(paid.trust(at(1), Knock::Part(tag(0))), Trust::Stranger);
+        assert!(paid.known.len() == MAX_PAID && paid.order.len() == MAX_PAID);
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Routing {
             inlets: peers.inlets(),
             answer_sources: self.answer_sources,
             heartbeat,
+            gate: peers.gate(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::crypto::identity::NodeId;
 use crate::policy::Rights;
 use crate::router::Router;
 use crate::router::icmp::AnswerSources;
-use crate::session::Session;
+use crate::session::{Gate, Session};
 use crate::wire::data::SessionIndex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -46,6 +46,8 @@ pub struct ForwardingTable {
     pub outlets: HashMap<NodeId, Outlet>,
     /// By the receiver index in the datagram.
     pub inlets: HashMap<SessionIndex, Inlet>,
+    /// What a handshake datagram has to show before it takes the node's time.
+    pub gate: Gate,
     /// What ICMP answers to the local kernel come from.
     pub answer_sources: AnswerSources,
     /// Whether the machine slept since the table was made: then its keys seal nothing.
@@ -60,6 +62,7 @@ impl ForwardingTable {
             router: Arc::new(Router::new([], [], [])),
             outlets: HashMap::new(),
             inlets: HashMap::new(),
+            gate: Gate::closed(),
             answer_sources: AnswerSources::default(),
             heartbeat: Arc::default(),
         }

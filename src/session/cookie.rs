@@ -11,6 +11,7 @@ use crate::wire::data::SessionIndex;
 use crate::wire::handshake::{CookieReply, MAC_LEN};
 use rand_core::CryptoRng;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a secret makes cookies. Its cookies are accepted as long again.
@@ -54,31 +55,36 @@ pub(super) type Cookie = [u8; MAC_LEN];
 
 /// Makes and checks cookies at the responder.
 pub(super) struct CookieSecrets {
-    current: Secret<32>,
-    previous: Option<Secret<32>>,
+    current: Arc<Secret<32>>,
+    previous: Option<Arc<Secret<32>>>,
     rotates_at: Instant,
 }
 
 impl CookieSecrets {
     pub(super) fn new(now: Instant, rng: &mut impl CryptoRng) -> Self {
-        Self { current: Secret::random(rng), previous: None, rotates_at: now + SECRET_LIFETIME }
+        Self { current: Arc::new(Secret::random(rng)), previous: None, rotates_at: now + SECRET_LIFETIME }
     }
 
-    /// Draws a new secret when the current one is old enough.
-    pub(super) fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) {
+    /// Draws a new secret when the current one is old enough. Says whether it did.
+    pub(super) fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) -> bool {
         if now < self.rotates_at {
-            return;
+            return false;
         }
-        let retired = std::mem::replace(&mut self.current, Secret::random(rng));
+        let retired = std::mem::replace(&mut self.current, Arc::new(Secret::random(rng)));
         // After a pause of two lifetimes the retired secret is too old for anything.
         self.previous = (now < self.rotates_at + SECRET_LIFETIME).then_some(retired);
         self.rotates_at = now + SECRET_LIFETIME;
+        true
+    }
+
+    /// The secrets whose cookies are accepted.
+    pub(super) fn accepted(&self) -> Vec<Arc<Secret<32>>> {
+        std::iter::once(&self.current).chain(&self.previous).cloned().collect()
     }
 
     /// Says whether `mac2` was made over `covered` with a cookie for `source`.
     pub(super) fn mac2_is_valid(&self, source: Source, covered: &[u8], mac2: &[u8; MAC_LEN]) -> bool {
-        let made_with = |secret: &Secret<32>| constant_time_eq(&mac2_of(&cookie(secret, source), covered), mac2);
-        made_with(&self.current) || self.previous.as_ref().is_some_and(made_with)
+        std::iter::once(&self.current).chain(&self.previous).any(|secret| mac2_matches(secret, source, covered, mac2))
     }
 
     /// Makes the answer to an initiation: its index and mac1 are given.
@@ -113,6 +119,11 @@ pub(super) fn mac2_of(cookie: &Cookie, covered: &[u8]) -> [u8; MAC_LEN] {
     let mut key = [0; 32];
     key[..MAC_LEN].copy_from_slice(cookie);
     blake2s_mac(&key, covered)
+}
+
+/// Says whether `mac2` was made over `covered` with the cookie of `source` under this secret.
+pub(super) fn mac2_matches(secret: &Secret<32>, source: Source, covered: &[u8], mac2: &[u8; MAC_LEN]) -> bool {
+    constant_time_eq(&mac2_of(&cookie(secret, source), covered), mac2)
 }
 
 fn cookie(secret: &Secret<32>, source: Source) -> Cookie {

@@ -22,6 +22,7 @@ pub mod seal;
 mod testing;
 
 pub use cookie::Source;
+pub use handshake::gate::{Gate, Knock};
 pub use handshake::initiator::{Initiator, InitiatorStep, InitiatorTimer};
 pub use handshake::responder::{Outcome, Responder};
 pub use handshake::timestamps::TimestampSource;

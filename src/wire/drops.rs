@@ -61,8 +61,14 @@ drop_reasons! {
     NoPath = "no_path",
     /// The queue of packets that wait for a handshake is full, or its packets are too old.
     StagingFull = "staging_full",
-    /// The queue to another thread is full.
+    /// The queue of members' records to the node's thread is full, or this member's share of it.
     QueueFull = "queue_full",
+    /// The queue of guests' records is full, or this guest's share of it.
+    GuestQueueFull = "guest_queue_full",
+    /// A queue of handshakes is full, or this address's share of it.
+    HandshakeQueueFull = "handshake_queue_full",
+    /// The queue of packets without a session is full, or this destination's share of it.
+    UnsentQueueFull = "unsent_queue_full",
     /// The counter was seen before, or is below the window.
     Replayed = "replayed",
     /// The tag does not verify.

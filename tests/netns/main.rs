@@ -3,10 +3,12 @@
 // A lab that cannot be built as asked is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod caller;
 mod capture;
 mod carry;
 mod damaged_store;
 mod device;
+mod flood;
 mod full_disk;
 mod hostile_datagrams;
 mod image;
@@ -18,6 +20,7 @@ mod node;
 mod post_quantum;
 mod pump;
 mod reboot;
+mod refused;
 mod removal;
 mod revocation;
 mod roaming;

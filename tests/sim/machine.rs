@@ -347,7 +347,7 @@ impl Guest for SimNode {
                 self.delivered.push(Delivered { at: now.instant, packet });
             }
             Inbound::Record(index, record) => self.node.handle_record(now, index, source, record),
-            Inbound::Handshake(datagram) => self.node.handle_handshake(now, source, datagram),
+            Inbound::Handshake(_, datagram) => self.node.handle_handshake(now, source, datagram),
             Inbound::Drop(reason) => self.drops.count(reason),
         }
         if let Some(index) = news {

@@ -20,7 +20,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::path::{CandidateError, CandidateSource, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
-use crate::session::{Indices, LocalKeys, Responder, Scope, Session, Terms, TimestampSource};
+use crate::session::{Gate, Indices, LocalKeys, Responder, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::Drops;
@@ -187,7 +187,12 @@ impl PeerTable {
 
     /// Says, once, whether sessions or paths changed since the last call, so that a new forwarding table is due.
     pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.is_changed)
+        std::mem::take(&mut self.is_changed) | self.responder.take_gate_changed()
+    }
+
+    /// What a handshake datagram has to show before it is brought here.
+    pub fn gate(&self) -> Gate {
+        self.responder.gate(&self.keys)
     }
 
     /// Where to seal for members with a confirmed session and a path.

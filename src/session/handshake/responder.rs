@@ -3,12 +3,13 @@
 //! Authenticate first, then change state. mac1 comes before everything; under load a cookie comes before any key exchange; a claim becomes
 //! an admission before the rest of D1 is looked at. A D1 replaces nothing: it only fills a table of its own, and what it leads to is tentative.
 
+use super::gate::Gate;
 use super::table::{
     FlightPart, HalfOpen, HalfOpenTable, LoadMeter, MAX_HALF_OPEN, MAX_HALF_OPEN_GUESTS, MAX_HALF_OPEN_PER_PEER, Seen,
     Stage, Verdict, Waiting,
 };
 use super::timestamps::TimestampTable;
-use super::{Established, Local, NetworkKeys, Refusal, begin};
+use super::{Established, Local, LocalKeys, NetworkKeys, Refusal, begin};
 use crate::crypto::exchange::{KEM_KEY_LEN, TransportKey, TransportSecret, encapsulate};
 use crate::policy::{Admission, Policy, Rights};
 use crate::session::cookie::{CookieSecrets, Source};
@@ -51,6 +52,7 @@ pub struct Responder {
     cookies: CookieSecrets,
     timestamps: TimestampTable,
     load: LoadMeter,
+    is_gate_changed: bool,
 }
 
 /// D1 after mac1 and mac2: who sent it is still a claim.
@@ -72,6 +74,7 @@ impl Responder {
             cookies: CookieSecrets::new(now, rng),
             timestamps: TimestampTable::default(),
             load: LoadMeter::default(),
+            is_gate_changed: true,
         }
     }
 
@@ -83,6 +86,16 @@ impl Responder {
     /// Iterates over the latest initiation of each key, confirmed or not, for a whole export.
     pub fn timestamps(&self) -> impl Iterator<Item = (&TransportKey, &Timestamp)> {
         self.timestamps.iter()
+    }
+
+    /// Makes the check that any thread can do before a datagram is brought here.
+    pub fn gate(&self, keys: &LocalKeys) -> Gate {
+        Gate::new(keys, self.cookies.accepted())
+    }
+
+    /// Says, once, whether the gate changed since the last call.
+    pub fn take_gate_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_gate_changed)
     }
 
     /// Handles D1, D2a or D2b.
@@ -223,7 +236,7 @@ impl Responder {
         let (covered_by_mac2, _) = inbound.datagram.split_at(inbound.datagram.len() - MAC_LEN);
         let (covered_by_mac1, _) = covered_by_mac2.split_at(covered_by_mac2.len() - MAC_LEN);
         let (own, network, key_retired) = receiving_key(local, covered_by_mac1, &initiation.mac1)?;
-        self.cookies.rotate(inbound.now, rng);
+        self.is_gate_changed |= self.cookies.rotate(inbound.now, rng);
         let cookie_paid = initiation.mac2 != [0; MAC_LEN];
         if cookie_paid && !self.cookies.mac2_is_valid(inbound.source, covered_by_mac2, &initiation.mac2) {
             return Err(Refusal::Mac2);

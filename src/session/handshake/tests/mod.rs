@@ -1,6 +1,7 @@
 //! Whole handshakes between two nodes, and what attackers make of their datagrams.
 
 mod flow;
+mod gate;
 mod hostile;
 mod impersonation;
 

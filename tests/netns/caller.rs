@@ -1,0 +1,125 @@
+//! Members without a daemon: the library's own handshake and seal over a real socket, for what no honest daemon does.
+
+use crate::lab::Host;
+use crate::node::Node;
+use p2plus::crypto::exchange::{TransportKey, TransportSecret};
+use p2plus::crypto::hash::Digest;
+use p2plus::crypto::identity::{NodeId, SigningKey};
+use p2plus::crypto::secret::Secret;
+use p2plus::io::clock::{self, OsRng};
+use p2plus::io::key_file::{KeyKind, read_key};
+use p2plus::node::forward::{HEADROOM, TAILROOM};
+use p2plus::policy::Policy;
+use p2plus::session::{
+    Aim, Established, Indices, Initiator, InitiatorStep, LaneSealer, Local, LocalKeys, Source, Terms, TimestampSource,
+};
+use p2plus::wire::data::{Datagram, Lane, RECORD_PACKET};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// A member that a signer authorized.
+pub struct Caller {
+    pub name: String,
+    keys: LocalKeys,
+}
+
+/// A session that a caller has with a daemon.
+pub struct Line {
+    socket: UdpSocket,
+    target: SocketAddr,
+    sealer: LaneSealer,
+}
+
+/// The transport key of a node, from its files.
+pub fn transport_key(node: &Node) -> TransportKey {
+    TransportSecret::from_bytes(*read_key(&node.state(), KeyKind::Transport).unwrap().expose()).public_key()
+}
+
+/// The keys that somebody with this transport secret has in `node`'s network.
+pub fn keys(node: &Node, transport: [u8; 32]) -> LocalKeys {
+    let network_id = hex::decode(node.status()["network"]["id"].as_str().unwrap()).unwrap();
+    LocalKeys {
+        transport: TransportSecret::from_bytes(transport),
+        retired: None,
+        node_id: NodeId([0; 32]),
+        network_id: Digest(network_id.try_into().unwrap()),
+        network_secret: Secret::new(*read_key(&node.state(), KeyKind::NetworkSecret).unwrap().expose()),
+    }
+}
+
+impl Caller {
+    /// Lets the founder admit a member whose keys follow from `number`.
+    pub fn admit(founder: &Node, number: usize) -> Self {
+        let seed = |what: u8| {
+            let mut seed = [what; 32];
+            // Not in front: X25519 ignores the lowest bits of a secret.
+            seed[8..16].copy_from_slice(&number.to_le_bytes());
+            seed
+        };
+        let id = SigningKey::from_seed(&seed(1)).node_id();
+        let node_key = hex::encode(SigningKey::from_seed(&seed(2)).verifying_key().0);
+        let keys = LocalKeys { node_id: id, ..keys(founder, seed(3)) };
+        let transport_key = hex::encode(keys.transport.public_key().0);
+        let (id, name) = (id.to_string(), format!("caller-{number}"));
+        founder.ask(&["authorize", &id, "--name", &name, "--node-key", &node_key, "--transport-key", &transport_key]);
+        Self { name, keys }
+    }
+
+    /// Its overlay address of one family.
+    pub fn overlay(&self, founder: &Node, is_v4: bool) -> IpAddr {
+        let data = founder.ask(&["ip", &self.name]);
+        let mut addresses =
+            data["addresses"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().parse().unwrap());
+        addresses.find(|address: &IpAddr| address.is_ipv4() == is_v4).unwrap()
+    }
+
+    /// Handshakes from a port of its own as an initiator does, until the session is there or the attempt is given up.
+    pub fn call(&self, host: &Host, target: SocketAddr, key: TransportKey) -> Option<Line> {
+        let socket = host.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (terms, policy, source) = (Terms::default(), Policy::default(), Source::Endpoint(target));
+        let local = Local { keys: &self.keys, policy: &policy, terms: &terms };
+        let offer = terms.offer(TimestampSource::default().next(clock::now().wall));
+        let index = Indices::default().reserve(&mut OsRng).unwrap();
+        let aim = Aim { key, identity: None };
+        let mut initiator = Initiator::new(clock::now().instant, &self.keys, aim, offer, index, &mut OsRng).unwrap();
+        let fire = |initiator: &Initiator| {
+            initiator.datagrams(source).iter().for_each(|datagram| drop(socket.send_to(datagram, target)));
+        };
+        fire(&initiator);
+        let mut buffer = [0; 2_000];
+        loop {
+            match initiator.handle_timeout(clock::now().instant) {
+                InitiatorStep::GaveUp => return None,
+                InitiatorStep::Retransmit => fire(&initiator),
+                InitiatorStep::Wait => {}
+            }
+            let Ok((len, _)) = socket.recv_from(&mut buffer) else { continue };
+            match Datagram::classify(&buffer[..len]) {
+                Ok(Datagram::Cookie(_, cookie)) if initiator.handle_cookie(&self.keys, source, cookie).is_ok() => {
+                    fire(&initiator);
+                }
+                Ok(Datagram::Response(_, response)) => {
+                    if let Ok(Some(Established { session, .. })) =
+                        initiator.handle_response(local, clock::now().instant, response)
+                    {
+                        let sealer = session.claim_lane(Lane::new(1, 0)).unwrap();
+                        return Some(Line { socket, target, sealer });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Line {
+    /// Sends an inner packet, whatever it says.
+    pub fn send(&mut self, packet: &[u8]) {
+        let mut datagram = vec![0; HEADROOM + packet.len() + TAILROOM];
+        datagram[HEADROOM - 1] = RECORD_PACKET;
+        datagram[HEADROOM..HEADROOM + packet.len()].copy_from_slice(packet);
+        self.sealer.seal(clock::now().instant, &mut datagram).unwrap();
+        self.socket.send_to(&datagram, self.target).unwrap();
+    }
+}
