@@ -12,7 +12,8 @@ use super::workers::Workers;
 use crate::io::batch::{DatagramShape, PacketShape};
 use crate::io::clock;
 use crate::io::device::Device;
-use crate::io::udp::{Outgoing as Datagram, UdpReceiver, UdpSender};
+use crate::io::network::Network;
+use crate::io::udp::{Outgoing as Datagram, SendError, UdpReceiver, UdpSender};
 use crate::node::forward::{self, Inbound, Incoming, Outbound, Outgoing};
 use crate::node::table::ForwardingTable;
 use crate::policy::Rights;
@@ -20,6 +21,7 @@ use crate::wire::data::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
 use arc_swap::ArcSwap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Packets that a super-packet or a jumbo frame may reach: the device's largest MTU.
@@ -59,12 +61,18 @@ fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender:
     let mut outgoing = Outgoing::new(Lane::new(DEVICE_WORKER, 0));
     let mut datagrams: Vec<Datagram> = Vec::with_capacity(shape.count);
     let answers = device.clone();
+    let mut links = Links::open();
     workers.read_device(device, shape, move |batch| {
         let table = shared.table.load();
         let now = clock::now().instant;
         datagrams.clear();
         for slot in batch.slots() {
-            match forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone()) {
+            let mut outcome = forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone());
+            if let Outbound::Measure(to) = outcome {
+                outgoing.learn_link(now, to, links.mtu(to));
+                outcome = forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone());
+            }
+            match outcome {
                 Outbound::Send { to, datagram } => {
                     let bytes = slot.offset + datagram.start..slot.offset + datagram.end;
                     datagrams.push(Datagram { bytes, to, socket: None });
@@ -79,11 +87,49 @@ fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender:
                     let _ = answers.write(&answer);
                 }
                 Outbound::Drop(reason) => shared.drops.count(reason),
+                // It was measured a moment ago.
+                Outbound::Measure(_) => shared.drops.count(DropReason::TooLarge),
             }
         }
-        let sent = sender.send_batch(batch.memory(), &datagrams);
-        shared.drops.add(DropReason::SendFailed, (datagrams.len() - sent) as u64);
+        sender.send_each(batch.memory(), &datagrams, |position, error| {
+            if error == SendError::TooLong {
+                outgoing.forget_link(datagrams[position].to);
+            }
+            shared.drops.count(unsent(error));
+        });
     })
+}
+
+/// The name under which a datagram is counted that the kernel did not take.
+pub fn unsent(error: SendError) -> DropReason {
+    match error {
+        SendError::TooLong => DropReason::TooLarge,
+        SendError::Unreachable | SendError::QueueFull | SendError::NoSocket | SendError::Refused(_) => {
+            DropReason::SendFailed
+        }
+    }
+}
+
+/// What the host knows of the links that datagrams leave by; nothing, when it cannot be asked.
+struct Links(Option<Network>);
+
+impl Links {
+    fn open() -> Self {
+        let network = Network::open();
+        if let Err(error) = &network {
+            tracing::warn!(%error, "the MTU of the host's links is not known");
+        }
+        Self(network.ok())
+    }
+
+    /// Asks for the MTU of the link towards an endpoint.
+    fn mtu(&mut self, to: SocketAddr) -> Option<usize> {
+        let mtu = self.0.as_mut()?.link_mtu(to.ip());
+        if let Err(error) = &mtu {
+            tracing::debug!(%to, %error, "the MTU of the link is not known");
+        }
+        mtu.ok().and_then(|mtu| usize::try_from(mtu).ok())
+    }
 }
 
 fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::api::request::{Reply, Request};
 use super::api::server::{Call, LiveSettings, Response};
 use super::api::types::{DeviceMode, DeviceStatus, Event, NetworkState, NetworkStatus, NodeStatus, Reloaded, Status};
 use super::config::Config;
-use super::data_plane::Shared;
+use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
 use super::files::{Memory, NodeFiles};
 use super::inbox::{FromWire, InboxReader, Message};
@@ -21,7 +21,6 @@ use crate::ledger::TxId;
 use crate::node::membership::Standing;
 use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
-use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -167,8 +166,8 @@ impl EventLoop {
             self.show(event);
         }
         while let Some(transmit) = self.parts.node.poll_transmit() {
-            if self.parts.sender.send(transmit.to, &transmit.datagram).is_err() {
-                self.parts.shared.drops.count(DropReason::SendFailed);
+            if let Err(error) = self.parts.sender.send(transmit.to, &transmit.datagram) {
+                self.parts.shared.drops.count(unsent(error));
             }
         }
     }

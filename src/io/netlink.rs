@@ -49,6 +49,20 @@ impl NetlinkSocket {
         }
     }
 
+    /// Asks for one thing and returns it.
+    pub(super) fn ask(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+        self.send(message, NLM_F_REQUEST)?;
+        loop {
+            for (_, payload) in self.receive()? {
+                match payload {
+                    NetlinkPayload::InnerMessage(answer) => return Ok(answer),
+                    NetlinkPayload::Error(answer) => return Err(answer.to_io()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Lists everything that `message` asks for.
     pub(super) fn dump(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         for _ in 0..DUMP_ATTEMPTS {

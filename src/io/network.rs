@@ -199,6 +199,41 @@ impl Network {
             .collect())
     }
 
+    /// Asks for the MTU, in bytes, of the link by which packets to `destination` leave: the interface's own, which no message from the
+    /// network can change.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: there is no way there, or it names no interface.
+    pub fn link_mtu(&mut self, destination: IpAddr) -> Result<u32, NetworkError> {
+        let failed = |source| error(&format!("find the link towards {destination}"))(source);
+        let mut question = match destination {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build(),
+        };
+        // A question names neither table nor kind.
+        question.header = RouteHeader {
+            address_family: question.header.address_family,
+            destination_prefix_length: question.header.destination_prefix_length,
+            ..RouteHeader::default()
+        };
+        question.attributes.retain(|attribute| matches!(attribute, RouteAttribute::Destination(_)));
+        let RouteNetlinkMessage::NewRoute(route) =
+            self.socket.ask(RouteNetlinkMessage::GetRoute(question)).map_err(failed)?
+        else {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        };
+        let interface = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        let mut question = LinkMessage::default();
+        question.header.index = interface.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        match self.socket.ask(RouteNetlinkMessage::GetLink(question)).map_err(failed)? {
+            RouteNetlinkMessage::NewLink(link) => Ok(interface_of(&link).mtu),
+            _ => Err(failed(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
     /// Lists the unicast routes of all tables, IPv4 before IPv6.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use super::table::{ForwardingTable, Inlet};
 use crate::crypto::identity::NodeId;
 use crate::policy::Rights;
-use crate::router::icmp::Answerer;
+use crate::router::icmp::{AnswerSources, Answerer};
 use crate::session::{Knock, LaneSealer, Source};
 use crate::time::Instant;
 use crate::wire::data::{self, Datagram, DatagramError, Lane, Record, SessionIndex};
@@ -26,6 +26,18 @@ pub const HEADROOM: usize = data::TRANSPORT_HEADER_LEN + data::RECORD_HEADER_LEN
 /// Free bytes that [`seal`] needs behind a packet: the tag.
 pub const TAILROOM: usize = crate::crypto::aead::TAG_LEN;
 
+/// No link is narrower than IPv6 allows (RFC 8200 §5): a packet that fits one in an IPv6 datagram is sent without asking.
+const FITS_ANY_LINK: usize = 1280 - 48 - OVERHEAD;
+
+/// Bytes around an inner packet in a datagram's payload.
+const OVERHEAD: usize = HEADROOM + TAILROOM;
+
+/// How long the MTU of the link towards an endpoint is believed; one that shrank meanwhile is noticed at once.
+const LINK_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Endpoints whose link is remembered; asking again costs two system calls.
+const MAX_LINKS: usize = 4096;
+
 /// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -42,6 +54,8 @@ pub enum Outbound {
         /// Where the datagram lies in the buffer.
         datagram: Range<usize>,
     },
+    /// Say the MTU of the link towards this endpoint by [`Outgoing::learn_link`], and seal again.
+    Measure(SocketAddr),
     /// Keep the packet until a session with this member exists.
     Stage(NodeId),
     /// Write this ICMP error into the device; the packet is dropped for the reason.
@@ -74,10 +88,12 @@ pub enum Inbound<'d> {
     Drop(DropReason),
 }
 
-/// One sending thread's own state: its lane in every session that it has used, and its budget for ICMP answers.
+/// One sending thread's own state: its lane in every session that it has used, the links that it sends on, its budget for ICMP answers.
 pub struct Outgoing {
     lane: Lane,
     sealers: HashMap<SessionIndex, LaneSealer>,
+    /// By endpoint: the longest inner packet that the own link takes, and until when that is believed.
+    links: HashMap<SocketAddr, (usize, Instant)>,
     generation: u64,
     answerer: Answerer,
 }
@@ -85,7 +101,41 @@ pub struct Outgoing {
 impl Outgoing {
     /// Starts with nothing claimed. `lane` belongs to this thread alone.
     pub fn new(lane: Lane) -> Self {
-        Self { lane, sealers: HashMap::new(), generation: 0, answerer: Answerer::new() }
+        Self { lane, sealers: HashMap::new(), links: HashMap::new(), generation: 0, answerer: Answerer::new() }
+    }
+
+    /// Takes the MTU, in bytes, of the link by which datagrams to an endpoint leave; `None` when it is not known: then the link decides.
+    pub fn learn_link(&mut self, now: Instant, endpoint: SocketAddr, mtu: Option<usize>) {
+        if self.links.len() >= MAX_LINKS {
+            self.links.clear();
+        }
+        let headers = if endpoint.is_ipv4() { 20 + 8 } else { 40 + 8 };
+        let longest = mtu.map_or(usize::MAX, |mtu| mtu.saturating_sub(headers + OVERHEAD));
+        self.links.insert(endpoint, (longest, now + LINK_LIFETIME));
+    }
+
+    /// Takes the news that the link towards an endpoint refused a datagram for its length: what was believed of it is wrong.
+    pub fn forget_link(&mut self, endpoint: SocketAddr) {
+        self.links.remove(&endpoint);
+    }
+
+    /// The longest inner packet for an endpoint, if that is known.
+    fn longest(&self, now: Instant, endpoint: SocketAddr) -> Option<usize> {
+        self.links.get(&endpoint).filter(|(_, until)| now < *until).map(|(longest, _)| *longest)
+    }
+
+    /// Builds the ICMP error about a packet that is dropped for `reason`, when one may be sent.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        sources: AnswerSources,
+        (reason, error): (DropReason, IcmpError),
+        (inner, bytes): (&InnerPacket, &[u8]),
+    ) -> Outbound {
+        match self.answerer.answer(now, sources, error, inner, bytes) {
+            Ok(answer) => Outbound::Answer(reason, answer),
+            Err(_) => Outbound::Drop(reason),
+        }
     }
 
     /// Follows a new table: sealers of sessions that are gone end. The budget for answers goes on.
@@ -113,10 +163,8 @@ pub fn seal(
     let peer = match table.router.outbound(&inner) {
         Ok(peer) => peer,
         Err(DropReason::NoRoute) => {
-            return match outgoing.answerer.answer(now, table.answer_sources, IcmpError::NoRoute, &inner, bytes) {
-                Ok(answer) => Outbound::Answer(DropReason::NoRoute, answer),
-                Err(_) => Outbound::Drop(DropReason::NoRoute),
-            };
+            let cause = (DropReason::NoRoute, IcmpError::NoRoute);
+            return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
         }
         Err(reason) => return Outbound::Drop(reason),
     };
@@ -124,6 +172,14 @@ pub fn seal(
     if table.heartbeat.is_stale(now) {
         // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
         return Outbound::Stage(peer);
+    }
+    if bytes.len() > FITS_ANY_LINK {
+        let Some(longest) = outgoing.longest(now, outlet.endpoint) else { return Outbound::Measure(outlet.endpoint) };
+        if bytes.len() > longest {
+            let mtu = u16::try_from(longest).unwrap_or(u16::MAX);
+            let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
+            return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
+        }
     }
     let sealer = match outgoing.sealers.entry(outlet.session.local_index()) {
         Entry::Occupied(sealer) => sealer.into_mut(),

@@ -1,7 +1,7 @@
-//! What an application hears of packets that go nowhere, from the real kernel.
+//! What an application hears of packets that are not carried, from the real kernel.
 
 use crate::lab::{Lab, eventually};
-use crate::node::{Node, PATIENCE, founder};
+use crate::node::{Node, PATIENCE, founder, transfer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -63,4 +63,41 @@ fn an_address_that_nobody_has_fails_at_once_in_tcp_and_udp_of_both_families() {
         let expected = before + 2 * ATTEMPTS as u64;
         assert!(eventually(PATIENCE, || founder.drops("no_route") >= expected), "{}", founder.status());
     }
+}
+
+/// The errno that a connected UDP socket gives after a datagram of `len` bytes.
+fn send_long(node: &Node, source: IpAddr, target: IpAddr, len: usize) -> Option<i32> {
+    let socket = node.udp(source);
+    socket.connect((target, PORT)).unwrap();
+    socket.send(&vec![7; len]).unwrap();
+    socket.recv(&mut [0; 10]).unwrap_err().raw_os_error()
+}
+
+#[test]
+fn a_packet_that_the_own_link_cannot_take_is_answered_with_its_size_and_tcp_heeds_it() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts = [lab.host("founder"), lab.host("ada")];
+    // A tunnel as wide as the link: with its headers around it, a full packet does not fit.
+    let nodes = hosts.each_ref().map(|host| {
+        host.ip("link set eth0 mtu 1420");
+        let node = Node::new(host, if host.v4() == hosts[0].v4() { "founder" } else { "ada" });
+        node.configure("[tunnel]\nmtu = 1420\n");
+        node
+    });
+    let [mut founder, mut ada] = nodes;
+    founder.found();
+    ada.join(&founder.invite(&[]));
+    founder.meet(&ada);
+    for [own, other] in [[founder.v4(), ada.v4()], [founder.v6(), ada.v6()]] {
+        let before = founder.drops("too_large");
+        assert_eq!(send_long(&founder, own, other, 1_372), Some(libc::EMSGSIZE));
+        assert!(eventually(PATIENCE, || founder.drops("too_large") > before), "{}", founder.status());
+        transfer(&founder, &ada, other, 1_000_000);
+        transfer(&ada, &founder, own, 1_000_000);
+    }
+    // A link that shrinks under the daemon is noticed by what it refuses.
+    hosts[0].ip("link set eth0 mtu 1400");
+    transfer(&founder, &ada, ada.v4(), 1_000_000);
+    transfer(&founder, &ada, ada.v6(), 1_000_000);
+    assert_eq!(founder.drops("send_failed"), 0, "{}", founder.status());
 }

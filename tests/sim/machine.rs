@@ -41,6 +41,9 @@ const MEMORY_DELAY: Duration = Duration::from_secs(2);
 /// The lane of the thread that reads the device, as in the daemon.
 const DEVICE_LANE: Lane = Lane::new(1, 0);
 
+/// The MTU of every machine's link.
+const LINK_MTU: usize = 1500;
+
 /// A validator's log in memory; clones share it.
 #[derive(Clone, Default)]
 pub struct SimLog(Arc<Mutex<LogBytes>>);
@@ -280,7 +283,13 @@ impl SimNode {
         let mut buffer = vec![0; HEADROOM + packet.len() + TAILROOM];
         let place = HEADROOM..HEADROOM + packet.len();
         buffer[place.clone()].copy_from_slice(packet);
-        match forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place) {
+        let mut outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place.clone());
+        if let Outbound::Measure(to) = outcome {
+            self.outgoing.learn_link(now.instant, to, Some(LINK_MTU));
+            outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place);
+        }
+        match outcome {
+            Outbound::Measure(_) => panic!("the link was measured"),
             Outbound::Send { to, datagram } => self.outbox.push_back((to, buffer[datagram].to_vec())),
             Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
             Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
