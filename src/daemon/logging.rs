@@ -30,6 +30,8 @@ impl LogHandle {
 pub fn start(level: LogLevel) -> LogHandle {
     let (filter, handle) = reload::Layer::new(filter(level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    // A reader of the log that went away (`p2plus daemon 2>&1 | head`) must not end the daemon: to complain about it would panic.
+    let lines = lines.log_internal_errors(false);
     // The journal stamps each line with its own time.
     let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
     match tracing_subscriber::registry().with(filter).with(lines).try_init() {

@@ -23,12 +23,16 @@ use crate::wire::drops::Drops;
 use crate::wire::handshake::CipherSet;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 /// The port where a node listens unless told otherwise.
 const DEFAULT_PORT: u16 = 4647;
+
+/// How long the control API may take to end: it waits for nobody, and nobody waits for it.
+const SERVER_END: Duration = Duration::from_secs(1);
 
 /// Packets that wait in the interface for the tunnel: short, so that the sender's TCP feels the tunnel's pace.
 const QUEUE_LEN: u32 = 500;
@@ -82,7 +86,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let outcome = event_loop.run();
     workers.stop();
-    runtime.shutdown_background();
+    // Waited for, since it is the server that removes the control socket.
+    runtime.shutdown_timeout(SERVER_END);
     outcome
 }
 
