@@ -94,7 +94,7 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// Give a member another name
     Rename(RenameArgs),
-    /// Admit a node by its identity, without a ticket
+    /// Admit a node by its public keys, which `p2plus keys` prints there
     Authorize(AuthorizeArgs),
     /// List the invites that can still admit, or end one
     Invites(InvitesArgs),
@@ -104,6 +104,8 @@ pub(super) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Print this node's public keys, by which a signer can admit it
+    Keys,
     /// Make a running daemon read its configuration again
     Reload,
     /// Leave a network: delete this node's keys and ledger of it
@@ -174,6 +176,9 @@ pub(super) struct InviteArgs {
     /// Show the ticket as a QR code too (on standard error)
     #[arg(long)]
     pub(super) qr: bool,
+    /// Let nobody in by the ticket alone: who joins with it waits for `authorize`
+    #[arg(long, conflicts_with_all = ["name", "tags", "uses", "expires"])]
+    pub(super) needs_approval: bool,
     #[command(flatten)]
     pub(super) finality: FinalityArgs,
 }
@@ -249,7 +254,7 @@ pub(super) struct WaitArgs {
 pub(super) struct RevokeArgs {
     /// A name, an overlay address or an identity
     pub(super) peer: String,
-    /// Why, for the ledger; everybody can read it
+    /// Why, for the log of this node's daemon
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
     #[command(flatten)]
@@ -277,10 +282,10 @@ pub(super) struct AuthorizeArgs {
     /// A tag that the node gets; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     pub(super) tags: Vec<NodeName>,
-    /// The key that signs its node records [default: the one that is known]
+    /// The key that signs its node records [default: the one that it had as a member before]
     #[arg(long, value_name = "HEX", value_parser = parse_key)]
     pub(super) node_key: Option<String>,
-    /// The key of its handshakes [default: the one that is known]
+    /// The key of its handshakes [default: likewise]
     #[arg(long, value_name = "HEX", value_parser = parse_key)]
     pub(super) transport_key: Option<String>,
     #[command(flatten)]

@@ -99,16 +99,12 @@ impl Client {
         let network = &self.paths.network;
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let failure =
-                    Failure::new(ErrorCode::NotRunning, format!("the daemon of network {network} is not running"));
-                if self.paths.roots.networks().contains(network) {
-                    failure.hint(format!("start it: {}", self.how_to_start()))
-                } else {
-                    failure.hint(format!(
-                        "there is no network {network} in {} either",
-                        self.paths.roots.state_dir.display()
-                    ))
+                // Who may not look into the state folder cannot know whether it is there.
+                if !self.paths.roots.is_hidden() && !self.paths.roots.networks().contains(network) {
+                    return super::scope::missing(&self.paths);
                 }
+                Failure::new(ErrorCode::NotRunning, format!("the daemon of network {network} is not running"))
+                    .hint(format!("start it: {}", self.how_to_start()))
             }
             io::ErrorKind::PermissionDenied => {
                 let socket = self.paths.socket();

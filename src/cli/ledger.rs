@@ -2,7 +2,7 @@
 
 use super::args::{LogArgs, ShowArgs};
 use super::client::{Answer, PATIENCE};
-use super::look::describe_ledger;
+use super::look::{describe_ledger, halt_notice};
 use super::output::{Output, Style};
 use super::scope::Scope;
 use super::{CommandResult, Done, text};
@@ -17,8 +17,10 @@ const VERIFY_PATIENCE: Duration = Duration::from_hours(1);
 
 pub(super) fn status(scope: &Scope, output: &Output) -> CommandResult {
     let answer: Answer<LedgerStatus> = scope.client()?.ask(&Request::LedgerStatus, PATIENCE)?;
-    output
-        .answer(&answer.data, &answer.warnings, |ledger| format!("{}\nhead {}", describe_ledger(ledger), ledger.hash));
+    output.answer(&answer.data, &answer.warnings, |ledger| {
+        let halted = halt_notice(output.style, ledger).map(|notice| format!("halted: {notice}\n"));
+        format!("{}\nhead {}\n{}", describe_ledger(ledger), ledger.hash, halted.unwrap_or_default())
+    });
     Ok(Done::Well)
 }
 
@@ -34,16 +36,25 @@ pub(super) fn log(scope: &Scope, output: &Output, args: LogArgs) -> CommandResul
 fn log_table(entries: &[LogEntry]) -> String {
     let rows = entries.iter().map(|entry| {
         vec![
-            entry.height.to_string(),
-            text::date(entry.time_ms / 1000),
+            if entry.time_ms == 0 { "-".to_owned() } else { entry.height.to_string() },
+            if entry.time_ms == 0 { "-".to_owned() } else { text::date(entry.time_ms / 1000) },
             text::clean(&entry.author),
             text::clean(&entry.op),
-            entry.subject.as_deref().map_or_else(|| "-".to_owned(), text::clean),
+            about(entry),
             text::clean(&entry.detail),
             text::short(&entry.tx),
         ]
     });
-    text::table(&["HEIGHT", "TIME (UTC)", "AUTHOR", "OPERATION", "ABOUT", "DETAIL", "TX"], rows)
+    let columns =
+        [("HEIGHT", 0), ("TIME (UTC)", 2), ("AUTHOR", 1), ("OPERATION", 0), ("ABOUT", 0), ("DETAIL", 0), ("TX", 3)];
+    text::table(&columns, rows)
+}
+
+/// Whom an operation is about: a name, else the first digits of an identity or a credential.
+fn about(entry: &LogEntry) -> String {
+    let digits =
+        || entry.subject.as_deref().map_or_else(|| "-".to_owned(), |subject| text::short(&text::clean(subject)));
+    entry.subject_name.as_deref().map_or_else(digits, text::clean)
 }
 
 pub(super) fn show(scope: &Scope, output: &Output, args: ShowArgs) -> CommandResult {

@@ -6,7 +6,7 @@ use super::output::Output;
 use super::scope::{Scope, command_line};
 use super::{CommandError, CommandResult, Done, look, service, text};
 use crate::daemon::api::request::Request;
-use crate::daemon::api::types::{NetworkState, Reloaded, Status};
+use crate::daemon::api::types::{NetworkState, PublicKeys, Reloaded, Status};
 use crate::daemon::failure::{ErrorCode, Failure};
 use crate::daemon::logging;
 use crate::daemon::paths::Paths;
@@ -87,6 +87,9 @@ struct Joined {
     network: String,
     network_id: String,
     node_id: String,
+    node_key: String,
+    transport_key: String,
+    needs_approval: bool,
     started: bool,
 }
 
@@ -106,7 +109,10 @@ pub(super) fn join(scope: &Scope, output: &Output, args: &JoinArgs) -> CommandRe
     let joined = Joined {
         network: report.network.to_string(),
         network_id: report.network_id.to_string(),
-        node_id: report.node_id.to_string(),
+        node_id: report.keys.id.clone(),
+        node_key: report.keys.node_key.clone(),
+        transport_key: report.keys.transport_key.clone(),
+        needs_approval: report.needs_approval,
         started: matches!(start, Ok(Started::Yes)),
     };
     output.answer(&joined, &[], |joined| {
@@ -117,9 +123,36 @@ pub(super) fn join(scope: &Scope, output: &Output, args: &JoinArgs) -> CommandRe
         } else {
             format!("The daemon joins when it runs. Next: sudo {}", command_line(&paths, "daemon"))
         };
-        format!("{title}\n{}\n{next}\n", text::fields(output.style, &rows))
+        let approval = if joined.needs_approval { how_to_admit(&paths, &report.keys) } else { String::new() };
+        format!("{title}\n{}\n{next}\n{approval}", text::fields(output.style, &rows))
     });
     start.map(|_| Done::Well)
+}
+
+/// What a signer types, on a machine with folders of its own.
+fn how_to_admit(paths: &Paths, keys: &PublicKeys) -> String {
+    let PublicKeys { id, node_key, transport_key, name } = keys;
+    let name = name.as_ref().map(|name| format!(" --name {}", text::clean(name))).unwrap_or_default();
+    let network = &paths.network;
+    format!(
+        "To admit this node, on a signer's node (the founder's, unless signers were added):\n  \
+         sudo p2plus -n {network} authorize {id}{name} --node-key {node_key} --transport-key {transport_key}\n"
+    )
+}
+
+/// Prints the keys that others may know; the private halves stay in their files.
+pub(super) fn keys(scope: &Scope, output: &Output) -> CommandResult {
+    let paths = scope.paths()?;
+    let keys = setup::public_keys(&paths)?;
+    output.answer(&keys, &[], |keys| {
+        let rows = [
+            ("identity", keys.id.clone()),
+            ("node key", keys.node_key.clone()),
+            ("transport key", keys.transport_key.clone()),
+        ];
+        format!("{}\n{}", text::fields(output.style, &rows), how_to_admit(&paths, keys))
+    });
+    Ok(Done::Well)
 }
 
 fn read_ticket(typed: &str) -> Result<Ticket, Failure> {
@@ -190,14 +223,22 @@ struct NetworkLine {
 pub(super) fn networks(scope: &Scope, output: &Output) -> CommandResult {
     let lines: Vec<NetworkLine> =
         scope.roots.networks().into_iter().map(|network| glance(&scope.roots.network(network))).collect();
-    output.answer(&lines, &[], |lines| {
+    let is_hidden = scope.roots.is_hidden();
+    let warning = || {
+        format!("networks that do not run are not shown: only root may look into {}", scope.roots.state_dir.display())
+    };
+    let warnings: Vec<String> = is_hidden.then(warning).into_iter().collect();
+    output.answer(&lines, &warnings, |lines| {
+        if lines.is_empty() && is_hidden {
+            return String::new();
+        }
         if lines.is_empty() {
             return format!("there is no network in {}\n", scope.roots.state_dir.display());
         }
         let rows = lines
             .iter()
             .map(|line| vec![line.name.clone(), text::state(line.state).to_owned(), text::list(&line.addresses)]);
-        text::table(&["NETWORK", "STATE", "ADDRESSES"], rows)
+        text::table(&[("NETWORK", 0), ("STATE", 0), ("ADDRESSES", 0)], rows)
     });
     Ok(Done::Well)
 }
@@ -244,6 +285,9 @@ pub(super) fn leave(scope: &Scope, output: &Output, args: &LeaveArgs) -> Command
     let status: Result<Answer<Status>, Failure> = Client::new(paths.clone()).ask(&Request::Status, GLANCE);
     match status {
         Err(failure) if failure.code == ErrorCode::NotRunning => {}
+        Err(failure) if matches!(failure.code, ErrorCode::NotFound | ErrorCode::Permission) => {
+            return Err(failure.into());
+        }
         _ if paths.roots.are_default() && service::systemd_runs() => service::stop(&paths.network)?,
         _ => {
             let message = format!("the daemon of network {} is running", paths.network);

@@ -27,7 +27,7 @@ pub(super) fn status(scope: &Scope, output: &Output, args: &StatusArgs) -> Comma
             output.clear_screen();
         }
         output.answer(&answer.data, &answer.warnings, |status| describe(output.style, status));
-        if !args.watch {
+        if !args.watch || !output.is_read() {
             return Ok(Done::Well);
         }
         std::thread::sleep(SECOND);
@@ -53,6 +53,7 @@ fn describe(style: Style, status: &Status) -> String {
         rows.push(("listening", text::list(&network.listen)));
     }
     rows.push(("ledger", describe_ledger(ledger)));
+    rows.extend(halt_notice(style, ledger).map(|notice| ("halted", notice)));
     if !drops.is_empty() {
         let drops: Vec<String> = drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         rows.push(("dropped", drops.join(", ")));
@@ -72,6 +73,12 @@ pub(super) fn named(style: Style, name: &str, id: &str) -> String {
 
 fn device(device: &DeviceStatus) -> String {
     device.name.as_ref().map_or_else(|| "none".to_owned(), |name| format!("{name}, MTU {}", device.mtu))
+}
+
+/// Why the ledger stands still, and what to do about it.
+pub(super) fn halt_notice(style: Style, ledger: &LedgerStatus) -> Option<String> {
+    let reason = style.bad(&text::clean(ledger.halted.as_ref()?));
+    Some(format!("{reason} (tunnels stay; mend the cause, then restart the daemon)"))
 }
 
 /// The ledger in one line.
@@ -106,7 +113,17 @@ pub(super) fn peers(scope: &Scope, output: &Output) -> CommandResult {
 }
 
 fn peer_table(peers: &[Peer]) -> String {
-    let header = ["PEER", "ADDRESS", "STATE", "SEEN", "PATH", "RTT", "CIPHER", "SENT", "RECEIVED"];
+    let columns = [
+        ("PEER", 0),
+        ("ADDRESS", 2),
+        ("STATE", 5),
+        ("SEEN", 1),
+        ("PATH", 0),
+        ("RTT", 0),
+        ("CIPHER", 6),
+        ("SENT", 3),
+        ("RECEIVED", 4),
+    ];
     let dash = || "-".to_owned();
     let rows = peers.iter().map(|peer| {
         vec![
@@ -124,7 +141,7 @@ fn peer_table(peers: &[Peer]) -> String {
             text::bytes(peer.rx_bytes),
         ]
     });
-    text::table(&header, rows)
+    text::table(&columns, rows)
 }
 
 /// Sends the probes one by one, so that each line appears when its answer does.
@@ -154,7 +171,8 @@ pub(super) fn ping(scope: &Scope, output: &Output, args: &PingArgs) -> CommandRe
         if !output.is_json() {
             output.answer(&(), &[], |()| format!("{} {line}", report.peer));
         }
-        if args.until_direct && reply.is_some_and(|reply| reply.path.kind == PathKind::Direct) {
+        let is_enough = args.until_direct && reply.is_some_and(|reply| reply.path.kind == PathKind::Direct);
+        if is_enough || !output.is_read() {
             break;
         }
         if seq < args.count {
@@ -216,7 +234,12 @@ pub(super) fn wait(scope: &Scope, output: &Output, args: &WaitArgs) -> CommandRe
     let deadline = Instant::now() + args.timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let attempt = scope.client().and_then(|client| wait_once(&client, &args.condition, left));
+        // A user who may not look into the state folder waits for a socket to appear.
+        let client = scope.client().map_err(|failure| match failure.code {
+            ErrorCode::Permission => Failure { code: ErrorCode::NotFound, ..failure },
+            _ => failure,
+        });
+        let attempt = client.and_then(|client| wait_once(&client, &args.condition, left));
         match attempt {
             Ok(answer) => {
                 output.answer(&answer.data, &answer.warnings, |waited| waited.condition.clone());
@@ -259,6 +282,5 @@ fn is_worth_waiting(code: ErrorCode) -> bool {
 
 fn timed_out(args: &WaitArgs, last: &Failure) -> Failure {
     let waited = format!("{} did not hold within {} s", args.condition, args.timeout.as_secs_f64());
-    let message = if last.code == ErrorCode::Timeout { waited } else { format!("{waited}: {}", last.message) };
-    Failure { code: ErrorCode::Timeout, message, hint: last.hint.clone() }
+    Failure { code: ErrorCode::Timeout, message: format!("{waited}: {}", last.message), hint: last.hint.clone() }
 }

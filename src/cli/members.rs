@@ -26,7 +26,9 @@ pub(super) fn members(scope: &Scope, output: &Output) -> CommandResult {
                 text::short(&member.id),
             ]
         });
-        text::table(&["NAME", "ADDRESS", "STATE", "TAGS", "ADMITTED BY", "HEIGHT", "ID"], rows)
+        let columns =
+            [("NAME", 0), ("ADDRESS", 0), ("STATE", 0), ("TAGS", 1), ("ADMITTED BY", 3), ("HEIGHT", 4), ("ID", 2)];
+        text::table(&columns, rows)
     });
     Ok(Done::Well)
 }
@@ -114,22 +116,32 @@ pub(super) fn invite(scope: &Scope, output: &Output, args: &InviteArgs) -> Comma
         uses: args.uses,
         expires: args.expires,
         endpoints: args.endpoints.clone(),
+        needs_approval: args.needs_approval,
         finality: args.finality.finality(),
     });
     let answer: Answer<Invited> = scope.client()?.ask(&request, patience(&args.finality))?;
     output.answer(&answer.data, &answer.warnings, |invited| invited.ticket.clone());
-    let uses = if args.uses == 1 { "one node".to_owned() } else { format!("{} nodes", args.uses) };
-    let note = format!(
-        "{}admits {uses}, until {} UTC; whoever has the ticket can join (end it: p2plus invites revoke {})",
-        transaction(&answer.data.tx, answer.data.height),
-        text::date(answer.data.expires),
-        text::short(&answer.data.credential),
-    );
+    let note = invite_note(&answer.data, args.uses);
     output.note(&note);
     if args.qr {
         output.note(&qr_code(&answer.data.ticket)?);
     }
     Ok(Done::Well)
+}
+
+fn invite_note(invited: &Invited, uses: u32) -> String {
+    let Invited { credential: Some(credential), expires: Some(expires), tx: Some(tx), height, .. } = invited else {
+        return "admits nobody by itself: who joins with it prints what to type here (p2plus authorize …); whoever has the ticket can \
+                read the ledger"
+            .to_owned();
+    };
+    let uses = if uses == 1 { "one node".to_owned() } else { format!("{uses} nodes") };
+    format!(
+        "{}admits {uses}, until {} UTC; whoever has the ticket can join (end it: p2plus invites revoke {})",
+        transaction(tx, *height),
+        text::date(*expires),
+        text::short(credential),
+    )
 }
 
 /// Draws a ticket; upper case, which QR codes pack into 5.5 bits a character.
@@ -155,7 +167,7 @@ pub(super) fn invites(scope: &Scope, output: &Output) -> CommandResult {
                 text::clean(&invite.author),
             ]
         });
-        text::table(&["ID", "NAME", "TAGS", "USES LEFT", "EXPIRES", "BY"], rows)
+        text::table(&[("ID", 0), ("NAME", 0), ("TAGS", 2), ("USES LEFT", 0), ("EXPIRES", 0), ("BY", 1)], rows)
     });
     Ok(Done::Well)
 }

@@ -60,7 +60,8 @@ pub fn run() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let output = Output::new(cli.global.json);
-    let code = match dispatch(cli, &output) {
+    let outcome = dispatch(cli, &output).and_then(|done| output.delivered().map(|()| done).map_err(CommandError::from));
+    let code = match outcome {
         Ok(Done::Well) => 0,
         Ok(Done::Badly(code)) => code.exit_code(),
         Err(error) => report(&output, &error),
@@ -78,6 +79,7 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
         Command::Up => service::up(&scope, output),
         Command::Down => service::down(&scope, output),
         Command::Networks => life::networks(&scope, output),
+        Command::Keys => life::keys(&scope, output),
         Command::Reload => life::reload(&scope, output),
         Command::Leave(args) => life::leave(&scope, output, &args),
         Command::Cleanup => life::cleanup(&scope, output),
@@ -130,17 +132,24 @@ fn report(output: &Output, error: &CommandError) -> u8 {
 
 /// Prints clap's own text, or the documented JSON when `--json` is among the arguments.
 fn usage_error(error: &clap::Error) -> ExitCode {
+    let is_failure = error.use_stderr();
     let wants_json = std::env::args_os().any(|arg| arg == "--json");
-    if wants_json && error.use_stderr() {
-        let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let failure = Failure::new(ErrorCode::Usage, message).hint("try `p2plus --help`");
-        let envelope = ErrorEnvelope { api: API_VERSION, error: failure };
-        output::print_error_json(&envelope);
-    } else if error.print().is_err() {
+    if wants_json && is_failure {
+        let failure =
+            Failure::new(ErrorCode::Usage, what_is_wrong(&error.render().to_string())).hint("try `p2plus --help`");
+        output::print_error_json(&ErrorEnvelope { api: API_VERSION, error: failure });
+    } else if error.print().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) && !is_failure {
         return ExitCode::FAILURE;
     }
-    ExitCode::from(if error.use_stderr() { ErrorCode::Usage.exit_code() } else { 0 })
+    ExitCode::from(if is_failure { ErrorCode::Usage.exit_code() } else { 0 })
+}
+
+/// The complaint of clap's text on one line: all of it before the usage.
+fn what_is_wrong(text: &str) -> String {
+    let lines =
+        text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// The command line's grammar, for shell completions.

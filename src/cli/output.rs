@@ -7,6 +7,7 @@ use crate::daemon::config::ConfigError;
 use crate::daemon::failure::{ErrorCode, Failure};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 
 /// Columns of a report about the configuration: a path and a list of keys fit one line.
@@ -15,6 +16,8 @@ const REPORT_WIDTH: usize = 200;
 /// How this command prints.
 pub(super) struct Output {
     json: bool,
+    /// The first thing that went wrong with standard output.
+    trouble: RefCell<Option<io::Error>>,
     /// Colour on standard output.
     pub(super) style: Style,
     error_style: Style,
@@ -59,7 +62,26 @@ impl Style {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, style: Style::of(&io::stdout()), error_style: Style::of(&io::stderr()) }
+        let (style, error_style) = (Style::of(&io::stdout()), Style::of(&io::stderr()));
+        Self { json, trouble: RefCell::new(None), style, error_style }
+    }
+
+    /// Whether standard output still takes what is written. A reader that went away (`p2plus peers | head -1`) wants no more.
+    pub(super) fn is_read(&self) -> bool {
+        self.trouble.borrow().is_none()
+    }
+
+    /// Fails when an answer did not arrive, other than by the wish of its reader: a full disk must not swallow a ticket or recovery words
+    /// and call it done.
+    pub(super) fn delivered(&self) -> Result<(), Failure> {
+        match &*self.trouble.borrow() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let message = format!("the answer could not be written to standard output: {error}");
+                Err(Failure::new(ErrorCode::Failed, message)
+                    .hint("what was ordered is done all the same: look with `p2plus status`"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether JSON was asked for.
@@ -76,9 +98,9 @@ impl Output {
     pub(super) fn answer<T: Serialize>(&self, data: &T, warnings: &[String], human: impl FnOnce(&T) -> String) {
         if self.json {
             let envelope = Envelope { api: API_VERSION, data, warnings: warnings.to_vec() };
-            write_line(&mut io::stdout(), &serde_json::to_string(&envelope).expect("answers consist of JSON's types"));
+            self.print(&format!("{}\n", serde_json::to_string(&envelope).expect("answers consist of JSON's types")));
         } else {
-            write_text(&mut io::stdout(), &human(data));
+            self.print(&ended(&human(data)));
             warnings.iter().for_each(|warning| self.warning(warning));
         }
     }
@@ -86,20 +108,27 @@ impl Output {
     /// Clears the terminal for the next answer; does nothing to a file, and nothing to JSON, which is one object per line.
     pub(super) fn clear_screen(&self) {
         if !self.json && io::stdout().is_terminal() {
-            write_unended(&mut io::stdout(), "\x1b[H\x1b[2J");
+            self.print("\x1b[H\x1b[2J");
+        }
+    }
+
+    fn print(&self, text: &str) {
+        let mut stdout = io::stdout();
+        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            self.trouble.borrow_mut().get_or_insert(error);
         }
     }
 
     /// Says something besides the answer, to people only.
     pub(super) fn note(&self, text: &str) {
         if !self.json {
-            write_text(&mut io::stderr(), text);
+            complain(&ended(text));
         }
     }
 
     /// Warns people; in JSON, warnings are part of the answer.
     fn warning(&self, text: &str) {
-        write_line(&mut io::stderr(), &format!("{} {}", self.error_style.odd("warning:"), clean(text)));
+        complain(&format!("{} {}\n", self.error_style.odd("warning:"), clean(text)));
     }
 
     /// Prints a failure on standard error.
@@ -112,7 +141,7 @@ impl Output {
         if let Some(hint) = &failure.hint {
             text.push_str(&format!("{}  {}\n", self.error_style.dim("hint:"), clean(hint)));
         }
-        write_text(&mut io::stderr(), &text);
+        complain(&text);
     }
 
     /// Prints what is wrong with a configuration, with the line.
@@ -128,14 +157,14 @@ impl Output {
         let mut text = String::new();
         let handler = GraphicalReportHandler::new_themed(theme).with_width(REPORT_WIDTH);
         match handler.render_report(&mut text, error) {
-            Ok(()) => write_text(&mut io::stderr(), text.trim_start()),
-            Err(_) => write_line(&mut io::stderr(), &format!("error: {}", clean(&error.to_string()))),
+            Ok(()) => complain(&ended(text.trim_start())),
+            Err(_) => complain(&format!("error: {}\n", clean(&error.to_string()))),
         }
     }
 
     /// Asks a question on a terminal; anything but yes is no.
     pub(super) fn confirms(&self, question: &str) -> bool {
-        write_unended(&mut io::stderr(), &format!("{question} [y/N] "));
+        complain(&format!("{question} [y/N] "));
         let mut line = String::new();
         io::stdin().read_line(&mut line).is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
     }
@@ -143,21 +172,17 @@ impl Output {
 
 /// Prints a failure as JSON.
 pub(super) fn print_error_json(envelope: &ErrorEnvelope) {
-    write_line(&mut io::stderr(), &serde_json::to_string(envelope).expect("failures consist of JSON's types"));
+    complain(&format!("{}\n", serde_json::to_string(envelope).expect("failures consist of JSON's types")));
 }
 
-/// Writes text, ended by a line feed unless it is empty.
-fn write_text(stream: &mut impl Write, text: &str) {
-    if !text.is_empty() {
-        write_line(stream, text.trim_end_matches('\n'));
-    }
+/// Text with one line feed at its end, or nothing at all.
+fn ended(text: &str) -> String {
+    let text = text.trim_end_matches('\n');
+    if text.is_empty() { String::new() } else { format!("{text}\n") }
 }
 
-fn write_line(stream: &mut impl Write, line: &str) {
-    write_unended(stream, &format!("{line}\n"));
-}
-
-/// A reader that went away (`p2plus peers | head -1`) has read what it wanted.
-fn write_unended(stream: &mut impl Write, text: &str) {
-    let _reader_is_gone = stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).is_err();
+/// Writes to standard error; where that is gone, the exit code has to do.
+fn complain(text: &str) {
+    let mut stderr = io::stderr();
+    let _nobody_listens = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).is_err();
 }

@@ -40,6 +40,7 @@ impl Scope {
         let networks = self.roots.networks();
         match networks.as_slice() {
             [network] => Ok(self.roots.network(network.clone())),
+            [] if self.roots.is_hidden() => Err(hidden(&self.roots)),
             [] => Err(Failure::new(
                 ErrorCode::NotFound,
                 format!("there is no network on this machine (looked in {})", self.roots.state_dir.display()),
@@ -77,6 +78,26 @@ impl Scope {
         }
         Ok(config)
     }
+}
+
+/// What an ordinary user meets who asks for a network that does not run.
+pub(super) fn hidden(roots: &Roots) -> Failure {
+    let message = format!(
+        "only root sees which networks are in {}, and none runs that you could mean",
+        roots.state_dir.display()
+    );
+    Failure::new(ErrorCode::Permission, message).hint("use sudo")
+}
+
+/// Says that a network is not here, or that this user cannot know.
+pub(super) fn missing(paths: &Paths) -> Failure {
+    if paths.roots.is_hidden() {
+        return hidden(&paths.roots);
+    }
+    let message = format!("there is no network {} in {}", paths.network, paths.roots.state_dir.display());
+    Failure::new(ErrorCode::NotFound, message).hint(
+        "`p2plus networks` lists those there are; found one with `p2plus init`, or join one with `p2plus join TICKET`",
+    )
 }
 
 /// A command line with the same folders: what a person types to reach this network from a shell.

@@ -2,7 +2,7 @@
 
 use super::client::{Answer, Client, PATIENCE};
 use super::output::Output;
-use super::scope::{Scope, command_line};
+use super::scope::{Scope, command_line, missing};
 use super::{CommandResult, Done};
 use crate::daemon::api::request::Request;
 use crate::daemon::api::types::Status;
@@ -38,15 +38,13 @@ struct ServiceChange {
 
 pub(super) fn up(scope: &Scope, output: &Output) -> CommandResult {
     let paths = scope.paths()?;
-    if !paths.state_folder().is_dir() {
-        let message = format!("there is no network {} in {}", paths.network, paths.roots.state_dir.display());
-        let hint = "found it with `p2plus init`, or join it with `p2plus join TICKET`";
-        return Err(Failure::new(ErrorCode::NotFound, message).hint(hint).into());
-    }
     scope.config(&paths)?;
     if is_running(&paths) {
         output.answer(&change(&paths.network), &[], |change| format!("{} is up already", change.network));
         return Ok(Done::Well);
+    }
+    if !paths.state_folder().is_dir() {
+        return Err(missing(&paths).into());
     }
     if let Some(reason) = not_by_service(&paths) {
         let hint = format!("start it yourself: sudo {}", command_line(&paths, "daemon"));
@@ -59,8 +57,12 @@ pub(super) fn up(scope: &Scope, output: &Output) -> CommandResult {
 
 pub(super) fn down(scope: &Scope, output: &Output) -> CommandResult {
     let paths = scope.paths()?;
+    let is_running = is_running(&paths);
+    if !is_running && !paths.state_folder().is_dir() {
+        return Err(missing(&paths).into());
+    }
     if let Some(reason) = not_by_service(&paths) {
-        if !is_running(&paths) {
+        if !is_running {
             output.answer(&change(&paths.network), &[], |change| format!("{} is down already", change.network));
             return Ok(Done::Well);
         }
@@ -86,7 +88,9 @@ fn not_by_service(paths: &Paths) -> Option<String> {
 
 fn is_running(paths: &Paths) -> bool {
     let status: Result<Answer<Status>, Failure> = Client::new(paths.clone()).ask(&Request::Status, PATIENCE);
-    !matches!(status, Err(failure) if failure.code == ErrorCode::NotRunning)
+    // A daemon that is busy, or speaks another version, runs all the same.
+    let is_absent = |code| matches!(code, ErrorCode::NotRunning | ErrorCode::NotFound | ErrorCode::Permission);
+    !matches!(status, Err(failure) if is_absent(failure.code))
 }
 
 fn change(network: &NetworkName) -> ServiceChange {
@@ -118,7 +122,7 @@ struct UnitChange {
 
 pub(super) fn install(output: &Output) -> CommandResult {
     if !systemd_runs() {
-        return Err(no_systemd("p2plus -n NET daemon").into());
+        return Err(no_systemd("run the daemon yourself: sudo p2plus -n NET daemon").into());
     }
     install_unit()?;
     output.answer(&UnitChange { unit_file: UNIT_FILE.into() }, &[], |change| {
@@ -129,7 +133,7 @@ pub(super) fn install(output: &Output) -> CommandResult {
 
 pub(super) fn uninstall(scope: &Scope, output: &Output) -> CommandResult {
     if !systemd_runs() {
-        return Err(no_systemd("nothing: there is no service to remove").into());
+        return Err(no_systemd("there is nothing to remove").into());
     }
     if Path::new(UNIT_FILE).exists() {
         scope.roots.networks().iter().try_for_each(stop)?;
@@ -142,9 +146,8 @@ pub(super) fn uninstall(scope: &Scope, output: &Output) -> CommandResult {
     Ok(Done::Well)
 }
 
-fn no_systemd(instead: &str) -> Failure {
-    Failure::new(ErrorCode::Failed, "systemd does not run on this machine: there are no services")
-        .hint(format!("type instead: {instead}"))
+fn no_systemd(hint: &str) -> Failure {
+    Failure::new(ErrorCode::Failed, "systemd does not run on this machine: there are no services").hint(hint)
 }
 
 fn install_unit() -> Result<(), Failure> {

@@ -119,11 +119,30 @@ pub(super) fn authorization(authorization: Authorization) -> &'static str {
     }
 }
 
-/// Rows under a header, columns two spaces apart, never wrapped: a narrow terminal wraps lines, a program reads them.
-pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// The title of a column, and how soon it goes where a terminal is too narrow for the table: the highest first, 0 never.
+pub(super) type Column = (&'static str, u8);
+
+/// Rows under a header, columns two spaces apart and never wrapped. A terminal gets the columns that fit it, a file or a pipe all of them.
+pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let terminal = Table::new().width().map(usize::from);
+    fitted(terminal, columns, &rows.into_iter().collect::<Vec<_>>())
+}
+
+fn fitted(limit: Option<usize>, columns: &[Column], rows: &[Vec<String>]) -> String {
+    let width = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.fold(columns[at].0.len(), usize::max)
+    };
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    while limit.is_some_and(|limit| shown.iter().map(|at| width(*at) + 2).sum::<usize>() > limit + 2) {
+        let expendable = shown.iter().copied().filter(|at| columns[*at].1 > 0);
+        let Some(worst) = expendable.max_by_key(|at| columns[*at].1) else { break };
+        shown.retain(|at| *at != worst);
+    }
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
-    table.add_rows(rows);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(shown.iter().map(|at| columns[*at].0));
+    table.add_rows(rows.iter().map(|row| shown.iter().map(|at| &row[*at])));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -164,6 +183,18 @@ mod tests {
     #[test]
     fn tables_are_aligned_and_end_without_spaces() {
         let rows = [vec!["a".to_owned(), "x".to_owned()], vec!["long".to_owned(), "y".to_owned()]];
-        assert_eq!(table(&["NAME", "V"], rows), "NAME  V\na     x\nlong  y\n");
+        assert_eq!(fitted(None, &[("NAME", 0), ("V", 0)], &rows), "NAME  V\na     x\nlong  y\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_the_columns_that_matter_most() {
+        let columns = [("NAME", 0), ("ADDRESS", 1), ("CIPHER", 2)];
+        let rows = [["ada", "10.77.0.2", "aes-256-gcm"].map(str::to_owned).to_vec()];
+        let titles = |limit| fitted(Some(limit), &columns, &rows).lines().next().unwrap().to_owned();
+        assert_eq!(titles(28), "NAME  ADDRESS    CIPHER");
+        assert_eq!(titles(27), "NAME  ADDRESS");
+        assert_eq!(titles(15), "NAME  ADDRESS");
+        assert_eq!(titles(14), "NAME");
+        assert_eq!(titles(1), "NAME", "what says whom a row is about stays");
     }
 }

@@ -392,6 +392,9 @@ fn state_of(standing: &Standing) -> (NetworkState, Option<String>) {
         Standing::Member => (NetworkState::Up, None),
         Standing::Joining(what) => (NetworkState::Joining, Some((*what).to_owned())),
         Standing::Refused(reason) => (NetworkState::Refused, Some(reason.clone())),
-        Standing::Revoked => (NetworkState::Revoked, None),
+        Standing::Revoked => {
+            let reason = "a signer ended its membership; one can admit it again, by `p2plus authorize`";
+            (NetworkState::Revoked, Some(reason.to_owned()))
+        }
     }
 }

@@ -7,6 +7,7 @@
 //!   refusal       why the last ticket did not work   memory      handshakes that must not come again, where peers were
 //! ```
 
+use super::api::types::PublicKeys;
 use super::failure::{ErrorCode, Failure};
 use super::paths::Paths;
 use crate::crypto::exchange::{TransportKey, TransportSecret};
@@ -89,6 +90,14 @@ impl NodeFiles {
     /// What the system says.
     pub fn remove(self) -> Result<(), Failure> {
         Ok(self.folder.remove(self.lock)?)
+    }
+
+    /// Reads the public halves of the node's keys.
+    ///
+    /// # Errors
+    /// A key file that is missing, garbled or readable by others.
+    pub fn public_keys(&self) -> Result<PublicKeys, Failure> {
+        public_keys(&self.folder)
     }
 
     /// Reads the keys of handshakes.
@@ -262,6 +271,21 @@ impl Memory {
     }
 }
 
+/// Reads the public halves of the keys in a folder, which may be in use.
+///
+/// # Errors
+/// A key file that is missing, garbled or readable by others.
+pub fn public_keys(folder: &StateFolder) -> Result<PublicKeys, Failure> {
+    let signing = |kind| Ok::<_, Failure>(SigningKey::from_seed(folder.read_key(kind)?.expose()).verifying_key());
+    let transport = TransportSecret::from_bytes(*folder.read_key(KeyKind::Transport)?.expose());
+    Ok(PublicKeys {
+        id: signing(KeyKind::Identity)?.to_string(),
+        node_key: signing(KeyKind::Node)?.to_string(),
+        transport_key: NodeId(transport.public_key().0).to_string(),
+        name: folder.read_file(NAME_FILE, FILE_MAX)?.and_then(|bytes| String::from_utf8(bytes).ok()),
+    })
+}
+
 /// Makes an empty store of a network in a folder. It gets its name when it is whole, so that a crash leaves none that is half made.
 ///
 /// # Errors
@@ -314,21 +338,39 @@ impl From<KeystoreError> for Failure {
             }
             _ => ErrorCode::Failed,
         };
-        Self::new(code, error.to_string())
+        of_the_system(code, &error)
     }
 }
 
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Self {
-        Self::new(ErrorCode::Failed, error.to_string())
+        let code = match &error {
+            KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                ErrorCode::Permission
+            }
+            _ => ErrorCode::Failed,
+        };
+        of_the_system(code, &error)
     }
 }
 
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
-        let code = if matches!(error, LockError::Held { .. }) { ErrorCode::Conflict } else { ErrorCode::Failed };
-        Self::new(code, error.to_string())
+        let code = match &error {
+            LockError::Held { .. } => ErrorCode::Conflict,
+            LockError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                ErrorCode::Permission
+            }
+            LockError::Io { .. } => ErrorCode::Failed,
+        };
+        of_the_system(code, &error)
     }
+}
+
+/// What the file system said; most of it says itself what to do.
+fn of_the_system(code: ErrorCode, error: &impl std::fmt::Display) -> Failure {
+    let failure = Failure::new(code, error.to_string());
+    if code == ErrorCode::Permission { failure.hint("use sudo") } else { failure }
 }
 
 impl From<OpenError> for Failure {

@@ -1,10 +1,11 @@
 //! The beginning of a node: founding a network, or getting ready to join one. Keys are made here and nothing is bound.
 
+use super::api::types::PublicKeys;
 use super::failure::{ErrorCode, Failure};
-use super::files::{LISTEN_FILE, NAME_FILE, NodeFiles, TICKET_FILE, create_store, fresh_secret, listen_text};
+use super::files::{self, LISTEN_FILE, NAME_FILE, NodeFiles, TICKET_FILE, create_store, fresh_secret, listen_text};
 use super::setup::{InitArgs, InitReport, JoinArgs, JoinReport};
 use crate::crypto::exchange::TransportSecret;
-use crate::crypto::identity::{NodeId, SigningKey};
+use crate::crypto::identity::SigningKey;
 use crate::crypto::words::words;
 use crate::io::clock;
 use crate::io::key_file::KeyKind;
@@ -81,25 +82,25 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
 pub fn prepare(args: &JoinArgs) -> Result<JoinReport, Failure> {
     let name = args.node_name.as_ref().unwrap_or(&args.host_name);
     let text = args.ticket.encode().map_err(internal)?;
-    let node_id = if args.paths.state_folder().exists() {
+    let keys = if args.paths.state_folder().exists() {
         replace_ticket(args, &text, name.as_str())?
     } else {
         let folder = NewStateFolder::begin(&args.paths.roots.state_dir, args.paths.network.as_str())?;
-        let identity = new_signing_key(&folder, KeyKind::Identity)?;
+        new_signing_key(&folder, KeyKind::Identity)?;
         new_signing_key(&folder, KeyKind::Node)?;
         new_transport_key(&folder)?;
         folder.create_key(KeyKind::NetworkSecret, &args.ticket.network_secret)?;
         folder.write_file(NAME_FILE, name.as_str().as_bytes())?;
         folder.write_file(TICKET_FILE, text.as_bytes())?;
         folder.write_file(LISTEN_FILE, listen_text(&args.listen).as_bytes())?;
-        folder.finish(args.ticket.network_id)?;
-        identity.node_id()
+        files::public_keys(&folder.finish(args.ticket.network_id)?)?
     };
-    Ok(JoinReport { network: args.paths.network.clone(), network_id: args.ticket.network_id, node_id })
+    let needs_approval = args.ticket.credential.is_none();
+    Ok(JoinReport { network: args.paths.network.clone(), network_id: args.ticket.network_id, keys, needs_approval })
 }
 
 /// Gives a node that is not in yet another ticket of the same network.
-fn replace_ticket(args: &JoinArgs, text: &str, name: &str) -> Result<NodeId, Failure> {
+fn replace_ticket(args: &JoinArgs, text: &str, name: &str) -> Result<PublicKeys, Failure> {
     let files = NodeFiles::open(&args.paths)?;
     if files.network_id() != args.ticket.network_id {
         let message = format!(
@@ -110,9 +111,9 @@ fn replace_ticket(args: &JoinArgs, text: &str, name: &str) -> Result<NodeId, Fai
         return Err(Failure::new(ErrorCode::Conflict, message)
             .hint("leave that network first, or give this one a state folder of its own with --state-dir"));
     }
-    let keys = files.local_keys()?;
+    let node_id = files.local_keys()?.node_id;
     let ledger = files.open_ledger(Some(&args.ticket), clock::now().wall)?;
-    if ledger.policy().member(&keys.node_id).is_some() {
+    if ledger.policy().member(&node_id).is_some() {
         let message = format!("this node is a member of network {} already", args.paths.network);
         return Err(Failure::new(ErrorCode::Conflict, message).hint("start its daemon: p2plus daemon"));
     }
@@ -121,7 +122,7 @@ fn replace_ticket(args: &JoinArgs, text: &str, name: &str) -> Result<NodeId, Fai
         files.write_listen(&args.listen);
     }
     files.write_ticket(text, name)?;
-    Ok(keys.node_id)
+    files.public_keys()
 }
 
 /// Reads what a ticket gives to the joiner.
@@ -135,7 +136,7 @@ pub fn invitation(ticket: &Ticket, name: Option<&str>) -> Result<crate::node::me
         endpoints: peer.endpoints.clone(),
     });
     Ok(crate::node::membership::Invitation {
-        credential: SigningKey::from_seed(ticket.credential.expose()),
+        credential: ticket.credential.as_ref().map(|seed| SigningKey::from_seed(seed.expose())),
         name: name.map(label).transpose()?,
         bootstrap: bootstrap.collect(),
     })

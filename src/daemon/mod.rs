@@ -9,6 +9,7 @@ pub mod failure;
 pub mod fair_queue;
 mod files;
 mod founding;
+mod history;
 pub mod inbox;
 pub mod logging;
 mod orders;

@@ -1,12 +1,14 @@
 //! Requests of the control API, answered by the node: at once, or by something that is waited for.
 
-use super::api::request::{Authorize, Invite, LedgerLog, Ping, Reply, Request, Wait};
+use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
 use super::api::types::{Addresses, Submitted};
 use super::failure::{ErrorCode, Failure};
-use super::pending::{Awaited, Invited, Task};
-use super::views;
+use super::history::{self, AdmittedKeys};
+use super::pending::{self, Awaited, Invited, Task};
+use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::crypto::secret::Secret;
 use crate::io::clock::OsRng;
 use crate::ledger::TxId;
 use crate::ledger::engine::SubmitError;
@@ -15,13 +17,13 @@ use crate::ledger::pool::PoolRefused;
 use crate::ledger::revocation::RevocationRefused;
 use crate::ledger::state::TxError;
 use crate::node::Node;
-use crate::node::authoring::{Candidate, InvitationTerms};
+use crate::node::authoring::{Candidate, InvitationTerms, Issued};
 use crate::node::membership::Standing;
-use crate::node::names::{self, NameError};
+use crate::node::names::{self, MIN_DIGITS, NameError};
 use crate::policy::Member;
 use crate::time::Now;
 use crate::wire::name::NetworkName;
-use crate::wire::ticket::{BootstrapPeer, Checkpoint, MAX_ENDPOINTS, Ticket};
+use crate::wire::ticket::{BootstrapPeer, Checkpoint, MAX_ENDPOINTS, Ticket, is_reachable};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -57,23 +59,26 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
         Request::Peers => Ok(Reply::Peers(node.peers(now).into_iter().map(views::peer).collect())).into(),
         Request::Members => Ok(Reply::Members(views::members(node))).into(),
         Request::Ip(ip) => addresses(node, ip.peer.as_deref()).into(),
-        Request::Whois(whois) => {
-            member(node, &whois.what).map(|found| Reply::Whois(views::member(node.ledger(), found))).into()
-        }
+        Request::Whois(whois) => known(node, &whois.what)
+            .map(|id| Reply::Whois(views::member(&Names::new(node.ledger()), node.policy(), &id)))
+            .into(),
         Request::LedgerStatus => Ok(Reply::LedgerStatus(views::ledger_status(node, now))).into(),
         Request::LedgerLog(LedgerLog { peer, since }) => log(node, peer.as_deref(), since).into(),
-        Request::LedgerShow(show) => views::item(node.ledger(), &show.what).map(Reply::LedgerShow).into(),
+        Request::LedgerShow(show) => history::item(node.ledger(), &show.what).map(Reply::LedgerShow).into(),
         Request::LedgerVerify => Task::verify(now).into(),
         Request::Invites => Ok(Reply::Invites(views::invites(node.ledger()))).into(),
         Request::Ping(ping) => self::ping(node, now, &ping).into_outcome(),
-        Request::Wait(wait) => self::wait(now, wait).into(),
-        Request::Invite(invite) => self::invite(node, now, around, &invite).into_outcome(),
+        Request::Wait(wait) => self::wait(node, now, wait).into_outcome(),
+        Request::Invite(invite) => self::invite(node, now, around, &invite),
         Request::RevokeInvite(revoke) => views::credential(node.ledger(), &revoke.credential)
             .and_then(|hash| node.revoke_invitation(now, hash).map_err(|error| refusal(&error)))
             .map(|tx| Task::finality(now, tx, revoke.finality, Awaited::Submitted))
             .into_outcome(),
         Request::Revoke(revoke) => revocable(node, &revoke.peer)
-            .and_then(|id| node.revoke(now, id).map_err(|error| refusal(&error)))
+            .and_then(|id| {
+                tracing::info!(peer = %id, reason = ?revoke.reason, "a revocation was ordered");
+                node.revoke(now, id).map_err(|error| refusal(&error))
+            })
             .map(|tx| Task::finality(now, tx, revoke.finality, Awaited::Submitted))
             .into_outcome(),
         Request::Rename(rename) => member(node, &rename.peer)
@@ -83,7 +88,7 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .into_outcome(),
         Request::Authorize(authorize) => {
             let finality = authorize.finality;
-            candidate(node, authorize)
+            candidate(node, &authorize)
                 .and_then(|candidate| node.authorize(now, candidate).map_err(|error| refusal(&error)))
                 .map(|tx| Task::finality(now, tx, finality, Awaited::Submitted))
                 .into_outcome()
@@ -124,55 +129,103 @@ pub fn member<'n>(node: &'n Node<OsRng>, text: &str) -> Result<&'n Member, Failu
     })
 }
 
-/// A member, or an identity that was one: revoking twice is harmless and says so.
+/// Finds somebody whom the ledger knows: a member, else a node that was revoked, by its identity or the name that it had.
+///
+/// # Errors
+/// Not found.
+fn known(node: &Node<OsRng>, text: &str) -> Result<NodeId, Failure> {
+    let not_a_member = match member(node, text) {
+        Ok(member) => return Ok(member.id),
+        Err(failure) => failure,
+    };
+    let names = Names::new(node.ledger());
+    let digits = views::id_digits(text).unwrap_or_else(|_| text.to_owned());
+    let is_meant = |id: &&NodeId| {
+        names.of(id).as_deref() == Some(text) || (digits.len() >= MIN_DIGITS && id.to_string().starts_with(&digits))
+    };
+    let mut found = node.policy().revoked().filter(is_meant);
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(*id),
+        _ => Err(not_a_member),
+    }
+}
+
+/// A member to be cut, or an identity that shall never become one.
 fn revocable(node: &Node<OsRng>, text: &str) -> Result<NodeId, Failure> {
-    match text.parse::<NodeId>() {
-        Ok(id) => Ok(id),
-        Err(_) => member(node, text).map(|member| member.id),
+    match known(node, text) {
+        Ok(id) if node.policy().member(&id).is_some() => Ok(id),
+        Ok(_) => Err(Failure::new(ErrorCode::Conflict, format!("{text} is revoked already"))
+            .hint("nothing is to be done: it stays so until a signer admits it again")),
+        Err(unknown) => text.parse().map_err(|_| unknown),
     }
 }
 
 fn addresses(node: &Node<OsRng>, peer: Option<&str>) -> Result<Reply, Failure> {
     let addresses = match peer {
         Some(text) => member(node, text)?.addresses.clone(),
-        None => node.addresses().into_iter().map(|(address, _)| address).collect(),
+        None => {
+            must_be_member(node)?;
+            node.addresses().into_iter().map(|(address, _)| address).collect()
+        }
     };
     Ok(Reply::Ip(Addresses { addresses }))
 }
 
 fn log(node: &Node<OsRng>, peer: Option<&str>, since: Option<u64>) -> Result<Reply, Failure> {
-    let subject = peer.map(|text| member(node, text)).transpose()?;
-    views::log(node.ledger(), subject, since).map(Reply::LedgerLog)
+    let subject = peer.map(|text| known(node, text)).transpose()?;
+    history::log(node.ledger(), subject.as_ref(), since).map(Reply::LedgerLog)
 }
 
 fn ping(node: &Node<OsRng>, now: Now, ping: &Ping) -> Result<Task, Failure> {
     let member = member(node, &ping.peer)?;
     if member.id == node.id() {
-        return Err(Failure::new(ErrorCode::Usage, format!("{} is this node itself", member.name)));
+        return Err(itself(&member.name));
     }
     Ok(Task::ping(now, member.transport_key, member.name.clone(), ping.count))
 }
 
-fn wait(now: Now, wait: Wait) -> Task {
-    Task::wait(now, wait)
+/// Refuses to wait for what can never come about.
+fn wait(node: &Node<OsRng>, now: Now, wait: Wait) -> Result<Task, Failure> {
+    if let Condition::Peer(name) | Condition::Direct(name) = &wait.condition
+        && names::resolve(node.policy(), name).is_ok_and(|member| member.id == node.id())
+    {
+        return Err(itself(name));
+    }
+    Ok(Task::wait(now, wait))
+}
+
+fn itself(name: &str) -> Failure {
+    Failure::new(ErrorCode::Usage, format!("{name} is this node itself")).hint("name another member: `p2plus peers`")
+}
+
+/// Makes a ticket, at once when it lets nobody in.
+fn invite(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, invite: &Invite) -> Outcome {
+    let endpoints = match must_be_member(node).and_then(|()| ticket_endpoints(node, around, &invite.endpoints)) {
+        Ok(endpoints) => endpoints,
+        Err(failure) => return Err(failure).into(),
+    };
+    let network = around.network.clone();
+    if invite.needs_approval {
+        return pending::invitation(node, &Invited { network, endpoints, issued: None }, None).into();
+    }
+    register(node, now, invite, |issued| Invited { network, endpoints, issued: Some(issued) }).into_outcome()
 }
 
 /// Registers a credential; the ticket is made when the block is there, so that its checkpoint covers it.
-fn invite(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, invite: &Invite) -> Result<Task, Failure> {
-    if *node.standing() != Standing::Member {
-        return Err(not_a_member());
+fn register(
+    node: &mut Node<OsRng>,
+    now: Now,
+    invite: &Invite,
+    invited: impl FnOnce(Issued) -> Invited,
+) -> Result<Task, Failure> {
+    let name = invite.name.as_deref().map(label).transpose()?;
+    // The ledger looks at the name when somebody joins: too late for who made the ticket.
+    if let Some(name) = name.as_ref().filter(|name| node.ledger().state().tenure(name).is_some()) {
+        return Err(refusal(&SubmitError::Pool(PoolRefused::Invalid(TxError::NameTaken(name.clone())))));
     }
-    let endpoints = ticket_endpoints(node, around, &invite.endpoints)?;
-    let terms = InvitationTerms {
-        name: invite.name.as_deref().map(label).transpose()?,
-        tags: labels(&invite.tags)?,
-        uses: invite.uses,
-        lifetime: invite.expires.0,
-    };
+    let terms = InvitationTerms { name, tags: labels(&invite.tags)?, uses: invite.uses, lifetime: invite.expires.0 };
     let issued = node.invite(now, terms).map_err(|error| refusal(&error))?;
-    let tx = issued.tx;
-    let invited = Invited { network: around.network.clone(), endpoints, issued };
-    Ok(Task::finality(now, tx, invite.finality, Awaited::Invited(Box::new(invited))))
+    Ok(Task::finality(now, issued.tx, invite.finality, Awaited::Invited(Box::new(invited(issued)))))
 }
 
 /// Where the joiner will look for this node: what was typed, else the configuration's, else what the host has and others saw.
@@ -184,8 +237,16 @@ fn ticket_endpoints(
     let mut endpoints = match (typed, around.endpoints) {
         ([], []) => node.endpoints(),
         ([], configured) => configured.to_vec(),
+        (typed, _) if typed.len() > MAX_ENDPOINTS => {
+            let message = format!("{} endpoints: a ticket holds {MAX_ENDPOINTS}", typed.len());
+            return Err(Failure::new(ErrorCode::Usage, message).hint("name those that joiners reach first"));
+        }
         (typed, _) => typed.to_vec(),
     };
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| !is_reachable(**endpoint)) {
+        return Err(Failure::new(ErrorCode::Usage, format!("{endpoint} is nowhere that a joiner could send to"))
+            .hint("an endpoint is an address of this node, as others see it, with its port"));
+    }
     endpoints.truncate(MAX_ENDPOINTS);
     if endpoints.is_empty() {
         return Err(Failure::new(ErrorCode::Failed, "this node knows no address at which a joiner could reach it")
@@ -215,37 +276,44 @@ pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<String, Failure> 
         network_id: node.keys().network_id,
         network_secret: node.keys().network_secret.duplicate(),
         checkpoint: Checkpoint { height: head.height().0, hash: head.id.0 },
-        credential: crate::crypto::secret::Secret::new(*invited.issued.secret.seed()),
+        credential: invited.issued.as_ref().map(|issued| Secret::new(*issued.secret.seed())),
         peers: std::iter::once(own).chain(others).collect(),
     };
     let text = ticket.encode().map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))?;
     Ok(text.to_string())
 }
 
-fn candidate(node: &Node<OsRng>, authorize: Authorize) -> Result<Candidate, Failure> {
-    let id: NodeId =
-        authorize.id.parse().map_err(|error| Failure::new(ErrorCode::Usage, format!("{}: {error}", authorize.id)))?;
-    let known = node.ledger().state().member(&id);
-    let key = |typed: Option<String>, known: Option<[u8; 32]>, what: &str| match typed {
-        Some(text) => text
-            .parse::<NodeId>()
-            .map(|key| key.0)
-            .map_err(|_| Failure::new(ErrorCode::Usage, format!("the {what} is 64 hexadecimal digits, not {text:?}"))),
-        None => known.ok_or_else(|| {
-            Failure::new(ErrorCode::NotFound, format!("the {what} of {id} is not known here"))
-                .hint("give the keys that `p2plus version --keys` prints there, or invite it with a ticket")
-        }),
+/// The node to be admitted, by the keys that were typed, or that it had when it was last a member.
+fn candidate(node: &Node<OsRng>, authorize: &Authorize) -> Result<Candidate, Failure> {
+    let id = NodeId(key("identity", &authorize.id)?);
+    let keys = match (&authorize.node_key, &authorize.transport_key) {
+        (Some(node_key), Some(transport_key)) => AdmittedKeys {
+            node_key: VerifyingKey(key("node key", node_key)?),
+            transport_key: TransportKey(key("transport key", transport_key)?),
+        },
+        (None, None) => history::last_keys(node.ledger(), &id)?.ok_or_else(|| unknown_keys(&id))?,
+        _ => {
+            return Err(Failure::new(ErrorCode::Usage, "the node key and the transport key come together")
+                .hint("`p2plus keys` on that node prints both"));
+        }
     };
-    let node_key = key(authorize.node_key, known.as_ref().map(|record| record.node_key.0), "node key")?;
-    let transport_key =
-        key(authorize.transport_key, known.as_ref().map(|record| record.transport_key.0), "transport key")?;
     Ok(Candidate {
         id,
-        node_key: VerifyingKey(node_key),
-        transport_key: TransportKey(transport_key),
+        node_key: keys.node_key,
+        transport_key: keys.transport_key,
         name: authorize.name.as_deref().map(label).transpose()?,
         tags: labels(&authorize.tags)?,
     })
+}
+
+fn key(what: &str, digits: &str) -> Result<[u8; 32], Failure> {
+    let usage = |error| Failure::new(ErrorCode::Usage, format!("the {what} {digits:?}: {error}"));
+    digits.parse::<NodeId>().map(|key| key.0).map_err(usage)
+}
+
+fn unknown_keys(id: &NodeId) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("the ledger never had {id} as a member, so its other keys are not known"))
+        .hint("`p2plus keys` on that node prints the whole command to type here; or invite it: p2plus invite")
 }
 
 fn label(text: &str) -> Result<Label, Failure> {
@@ -258,6 +326,21 @@ fn labels(texts: &[String]) -> Result<BTreeSet<Label>, Failure> {
 
 fn not_a_member() -> Failure {
     Failure::new(ErrorCode::Pending, "this node is not a member yet").hint("`p2plus status` says what it waits for")
+}
+
+/// Fails with the reason why this node is no member, unless it is one.
+///
+/// # Errors
+/// Pending, refused or revoked.
+pub fn must_be_member(node: &Node<OsRng>) -> Result<(), Failure> {
+    match node.standing() {
+        Standing::Member => Ok(()),
+        Standing::Joining(_) => Err(not_a_member()),
+        Standing::Refused(reason) => Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
+            .hint("ask for a new ticket and run `p2plus join` with it")),
+        Standing::Revoked => Err(Failure::new(ErrorCode::Revoked, "this node was revoked")
+            .hint("a signer can admit it again: `p2plus authorize` with its identity, which `p2plus keys` prints")),
+    }
 }
 
 /// The answer to who ordered a transaction, once it is final.
@@ -273,13 +356,34 @@ pub fn refusal(error: &SubmitError) -> Failure {
         SubmitError::NoChain => ErrorCode::Pending,
         _ => ErrorCode::Failed,
     };
+    let reason = match error {
+        SubmitError::Pool(PoolRefused::Invalid(reason))
+        | SubmitError::Revocation(RevocationRefused::Invalid(reason)) => Some(reason),
+        _ => None,
+    };
     let failure = Failure::new(code, error.to_string());
-    match code {
-        ErrorCode::NotAuthorized => {
-            failure.hint("run this on a node that holds a signer's key: the founder's, unless signers were added")
-        }
-        _ => failure,
+    match reason.and_then(advice) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
+}
+
+/// What to do about a refusal.
+fn advice(reason: &TxError) -> Option<&'static str> {
+    Some(match reason {
+        TxError::NotAuthorized { .. } => {
+            "only a signer may: run this on a node that holds a signer's key, the founder's unless signers were added"
+        }
+        TxError::NameReserved(_) => "ask a signer to give it: `p2plus rename` on the founder's node",
+        TxError::NameTaken(_) => "choose another name; one that was given up rests for 30 days",
+        TxError::AlreadyMember(_) => "`p2plus whois` with the identity shows it",
+        TxError::TransportKeyTaken => "make new keys there: `p2plus leave`, then join again",
+        TxError::NoSuchCredential => "`p2plus invites` lists those that can still admit",
+        TxError::PoolExhausted => "addresses of former members become free after 30 days",
+        TxError::TooManyTags => "leave out some --tag",
+        TxError::TooMany => "wait: block time has to reach the next day",
+        _ => return None,
+    })
 }
 
 fn code_of(reason: &TxError) -> ErrorCode {
@@ -292,6 +396,7 @@ fn code_of(reason: &TxError) -> ErrorCode {
         | TxError::NameOfAnother(_)
         | TxError::TransportKeyTaken
         | TxError::PoolExhausted => ErrorCode::Conflict,
+        TxError::TooManyTags => ErrorCode::Usage,
         _ => ErrorCode::Failed,
     }
 }

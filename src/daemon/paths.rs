@@ -43,6 +43,11 @@ impl Roots {
             && self.config_file.is_none()
     }
 
+    /// Says whether this user may not look into the state folder, so that only running networks are seen.
+    pub fn is_hidden(&self) -> bool {
+        std::fs::read_dir(&self.state_dir).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     /// Finds the networks that have a state folder or a control socket here, sorted.
     ///
     /// A folder that cannot be read counts as empty: an ordinary user sees the sockets alone.

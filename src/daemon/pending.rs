@@ -3,7 +3,7 @@
 use super::api::request::{Condition, Finality, Reply, Wait};
 use super::api::types::{self, PingReply, PingReport, Waited};
 use super::failure::{ErrorCode, Failure};
-use super::orders::{submitted, ticket};
+use super::orders::{must_be_member, submitted, ticket};
 use super::views;
 use crate::crypto::exchange::TransportKey;
 use crate::io::clock::OsRng;
@@ -60,8 +60,8 @@ pub struct Invited {
     pub network: NetworkName,
     /// Where the joiner will look for this node.
     pub endpoints: Vec<SocketAddr>,
-    /// The credential.
-    pub issued: Issued,
+    /// The credential; none for a ticket that needs approval.
+    pub issued: Option<Issued>,
 }
 
 /// Something a caller waits for.
@@ -145,10 +145,7 @@ impl Task {
                     let height = node.ledger().head().map_or(0, |head| head.height().0);
                     Some(Ok(Reply::Waited(Waited { condition: String::from(wait.clone()), height })))
                 }
-                Ok(false) if is_late => Some(Err(Failure::new(
-                    ErrorCode::Timeout,
-                    format!("{} did not come about in time", String::from(wait.clone())),
-                ))),
+                Ok(false) if is_late => Some(Err(Failure::new(ErrorCode::Timeout, why_not(node, wait)))),
                 Ok(false) => None,
             },
         }
@@ -158,14 +155,23 @@ impl Task {
 fn finished(node: &Node<OsRng>, tx: TxId, height: Option<u64>, awaited: &Awaited) -> Result<Reply, Failure> {
     match awaited {
         Awaited::Submitted => Ok(submitted(tx, height)),
-        Awaited::Invited(invited) => Ok(Reply::Invited(types::Invited {
-            ticket: ticket(node, invited)?,
-            credential: invited.issued.credential.to_string(),
-            expires: invited.issued.expires.0 / 1000,
-            tx: tx.to_string(),
-            height,
-        })),
+        Awaited::Invited(invited) => invitation(node, invited, height),
     }
+}
+
+/// The answer to who asked for a ticket.
+///
+/// # Errors
+/// More than a ticket can hold.
+pub fn invitation(node: &Node<OsRng>, invited: &Invited, height: Option<u64>) -> Result<Reply, Failure> {
+    let issued = invited.issued.as_ref();
+    Ok(Reply::Invited(types::Invited {
+        ticket: ticket(node, invited)?,
+        credential: issued.map(|issued| issued.credential.to_string()),
+        expires: issued.map(|issued| issued.expires.0 / 1000),
+        tx: issued.map(|issued| issued.tx.to_string()),
+        height,
+    }))
 }
 
 fn not_final(tx: &TxId) -> Failure {
@@ -190,8 +196,8 @@ impl Pings {
         if self.sent < self.count && now.instant >= self.next_at {
             match node.ping(now, self.key) {
                 Some(probe) => {
-                    self.in_flight.insert(probe, self.sent);
                     self.sent += 1;
+                    self.in_flight.insert(probe, self.sent);
                     self.next_at = now.instant + PING_INTERVAL;
                 }
                 // A handshake is under way.
@@ -217,14 +223,9 @@ fn holds(
     probes: &mut Vec<ProbeId>,
     pongs: &[Pong],
 ) -> Result<bool, Failure> {
-    match node.standing() {
-        Standing::Refused(reason) => {
-            return Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
-                .hint("ask for a new ticket and run `p2plus join` with it"));
-        }
-        Standing::Revoked => return Err(Failure::new(ErrorCode::Revoked, "this node was revoked")),
-        Standing::Joining(_) => return Ok(false),
-        Standing::Member => {}
+    match must_be_member(node) {
+        Err(failure) if failure.code == ErrorCode::Pending => return Ok(false),
+        membership => membership?,
     }
     let height = node.ledger().head().map_or(0, |head| head.height().0);
     match condition {
@@ -249,5 +250,25 @@ fn holds(
             }
             Ok(false)
         }
+    }
+}
+
+/// What a condition still lacks.
+fn why_not(node: &Node<OsRng>, condition: &Condition) -> String {
+    if let Standing::Joining(what) = node.standing() {
+        return format!("this node is not a member yet: {what}");
+    }
+    let height = node.ledger().head().map_or(0, |head| head.height().0);
+    match condition {
+        Condition::Online => "this node is not a member".to_owned(),
+        Condition::Synced => {
+            let known = node.ledger().highest_known().map_or(height, |known| known.0);
+            format!("the ledger is at height {height}, others are at {known}")
+        }
+        Condition::Height(_) => format!("the ledger is at height {height}"),
+        Condition::Peer(name) | Condition::Direct(name) => match names::resolve(node.policy(), name) {
+            Ok(member) => format!("{} does not answer", member.name),
+            Err(error) => error.to_string(),
+        },
     }
 }

@@ -9,11 +9,12 @@ use super::files::NodeFiles;
 use super::logging::LogHandle;
 use super::paths::Paths;
 use super::views::verify_all;
-use super::{founding, run};
+use super::{files, founding, run};
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
-use crate::daemon::api::types::VerifyReport;
+use crate::daemon::api::types::{PublicKeys, VerifyReport};
 use crate::io::clock;
+use crate::io::keystore::StateFolder;
 use crate::wire::name::{NetworkName, NodeName};
 use crate::wire::ticket::Ticket;
 use std::fmt;
@@ -73,8 +74,10 @@ pub struct JoinReport {
     pub network: NetworkName,
     /// The hash of its genesis.
     pub network_id: Digest,
-    /// The new node's identity.
-    pub node_id: NodeId,
+    /// The new node's public keys.
+    pub keys: PublicKeys,
+    /// The ticket lets nobody in: a signer has to admit this node by its keys.
+    pub needs_approval: bool,
 }
 
 /// What `daemon` is asked for.
@@ -128,6 +131,14 @@ pub fn init(args: &InitArgs) -> Result<InitReport, Failure> {
 /// Conflict when this node is already a member, or the folder belongs to another network; permission; failed with the cause.
 pub fn join(args: &JoinArgs) -> Result<JoinReport, Failure> {
     founding::prepare(args)
+}
+
+/// Reads this node's public keys, whether or not its daemon runs.
+///
+/// # Errors
+/// Not found, permission, or a key file that cannot be used.
+pub fn public_keys(paths: &Paths) -> Result<PublicKeys, Failure> {
+    files::public_keys(&StateFolder::open(&paths.roots.state_dir, paths.network.as_str())?)
 }
 
 /// Runs the daemon until SIGINT or SIGTERM.

@@ -126,7 +126,10 @@ impl<R: CryptoRng> Node<R> {
                 self.weigh_refusal(now);
             }
             Event::Halted(halt) => self.tell(NodeEvent::LedgerStopped(halt.to_string())),
-            Event::VotingStopped(reason) => tracing::error!(reason, "this validator votes no more"),
+            Event::VotingStopped(reason) => {
+                tracing::error!(reason, "this validator votes no more");
+                self.silenced = Some(reason);
+            }
             Event::Misbehaved(misbehaviour) => {
                 tracing::error!(?misbehaviour, "a validator signed two contradicting votes");
             }
@@ -175,13 +178,14 @@ impl<R: CryptoRng> Node<R> {
         }
         if hosts.is_empty() {
             self.membership.waiting_for("looking for a member of the ticket");
-            return;
-        }
-        if !self.ledger.is_past_checkpoint() {
+        } else if !self.ledger.is_past_checkpoint() {
             self.membership.waiting_for("synchronizing the ledger");
+        } else if !self.membership.has_credential() {
+            self.membership.waiting_for("waiting for a signer to admit this node");
         } else if self.membership.may_submit(now.instant) {
             self.hand_in(now, &hosts);
         }
+        self.tell_standing();
     }
 
     /// A member did not take the Join: it is over if this node's own ledger would not take it either, now or once it caught up.
@@ -197,19 +201,20 @@ impl<R: CryptoRng> Node<R> {
     /// Signs this node's Join and gives it to one of the hosts, another one each time.
     fn hand_in(&mut self, now: Now, hosts: &[TransportKey]) {
         let Some(invitation) = self.membership.invitation() else { return };
+        let Some(credential) = &invitation.credential else { return };
         let network_id = self.peers.keys().network_id;
         let join = Join {
             identity: self.own_id,
             node_key: self.signing.node.verifying_key(),
             transport_key: self.peers.keys().transport.public_key(),
-            credential: invitation.credential.verifying_key(),
+            credential: credential.verifying_key(),
             name: invitation.name.clone(),
         };
         let author = self.signing.identity.verifying_key();
         let valid_until = self.network_time(now).after(JOIN_VALIDITY);
         let transaction =
             Transaction::new(author, self.ledger.next_seq(&author), valid_until, vec![Operation::Join(join)]);
-        let signed = transaction.sign(&network_id, &[&self.signing.identity, &invitation.credential]);
+        let signed = transaction.sign(&network_id, &[&self.signing.identity, credential]);
         let id = signed.id(&network_id);
         let turn = usize::try_from(now.instant.as_micros() / 1_000_000).unwrap_or(0) % hosts.len();
         self.membership.submitted(now.instant, id, signed.clone());

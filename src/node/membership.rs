@@ -5,8 +5,9 @@
 //!                 └─ refused by the ledger ─► Refused            Member ─ revoked ─► Revoked, ─ ended ─► Refused
 //! ```
 //! A joiner is a guest of the members that its ticket names: it syncs from them, verifies against the ticket's checkpoint, and
-//! hands in its Join; any member passes it on. Nobody is admitted provisionally. That one member refuses the Join says nothing: its ledger
-//! may be behind, its disk full. It is over when this node's own ledger refuses it too.
+//! hands in its Join; any member passes it on. Without a credential it stays a guest until a signer admits it. Nobody is admitted
+//! provisionally. That one member refuses the Join says nothing: its ledger may be behind, its disk full. It is over when this node's own
+//! ledger refuses it too.
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, SigningKey};
@@ -24,8 +25,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a ticket gives to a joiner.
 pub struct Invitation {
-    /// The credential's secret half; signs the Join and is never sent.
-    pub credential: SigningKey,
+    /// The credential's secret half; signs the Join and is never sent. Without one this node waits for a signer's Admit.
+    pub credential: Option<SigningKey>,
     /// The name to ask for, when the credential has none.
     pub name: Option<Label>,
     /// Members that will serve a guest.
@@ -115,11 +116,16 @@ impl Membership {
         became
     }
 
-    /// Says whether a Join is to be handed in now: there is an invitation, and no answer is awaited.
+    /// Says whether a Join is to be handed in now: there is a credential for one, and no answer is awaited.
     pub fn may_submit(&self, now: Instant) -> bool {
         let waits =
             self.submitted.as_ref().is_some_and(|submitted| now.saturating_since(submitted.at) < SUBMIT_PATIENCE);
-        self.invitation.is_some() && !waits && matches!(self.standing, Standing::Joining(_))
+        self.has_credential() && !waits && matches!(self.standing, Standing::Joining(_))
+    }
+
+    /// Says whether this node can join by itself.
+    pub fn has_credential(&self) -> bool {
+        self.invitation.as_ref().is_some_and(|invitation| invitation.credential.is_some())
     }
 
     /// Notes that a Join was handed in.
@@ -186,7 +192,7 @@ mod tests {
 
     fn joining() -> Membership {
         let credential = SigningKey::from_seed(&[1; 32]);
-        Membership::new(Some(Invitation { credential, name: None, bootstrap: Vec::new() }), None)
+        Membership::new(Some(Invitation { credential: Some(credential), name: None, bootstrap: Vec::new() }), None)
     }
 
     fn join() -> SignedTransaction {

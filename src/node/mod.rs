@@ -141,6 +141,8 @@ pub struct Node<R> {
     pulse: Pulse,
     /// When a validator last told of its head.
     heads_heard: BTreeMap<TransportKey, Instant>,
+    /// Why this validator votes no more.
+    silenced: Option<String>,
     started: Instant,
     drops: Arc<Drops>,
     events: VecDeque<NodeEvent>,
@@ -168,6 +170,7 @@ impl<R: CryptoRng> Node<R> {
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
+            silenced: None,
             started: now.instant,
             drops,
             events: VecDeque::new(),

@@ -5,7 +5,7 @@ use crate::policy::{Member, Policy};
 use std::net::IpAddr;
 
 /// The fewest digits by which an identity may be named: below that, typing errors find somebody.
-const MIN_DIGITS: usize = 6;
+pub const MIN_DIGITS: usize = 6;
 
 /// Why a text names nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -88,6 +88,12 @@ impl<R: CryptoRng> Node<R> {
         Some(now.instant.saturating_since(*heard))
     }
 
+    /// Why the ledger stands still for a reason of this node's own, or this validator votes no more.
+    pub fn ledger_trouble(&self) -> Option<String> {
+        let silenced = || self.silenced.as_ref().map(|reason| format!("this validator votes no more: {reason}"));
+        self.ledger.halted().map(ToString::to_string).or_else(silenced)
+    }
+
     /// How long the node runs.
     pub fn uptime(&self, now: Now) -> Duration {
         now.instant.saturating_since(self.started)

@@ -9,7 +9,7 @@
 //! ```
 //! Integers are little-endian. A bech32m checksum is made for at most 90 characters; four bytes of BLAKE3 have no such limit
 //! and let one in 2^32 garbled tickets pass, whatever the length. One text per value: decoding refuses whatever encoding would not write.
-//! Whoever holds a ticket can join with it: the type is neither `Debug` nor `Clone`, and its secrets are zeroized.
+//! Whoever holds a ticket can join with it, unless its credential is zeros: then a signer has to admit who comes. The type is neither `Debug` nor `Clone`, and its secrets are zeroized.
 
 use super::name::NetworkName;
 use crate::crypto::exchange::TransportKey;
@@ -48,8 +48,8 @@ pub struct Ticket {
     pub network_secret: Secret<32>,
     /// The block that the joiner's chain must contain.
     pub checkpoint: Checkpoint,
-    /// The seed of the key that signs `Join`.
-    pub credential: Secret<32>,
+    /// The seed of the key that signs `Join`; zeros as bytes, none here, for a ticket that leads to the network and lets nobody in.
+    pub credential: Option<Secret<32>>,
     /// Members to ask first, 1 to [`MAX_PEERS`].
     pub peers: Vec<BootstrapPeer>,
 }
@@ -153,7 +153,7 @@ impl Ticket {
         out.extend(self.network_secret.expose());
         out.extend(self.checkpoint.height.to_le_bytes());
         out.extend(self.checkpoint.hash.0);
-        out.extend(self.credential.expose());
+        out.extend(self.credential.as_ref().map_or(&[0; 32], Secret::expose));
         out.push(count("number of peers", self.peers.len(), MAX_PEERS)?);
         for peer in &self.peers {
             out.extend(peer.id.0);
@@ -171,7 +171,7 @@ impl Ticket {
         let network_id = Digest(reader.array()?);
         let network_secret = Secret::new(reader.array()?);
         let checkpoint = Checkpoint { height: u64::from_le_bytes(reader.array()?), hash: Digest(reader.array()?) };
-        let credential = Secret::new(reader.array()?);
+        let credential = Some(Secret::new(reader.array()?)).filter(|seed| *seed != Secret::new([0; 32]));
         let peer_count = count("number of peers", usize::from(reader.byte()?), MAX_PEERS)?;
         let peers = (0..peer_count).map(|_| read_peer(reader)).collect::<Result<_, _>>()?;
         Ok(Self { network, network_id, network_secret, checkpoint, credential, peers })
@@ -212,14 +212,15 @@ fn read_endpoint(reader: &mut Reader<'_>) -> Result<SocketAddr, TicketError> {
     check_endpoint(endpoint).map(|()| endpoint)
 }
 
-/// Refuses what no datagram can be sent to. Loopback is somebody's test and allowed.
-fn check_endpoint(endpoint: SocketAddr) -> Result<(), TicketError> {
+/// Says whether a datagram can be sent there at all. Loopback is somebody's test and allowed.
+pub fn is_reachable(endpoint: SocketAddr) -> bool {
     let ip = endpoint.ip();
     let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    if endpoint.port() == 0 || ip.is_unspecified() || ip.is_multicast() || is_broadcast {
-        return Err(TicketError::BadField("endpoint"));
-    }
-    Ok(())
+    endpoint.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
+fn check_endpoint(endpoint: SocketAddr) -> Result<(), TicketError> {
+    if is_reachable(endpoint) { Ok(()) } else { Err(TicketError::BadField("endpoint")) }
 }
 
 /// Checks a count against 1 and `max`.
@@ -310,7 +311,7 @@ mod tests {
             network_id: Digest([7; 32]),
             network_secret: Secret::random(&mut rng),
             checkpoint: Checkpoint { height: 0x0102_0304_0506_0708, hash: Digest([9; 32]) },
-            credential: Secret::random(&mut rng),
+            credential: Some(Secret::random(&mut rng)),
             peers,
         }
     }
@@ -480,7 +481,7 @@ mod tests {
         let checkpoint = Checkpoint { height: 5, hash: Digest([4; 32]) };
         let network = "home".parse().unwrap();
         let network_id = Digest([3; 32]);
-        let ticket = Ticket { network, network_id, network_secret: zeros(), checkpoint, credential: zeros(), peers };
+        let ticket = Ticket { network, network_id, network_secret: zeros(), checkpoint, credential: None, peers };
         assert_eq!(*ticket.encode().unwrap(), FROZEN);
     }
 

@@ -16,7 +16,7 @@ fn error_json(ended: &Ended) -> (String, serde_json::Value) {
 #[test]
 fn bad_usage_is_exit_2_in_text_and_json() {
     let host = Host::with_networks(&["lab"]);
-    let cases: [&[&str]; 14] = [
+    let cases: [&[&str]; 15] = [
         &[],
         &["frobnicate"],
         &["status", "--colour"],
@@ -31,6 +31,7 @@ fn bad_usage_is_exit_2_in_text_and_json() {
         &["daemon", "--listen", "4647"],
         &["authorize", "b"],
         &["invite", "--name", "b", "--uses", "2"],
+        &["invite", "--needs-approval", "--name", "b"],
     ];
     for args in cases {
         let text = host.run(args);
@@ -203,4 +204,107 @@ fn where_systemd_does_not_run_the_service_verbs_say_what_to_type() {
     let install = host.run(&["service", "install"]);
     assert_eq!(install.code, 1);
     assert!(install.stderr.contains("systemd does not run"), "{install:?}");
+}
+
+#[test]
+fn a_usage_error_in_json_says_all_that_the_text_says() {
+    let host = Host::new();
+    for (args, parts) in [
+        (["wait"].as_slice(), ["--for <CONDITION>", "required"]),
+        (&["completion", "command.com"], ["'command.com'", "possible values: bash"]),
+        (&["invite", "--expires", "0s"], ["'0s'", "at most 3650d"]),
+    ] {
+        let message = error_json(&host.run(&[args, &["--json"]].concat())).1["message"].as_str().unwrap().to_owned();
+        for part in parts {
+            assert!(message.contains(part), "{args:?}: {part} in {message}");
+        }
+        assert!(!message.contains('\n') && !message.contains("Usage"), "{message}");
+    }
+}
+
+#[test]
+fn a_network_that_is_not_here_is_not_found_by_any_verb() {
+    let host = Host::with_networks(&["lab"]);
+    let verbs: [&[&str]; 11] = [
+        &["status"],
+        &["peers"],
+        &["revoke", "b"],
+        &["up"],
+        &["down"],
+        &["leave"],
+        &["reload"],
+        &["keys"],
+        &["daemon", "--no-device"],
+        &["ledger", "status"],
+        &["ledger", "verify"],
+    ];
+    for args in verbs {
+        let ended = host.run(&[&["-n", "other"], args].concat());
+        assert_eq!(ended.code, 5, "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains("no network other in"), "{args:?}: {ended:?}");
+    }
+}
+
+/// Sends the standard output of a command to a full disk.
+fn to_a_full_disk(host: &Host, args: &[&str]) -> Ended {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    ended(&host.command(args).stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap())
+}
+
+#[test]
+fn what_could_not_be_written_was_not_done_well() {
+    let host = Host::with_networks(&["lab"]);
+    for args in [["version"].as_slice(), &["networks", "--json"], &["config", "show"], &["--help"]] {
+        let ended = to_a_full_disk(&host, args);
+        assert_eq!(ended.code, 1, "{args:?}: {ended:?}");
+    }
+    assert!(to_a_full_disk(&host, &["networks"]).stderr.contains("No space left"));
+    // Who reads no further has read what it wanted.
+    let mut child = host.command(&["config", "show"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_keys_of_a_node_are_printed_with_what_a_signer_types() {
+    let host = Host::new();
+    let made: serde_json::Value =
+        serde_json::from_str(&host.run(&["init", "lab", "--name", "a", "--no-start", "--json"]).stdout).unwrap();
+    let keys: serde_json::Value = serde_json::from_str(&host.run(&["keys", "--json"]).stdout).unwrap();
+    let keys = &keys["data"];
+    assert_eq!(keys["id"], made["data"]["node_id"]);
+    assert_eq!(keys["name"], serde_json::Value::Null);
+    let text = host.run(&["keys"]);
+    assert_eq!(text.code, 0, "{text:?}");
+    let [id, node_key, transport_key] = ["id", "node_key", "transport_key"].map(|name| keys[name].as_str().unwrap());
+    let line = format!("-n lab authorize {id} --node-key {node_key} --transport-key {transport_key}\n");
+    assert!(text.stdout.ends_with(&line), "{text:?}");
+    assert!(id != node_key && node_key != transport_key);
+}
+
+/// Every `p2plus WORD` that the program's own words name is a command that there is.
+#[test]
+fn no_hint_names_a_command_that_does_not_exist() {
+    let host = Host::new();
+    let sources = walkdir::WalkDir::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in
+        sources.into_iter().map(Result::unwrap).filter(|entry| entry.path().extension().is_some_and(|it| it == "rs"))
+    {
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        for quoted in text.split("`p2plus ").skip(1).filter_map(|rest| rest.split('`').next()) {
+            let words: Vec<&str> = quoted.split_whitespace().collect();
+            let verb =
+                words.iter().take_while(|word| word.bytes().all(|c| c.is_ascii_lowercase() || c == b'-')).take(2);
+            seen.insert(verb.map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        }
+    }
+    assert!(seen.len() > 10, "{seen:?}");
+    for words in seen.iter().filter(|words| !words.is_empty() && !words[0].starts_with('-')) {
+        let help = |count: usize| {
+            let words: Vec<&str> = words.iter().take(count).map(String::as_str).collect();
+            host.run(&[words.as_slice(), &["--help"]].concat()).code
+        };
+        assert!(help(2) == 0 || help(1) == 0, "`p2plus {}` does not exist", words.join(" "));
+    }
 }

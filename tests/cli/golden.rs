@@ -39,7 +39,7 @@ fn sample_host() -> (Host, Scripted) {
 #[test]
 fn every_answer_is_the_documented_json_and_the_usual_text() {
     let id = "7".repeat(64);
-    let commands: [(&str, &[&str]); 19] = [
+    let commands: [(&str, &[&str]); 20] = [
         ("status", &["status"]),
         ("peers", &["peers"]),
         ("ip", &["ip"]),
@@ -51,6 +51,7 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("revoke-no-wait", &["revoke", "c", "--no-wait"]),
         ("rename", &["rename", "b", "bee"]),
         ("invite", &["invite", "--name", "b"]),
+        ("invite-needs-approval", &["invite", "--needs-approval"]),
         ("invites", &["invites"]),
         ("invites-revoke", &["invites", "revoke", "c0c1c2"]),
         ("ledger-status", &["ledger", "status"]),
@@ -91,6 +92,23 @@ fn a_joining_node_says_what_it_waits_for() {
     let text = host.run(&["status"]);
     check("status-joining.txt", &text.stdout);
     assert_eq!(text.stderr, "warning: the clock of this machine is 3 h behind\n");
+}
+
+#[test]
+fn a_ledger_that_stands_still_says_why() {
+    let host = Host::with_networks(&["lab"]);
+    let _daemon = Scripted::start(&host, |request| {
+        use p2plus::daemon::api::request::{Reply, Request};
+        Ok(match request {
+            Request::Status => Reply::Status(Box::new(samples::halted())),
+            _ => Reply::LedgerStatus(samples::halted().ledger),
+        }
+        .into())
+    });
+    for (name, args) in [("status-halted", ["status"].as_slice()), ("ledger-status-halted", &["ledger", "status"])] {
+        check(&format!("{name}.txt"), &host.run(args).stdout);
+        check(&format!("{name}.json"), &pretty(&host.run(&[args, &["--json"]].concat()).stdout));
+    }
 }
 
 #[test]

@@ -51,6 +51,14 @@ pub fn joining() -> Status {
     status
 }
 
+pub fn halted() -> Status {
+    let mut status = status();
+    status.ledger.is_final = false;
+    status.ledger.halted = Some("the ledger's store failed: No space left on device (os error 28)\u{1b}[2J".into());
+    status.peers.clear();
+    status
+}
+
 pub fn ledger_status() -> LedgerStatus {
     LedgerStatus {
         height: 12,
@@ -61,6 +69,7 @@ pub fn ledger_status() -> LedgerStatus {
         is_final: true,
         age_seconds: Some(41),
         pending: 0,
+        halted: None,
     }
 }
 
@@ -141,13 +150,15 @@ fn log() -> Vec<LogEntry> {
         tx: TX.into(),
         author: "a".into(),
         op: "join".into(),
-        subject: Some("b".into()),
+        subject: Some(B.into()),
+        subject_name: Some("b".into()),
         detail: "10.77.0.2, tags web, prod".into(),
     };
     let revoke = LogEntry {
         height: 12,
         op: "revoke".into(),
-        subject: Some("c".into()),
+        subject: Some(C.into()),
+        subject_name: None,
         detail: "lost\n".into(),
         ..join.clone()
     };
@@ -200,11 +211,14 @@ pub fn reply(request: &Request) -> Reply {
         Request::Revoke(revoke) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
         }
+        Request::Invite(invite) if invite.needs_approval => {
+            Reply::Invited(Invited { ticket: ticket(), credential: None, expires: None, tx: None, height: None })
+        }
         Request::Invite(_) => Reply::Invited(Invited {
             ticket: ticket(),
-            credential: C.into(),
-            expires: TIME + 86_400,
-            tx: TX.into(),
+            credential: Some(C.into()),
+            expires: Some(TIME + 86_400),
+            tx: Some(TX.into()),
             height: Some(13),
         }),
         Request::Invites => Reply::Invites(vec![Invite {

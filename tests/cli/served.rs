@@ -325,3 +325,54 @@ fn a_second_daemon_of_a_network_finds_the_first() {
     assert_eq!(host.run(&["status"]).code, 0);
     drop(first);
 }
+
+#[test]
+fn status_that_is_watched_ends_with_its_reader() {
+    let host = lab();
+    let _daemon = Scripted::start(&host, |request| Ok(samples::reply(request).into()));
+    let mut child = host.command(&["status", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "lab is up\n");
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            panic!("it goes on for nobody");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_ticket_that_did_not_fit_the_disk_is_a_failure() {
+    let host = lab();
+    let _daemon = Scripted::start(&host, |request| Ok(samples::reply(request).into()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = host.command(&["invite"]);
+    let child = command.stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let ended = ended(&child.wait_with_output().unwrap());
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("No space left") && ended.stderr.contains("is final at height 13"), "{ended:?}");
+}
+
+#[test]
+fn who_may_not_look_into_the_state_folder_is_not_told_that_there_is_no_network() {
+    let host = lab();
+    if !is_root(&host) {
+        return;
+    }
+    std::fs::set_permissions(host.state_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::create_dir_all(host.run_dir()).unwrap();
+    for args in [["status"].as_slice(), &["up"], &["down"], &["leave"], &["-n", "lab", "up"], &["-n", "lab", "keys"]] {
+        let ended = run_as(&host, STRANGER, args);
+        assert_eq!(ended.code, 4, "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains("use sudo"), "{args:?}: {ended:?}");
+    }
+    let networks = run_as(&host, STRANGER, &["networks"]);
+    assert_eq!((networks.code, networks.stdout.as_str()), (0, ""), "{networks:?}");
+    assert!(networks.stderr.contains("only root may look"), "{networks:?}");
+    // It may still wait for the daemon.
+    assert_eq!(run_as(&host, STRANGER, &["wait", "--for", "online", "--timeout", "0.3"]).code, 7);
+}

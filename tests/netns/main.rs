@@ -3,6 +3,7 @@
 // A lab that cannot be built as asked is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod caller;
 mod capture;
 mod carry;
@@ -10,6 +11,7 @@ mod damaged_store;
 mod device;
 mod flood;
 mod full_disk;
+mod halting;
 mod hostile_datagrams;
 mod image;
 mod lab;

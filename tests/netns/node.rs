@@ -113,6 +113,10 @@ impl Node {
         self.home.path().join("state")
     }
 
+    pub fn run_dir(&self) -> PathBuf {
+        self.home.path().join("run")
+    }
+
     /// Replaces the configuration.
     pub fn configure(&self, text: &str) {
         std::fs::write(self.home.path().join("p2plus.toml"), text).unwrap();
@@ -179,6 +183,18 @@ impl Node {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
+    }
+
+    /// Starts the daemon with a log that nobody reads, and waits until it answers.
+    pub fn start_unread(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon of {} runs already", self.name);
+        self.runs += 1;
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_p2plus"));
+        self.complete(&mut command, &["daemon"]);
+        let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(daemon.stderr.take());
+        self.daemon = Some(daemon);
+        self.wait_for("online");
     }
 
     /// Runs a daemon that has to refuse, in the foreground, and returns what it came to.

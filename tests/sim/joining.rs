@@ -3,6 +3,9 @@
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::Weather;
 use p2plus::crypto::hash::Digest;
+use p2plus::node::authoring::Candidate;
+use p2plus::node::membership::{Bootstrap, Invitation, Standing};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Founds, lets two join, and exchanges packets in all directions. Returns the trace.
@@ -50,5 +53,41 @@ fn the_first_packet_waits_for_the_session_and_arrives() {
         overlay.world.run_for(Duration::from_secs(1));
         let arrived: Vec<_> = overlay.node(2).delivered.iter().map(|delivered| delivered.packet.clone()).collect();
         assert_eq!(arrived, packets, "seed {seed}: all of them, once, in order");
+    }
+}
+
+#[test]
+fn a_node_whose_ticket_lets_nobody_in_waits_as_a_guest_until_a_signer_admits_it() {
+    for weather in WEATHERS {
+        let mut overlay = Overlay::of(2, 5, weather);
+        let founder = &overlay.node(0).machine;
+        let bootstrap = vec![Bootstrap {
+            id: founder.id(),
+            transport_key: founder.transport().public_key(),
+            endpoints: vec![founder.address],
+        }];
+        let number = overlay.join(Invitation { credential: None, name: None, bootstrap });
+        // Longer than a guest's session lives.
+        overlay.world.run_for(Duration::from_secs(700));
+        let stranger = overlay.node(number);
+        assert!(
+            matches!(stranger.node.standing(), Standing::Joining(what) if what.contains("signer")),
+            "{}",
+            overlay.standings()
+        );
+        assert_eq!(overlay.node(0).node.policy().members().count(), 2, "nobody is admitted by such a ticket");
+        let machine = &stranger.machine;
+        let candidate = Candidate {
+            id: machine.id(),
+            node_key: machine.signing_key("node").verifying_key(),
+            transport_key: machine.transport().public_key(),
+            name: Some("late".parse().unwrap()),
+            tags: BTreeSet::new(),
+        };
+        overlay.order(0, |node, now| node.authorize(now, candidate)).unwrap();
+        overlay.wait_for_everybody();
+        for (from, to) in [(number, 1), (1, number), (number, 0)] {
+            assert!(overlay.talk(from, to, false, PATIENCE).is_some(), "{weather:?}: {from} → {to}");
+        }
     }
 }

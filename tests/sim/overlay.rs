@@ -120,7 +120,7 @@ impl Overlay {
             transport_key: founder.transport().public_key(),
             endpoints: vec![founder.address],
         };
-        let invitation = Invitation { credential: issued.secret, name: None, bootstrap: vec![host] };
+        let invitation = Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host] };
         self.join(invitation);
         number
     }

@@ -189,6 +189,9 @@ pub struct Invite {
     /// This node's endpoints for the ticket; empty takes the configured, the global, the seen ones.
     #[serde(default)]
     pub endpoints: Vec<SocketAddr>,
+    /// The ticket leads to the network and lets nobody in: a signer admits who comes. Takes no name, tags, uses or end.
+    #[serde(default)]
+    pub needs_approval: bool,
     /// Waiting.
     #[serde(default)]
     pub finality: Finality,

@@ -171,6 +171,7 @@ mod tests {
                 uses: 1,
                 expires: Span(Duration::from_hours(24)),
                 endpoints: vec!["10.77.1.2:4647".parse().unwrap()],
+                needs_approval: false,
                 finality,
             }),
             Request::Invites,

@@ -118,7 +118,7 @@ fn open_failure(path: &Path, error: &io::Error) -> Failure {
     let code = if error.kind() == io::ErrorKind::PermissionDenied { ErrorCode::Permission } else { ErrorCode::Failed };
     let failure = Failure::new(code, format!("cannot open the control socket {}: {error}", path.display()));
     if code == ErrorCode::Permission {
-        failure.hint("run the daemon as root, or name a folder with --run-dir")
+        failure.hint("use sudo, or name another folder with --run-dir")
     } else {
         failure
     }

@@ -129,6 +129,9 @@ pub struct LedgerStatus {
     pub age_seconds: Option<u64>,
     /// Transactions that wait for a block.
     pub pending: u64,
+    /// Why this node adds no more blocks, or as a validator votes no more; `null` while it does. Tunnels stay.
+    #[serde(default)]
+    pub halted: Option<String>,
 }
 
 /// A node's part in the ledger.
@@ -290,14 +293,27 @@ pub struct Submitted {
 pub struct Invited {
     /// The ticket: a secret.
     pub ticket: String,
-    /// The credential's public key, 64 hexadecimal digits.
-    pub credential: String,
+    /// The credential's public key, 64 hexadecimal digits; `null` for a ticket that needs approval, as are the next three.
+    pub credential: Option<String>,
     /// When it ends, in seconds since the Unix epoch.
-    pub expires: u64,
+    pub expires: Option<u64>,
     /// The transaction's id.
-    pub tx: String,
+    pub tx: Option<String>,
     /// The height of its block; `null` while it is not final.
     pub height: Option<u64>,
+}
+
+/// `keys`: what a signer needs to admit this node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PublicKeys {
+    /// Its identity, 64 hexadecimal digits.
+    pub id: String,
+    /// The key that signs its node records, likewise.
+    pub node_key: String,
+    /// The key of its handshakes, likewise.
+    pub transport_key: String,
+    /// The name that it asked for when it joined; `null` for a founder.
+    pub name: Option<String>,
 }
 
 /// One of `invites`.
@@ -330,8 +346,11 @@ pub struct LogEntry {
     pub author: String,
     /// The operation: `admit`, `join`, `revoke`, `rename`, `credential`, …
     pub op: String,
-    /// The member that it is about.
+    /// The member or credential that it is about.
     pub subject: Option<String>,
+    /// The name of that member, while the ledger knows it.
+    #[serde(default)]
+    pub subject_name: Option<String>,
     /// The rest, for people.
     pub detail: String,
 }

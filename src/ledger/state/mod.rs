@@ -23,6 +23,7 @@ pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, Sig
 
 use super::Changes;
 use super::block::Height;
+use super::name::Label;
 use super::operation::{Incarnation, Operation, Scope};
 use super::transaction::{SignedTransaction, Verified};
 use super::validators::{Seats, ValidatorSet};
@@ -30,8 +31,8 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
 use records::{
-    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NETWORK, PARENT_COMMITTERS, RECOVERY, REVOKED, SIGNERS,
-    VALIDATORS, is_readable,
+    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, REVOKED,
+    SIGNERS, VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -185,6 +186,16 @@ impl State {
     /// Lists all credentials that can be used.
     pub fn credentials(&self) -> Vec<(Digest, CredentialRecord)> {
         self.entries.list(&CREDENTIALS, &[], usize::MAX)
+    }
+
+    /// Finds who has a name, or had it lately.
+    pub fn tenure(&self, name: &Label) -> Option<Tenure> {
+        self.entries.read(&NAMES, name)
+    }
+
+    /// Lists the names that are held or rest.
+    pub fn names(&self) -> Vec<(Label, Tenure)> {
+        self.entries.list(&NAMES, &[], usize::MAX)
     }
 
     /// Finds what a key may sign.
