@@ -6,6 +6,7 @@ use crate::daemon::duration::Span;
 use crate::daemon::paths::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR};
 use crate::daemon::setup::Ipv4Pool;
 use crate::wire::name::{NetworkName, NodeName};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,8 +53,8 @@ pub(super) struct Global {
     /// Print JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// How much the daemon logs: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_level)]
+    /// How much the daemon logs
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = levels())]
     pub(super) log_level: Option<LogLevel>,
     /// Log more: -v is debug, -vv is trace
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "log_level")]
@@ -164,10 +165,10 @@ pub(super) struct InviteArgs {
     /// A tag that the node gets; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     pub(super) tags: Vec<NodeName>,
-    /// How many nodes may join with it
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    /// How many nodes may join with it, at most 10000
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) uses: u32,
-    /// How long it lasts: 90s, 15m, 12h, 7d
+    /// How long it lasts: 90s, 15m, 12h, 7d; at most 366d
     #[arg(long, value_name = "DUR", default_value_t = Span(Duration::from_hours(24)))]
     pub(super) expires: Span,
     /// Where this node is reached [default: configured, global and seen addresses]; may be repeated
@@ -384,11 +385,13 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_level(text: &str) -> Result<LogLevel, String> {
-    [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
-        .into_iter()
-        .find(|level| level.to_string() == text)
-        .ok_or_else(|| "one of error, warn, info, debug, trace".to_owned())
+/// The levels, by the names that the configuration gives them.
+fn levels() -> impl TypedValueParser<Value = LogLevel> {
+    const LEVELS: [LogLevel; 5] = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    PossibleValuesParser::new(LEVELS.map(|level| PossibleValue::new(level.name()))).map(|text| {
+        let named = LEVELS.into_iter().find(|level| level.name() == text);
+        named.expect("the parser lets the names of the levels pass alone")
+    })
 }
 
 fn parse_key(text: &str) -> Result<String, String> {

@@ -295,7 +295,12 @@ pub(super) fn leave(scope: &Scope, output: &Output, args: &LeaveArgs) -> Command
         }
     }
     let report = setup::leave(&paths)?;
-    output.answer(&Left { network: report.network.to_string() }, &[], |left| format!("left network {}", left.network));
+    output.answer(&Left { network: report.network.to_string() }, &[], |left| {
+        format!(
+            "left network {}\nWhere this node was a member, the others still know it as one, until a signer revokes it.\n",
+            left.network
+        )
+    });
     Ok(Done::Well)
 }
 
@@ -305,15 +310,19 @@ struct Cleaned {
     undone: Vec<String>,
 }
 
-/// Undoes what is left of the network that was named, or of all.
+/// Undoes what is left of the network that was named, or is the only one; of several it passes by those whose daemons run.
 pub(super) fn cleanup(scope: &Scope, output: &Output) -> CommandResult {
     let networks = match &scope.named {
         Some(network) => vec![network.clone()],
         None => scope.roots.networks(),
     };
+    let is_choosy = networks.len() > 1;
     let mut undone = Vec::new();
     for network in networks {
-        undone.extend(setup::cleanup(&scope.roots.network(network))?.undone);
+        match setup::cleanup(&scope.roots.network(network)) {
+            Err(failure) if failure.code == ErrorCode::Conflict && is_choosy => {}
+            report => undone.extend(report?.undone),
+        }
     }
     output.answer(&Cleaned { undone }, &[], |cleaned| {
         if cleaned.undone.is_empty() {

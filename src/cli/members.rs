@@ -124,7 +124,7 @@ pub(super) fn invite(scope: &Scope, output: &Output, args: &InviteArgs) -> Comma
     let note = invite_note(&answer.data, args.uses);
     output.note(&note);
     if args.qr {
-        output.note(&qr_code(&answer.data.ticket)?);
+        output.picture(&qr_code(&answer.data.ticket)?);
     }
     Ok(Done::Well)
 }

@@ -126,6 +126,14 @@ impl Output {
         }
     }
 
+    /// Shows a picture made of blocks. On a terminal it is drawn in white on black, whatever the terminal's own colours: a QR code in
+    /// negative is none to most cameras.
+    pub(super) fn picture(&self, lines: &str) {
+        let frame =
+            |line: &str| if self.error_style.0 { format!("\x1b[97;40m{line}\x1b[0m\n") } else { format!("{line}\n") };
+        self.note(&lines.lines().map(frame).collect::<String>());
+    }
+
     /// Warns people; in JSON, warnings are part of the answer.
     fn warning(&self, text: &str) {
         complain(&format!("{} {}\n", self.error_style.odd("warning:"), clean(text)));

@@ -332,7 +332,7 @@ impl EventLoop {
                 listen: self.parts.sender.local_addresses(),
             },
             ledger: views::ledger_status(node, now),
-            peers: node.peers(now).into_iter().map(views::peer).collect(),
+            peers: views::peers(node, now),
             drops: drops
                 .into_iter()
                 .filter(|(_, count)| *count > 0)

@@ -49,9 +49,14 @@ pub fn item(ledger: &Ledger, what: &str) -> Result<LedgerItem, Failure> {
             .hint("`p2plus ledger log` lists both")
     };
     if let Ok(height) = what.parse::<u64>() {
-        let found = ledger.block(Height(height)).map_err(|error| unreadable(&error))?;
-        let (block, certificate) = found.ok_or_else(missing)?;
-        return Ok(LedgerItem::Block(block_view(&names, ledger, &block, certificate.as_ref())));
+        match ledger.block(Height(height)).map_err(|error| unreadable(&error))? {
+            Some((block, certificate)) => {
+                return Ok(LedgerItem::Block(block_view(&names, ledger, &block, certificate.as_ref())));
+            }
+            // The first digits of an id may all be decimal.
+            None if id_digits(what).is_err() => return Err(missing()),
+            None => {}
+        }
     }
     let digits = id_digits(what)?;
     if let Some(found) = ledger.pending().into_iter().find(|(id, _)| id.to_string().starts_with(&digits)) {

@@ -56,7 +56,7 @@ pub struct Surroundings<'a> {
 pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, request: Request) -> Outcome {
     match request {
         Request::Status | Request::Reload => Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into(),
-        Request::Peers => Ok(Reply::Peers(node.peers(now).into_iter().map(views::peer).collect())).into(),
+        Request::Peers => Ok(Reply::Peers(views::peers(node, now))).into(),
         Request::Members => Ok(Reply::Members(views::members(node))).into(),
         Request::Ip(ip) => addresses(node, ip.peer.as_deref()).into(),
         Request::Whois(whois) => known(node, &whois.what)
@@ -336,8 +336,13 @@ pub fn must_be_member(node: &Node<OsRng>) -> Result<(), Failure> {
     match node.standing() {
         Standing::Member => Ok(()),
         Standing::Joining(_) => Err(not_a_member()),
+        // The ticket was not used up by a name that it could not have.
+        Standing::Refused(reason) if reason.starts_with("the name ") => {
+            Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
+                .hint("stop the daemon, and `p2plus join` with the same ticket and another --name"))
+        }
         Standing::Refused(reason) => Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
-            .hint("ask for a new ticket and run `p2plus join` with it")),
+            .hint("ask for a new ticket, stop the daemon, and `p2plus join` with it")),
         Standing::Revoked => Err(Failure::new(ErrorCode::Revoked, "this node was revoked")
             .hint("a signer can admit it again: `p2plus authorize` with its identity, which `p2plus keys` prints")),
     }
@@ -381,6 +386,7 @@ fn advice(reason: &TxError) -> Option<&'static str> {
         TxError::NoSuchCredential => "`p2plus invites` lists those that can still admit",
         TxError::PoolExhausted => "addresses of former members become free after 30 days",
         TxError::TooManyTags => "leave out some --tag",
+        TxError::TooManyCredentials => "end one that is no longer needed: `p2plus invites revoke`",
         TxError::TooMany => "wait: block time has to reach the next day",
         _ => return None,
     })
@@ -396,7 +402,7 @@ fn code_of(reason: &TxError) -> ErrorCode {
         | TxError::NameOfAnother(_)
         | TxError::TransportKeyTaken
         | TxError::PoolExhausted => ErrorCode::Conflict,
-        TxError::TooManyTags => ErrorCode::Usage,
+        TxError::TooManyTags | TxError::BadCredential => ErrorCode::Usage,
         _ => ErrorCode::Failed,
     }
 }

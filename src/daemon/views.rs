@@ -32,8 +32,15 @@ pub fn path(endpoint: Option<SocketAddr>) -> PeerPath {
     PeerPath { kind, endpoint, relay: None }
 }
 
+/// The other members by name, and the ways to them.
+pub fn peers<R: CryptoRng>(node: &Node<R>, now: Now) -> Vec<Peer> {
+    let mut peers: Vec<_> = node.peers(now).into_iter().map(peer).collect();
+    peers.sort_by(|left, right| left.name.cmp(&right.name));
+    peers
+}
+
 /// Another member, and the way to it.
-pub fn peer(status: PeerStatus) -> Peer {
+fn peer(status: PeerStatus) -> Peer {
     Peer {
         id: status.member.id.to_string(),
         name: status.member.name,

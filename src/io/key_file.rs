@@ -67,7 +67,7 @@ pub enum KeyFileError {
     /// Group or others may read or write it.
     #[error(
         "the key file {} has mode {mode:04o}, so others can read or write it: if nobody did, run chmod 600 {}; if somebody \
-         may have, make new keys (p2plus rotate-key --compromised)",
+         may have, leave the network and join it as a new node",
         path.display(), path.display()
     )]
     Exposed {

@@ -68,6 +68,28 @@ fn each_shell_has_its_completion() {
 }
 
 #[test]
+fn values_that_are_words_are_completed() {
+    let host = Host::new();
+    let script = host.run(&["completion", "bash"]).stdout;
+    assert!(script.contains("error warn info debug trace"), "the levels of the log");
+    assert_eq!(host.run(&["--log-level", "loud", "networks"]).code, 2);
+    assert_eq!(host.run(&["--log-level", "trace", "networks"]).code, 0);
+}
+
+#[test]
+fn cleanup_passes_by_what_runs_unless_it_is_named() {
+    let host = Host::with_networks(&["home", "lab"]);
+    let _daemon = crate::scripted::Scripted::start(&host, |request| Ok(crate::samples::reply(request).into()));
+    // What SIGKILL leaves.
+    drop(std::os::unix::net::UnixListener::bind(host.run_dir().join("home.sock")).unwrap());
+    let undone = host.run(&["cleanup", "--json"]);
+    assert_eq!(undone.code, 0, "{undone:?}");
+    assert!(undone.stdout.contains("home.sock") && !undone.stdout.contains("lab.sock"), "{undone:?}");
+    assert_eq!(host.run(&["-n", "lab", "cleanup"]).code, 8);
+    assert_eq!(host.run(&["status", "-n", "lab"]).code, 0, "the daemon that runs was left alone");
+}
+
+#[test]
 fn without_a_network_there_is_nothing_to_find() {
     let host = Host::new();
     for args in [["status"].as_slice(), &["peers"], &["invite"], &["ledger", "log"], &["up"], &["down"], &["leave"]] {
@@ -292,7 +314,8 @@ fn no_hint_names_a_command_that_does_not_exist() {
         sources.into_iter().map(Result::unwrap).filter(|entry| entry.path().extension().is_some_and(|it| it == "rs"))
     {
         let text = std::fs::read_to_string(entry.path()).unwrap();
-        for quoted in text.split("`p2plus ").skip(1).filter_map(|rest| rest.split('`').next()) {
+        let quotations = ['`', '('].map(|quote| text.split(&format!("{quote}p2plus ")).skip(1).collect::<Vec<_>>());
+        for quoted in quotations.concat().into_iter().filter_map(|rest| rest.split(['`', ')']).next()) {
             let words: Vec<&str> = quoted.split_whitespace().collect();
             let verb =
                 words.iter().take_while(|word| word.bytes().all(|c| c.is_ascii_lowercase() || c == b'-')).take(2);

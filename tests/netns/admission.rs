@@ -103,6 +103,13 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
         "no invite was ended by a typing error"
     );
 
+    // Digits that are no height may begin an id.
+    founder.say(&["ledger", "show", "99999"]).refusal(5);
+    founder.say(&["ledger", "show", "999"]).refusal(5);
+    for terms in [["--expires", "400d"], ["--uses", "10001"]] {
+        founder.say(&[&["invite"], terms.as_slice()].concat()).refusal(2);
+    }
+
     // A transaction is shown with the time of its block.
     let shown = founder.ask(&["ledger", "show", ticket["tx"].as_str().unwrap()]);
     let of_block = founder.ask(&["ledger", "show", &height.to_string()]);
