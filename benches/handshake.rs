@@ -96,13 +96,7 @@ fn transport(seed: u8) -> TransportSecret {
 }
 
 fn keys(seed: u8) -> LocalKeys {
-    LocalKeys {
-        transport: transport(seed),
-        retired: None,
-        node_id: NodeId([seed; 32]),
-        network_id: Digest([7; 32]),
-        network_secret: Secret::new([8; 32]),
-    }
+    LocalKeys::new(transport(seed), NodeId([seed; 32]), Digest([7; 32]), Secret::new([8; 32]))
 }
 
 fn member(seed: u8) -> Member {

@@ -157,7 +157,7 @@ impl Stage {
     fn answer(&mut self, who: usize, address: u8, answer: &[u8]) -> Result<Option<Established>, Refusal> {
         let Far { keys, initiator } = &mut self.far[who];
         let Some(initiator) = initiator else { return Ok(None) };
-        let _ = initiator.handle_cookie(keys, source(address), answer);
+        let _ = initiator.handle_cookie(source(address), answer);
         let local = Local { keys, policy: &self.policy, terms: &self.terms };
         initiator.handle_response(local, self.now, answer)
     }

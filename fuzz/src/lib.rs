@@ -102,13 +102,7 @@ fn public_keys(seed: u8) -> (VerifyingKey, TransportKey) {
 
 /// All that the node with the number `seed` brings into a handshake.
 pub fn local_keys(seed: u8) -> LocalKeys {
-    LocalKeys {
-        transport: TransportSecret::from_bytes([seed; 32]),
-        retired: None,
-        node_id: node_id(seed),
-        network_id: NETWORK,
-        network_secret: Secret::new([0x5e; 32]),
-    }
+    LocalKeys::new(TransportSecret::from_bytes([seed; 32]), node_id(seed), NETWORK, Secret::new([0x5e; 32]))
 }
 
 /// The members with these numbers, and `revoked` ones.

@@ -1,5 +1,6 @@
 //! Key agreement: X25519 (RFC 7748) and ML-KEM-768 (FIPS 203), both with the randomness as an argument.
 
+use super::effort::{Work, spend};
 use super::hash::write_hex;
 use super::secret::Secret;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -59,17 +60,12 @@ impl TransportSecret {
         Self::new(bytes.into())
     }
 
-    fn new(secret: x25519_dalek::StaticSecret) -> Self {
-        let public = TransportKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
-        Self { secret, public }
-    }
-
     /// Lends the 32 bytes, for the key file.
     pub fn expose(&self) -> &[u8; 32] {
         self.secret.as_bytes()
     }
 
-    /// Returns the public half.
+    /// Returns the public half, which was computed once.
     pub fn public_key(&self) -> TransportKey {
         self.public
     }
@@ -79,8 +75,15 @@ impl TransportSecret {
     /// # Errors
     /// [`ExchangeError::SmallOrder`] when the result is all zero.
     pub fn agree(&self, remote: &TransportKey) -> Result<Secret<32>, ExchangeError> {
+        spend(Work::Multiplication);
         let shared = self.secret.diffie_hellman(&remote.0.into());
         if shared.was_contributory() { Ok(Secret::new(shared.to_bytes())) } else { Err(ExchangeError::SmallOrder) }
+    }
+
+    fn new(secret: x25519_dalek::StaticSecret) -> Self {
+        spend(Work::Multiplication);
+        let public = TransportKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
+        Self { secret, public }
     }
 }
 
@@ -96,6 +99,7 @@ impl KemSecret {
 
     /// Expands a 64-byte seed `d | z` (FIPS 203, algorithm 16).
     pub fn from_seed(seed: &Secret<64>) -> Self {
+        spend(Work::KemOperation);
         Self(Box::new(DecapsulationKey768::from_seed(Array(*seed.expose()))))
     }
 
@@ -106,6 +110,7 @@ impl KemSecret {
 
     /// Opens a ciphertext. A false one gives a secret that nobody shares (implicit rejection), never an error.
     pub fn decapsulate(&self, ciphertext: &[u8; KEM_CIPHERTEXT_LEN]) -> Secret<32> {
+        spend(Work::KemOperation);
         Secret::new(self.0.decapsulate(&Array(*ciphertext)).0)
     }
 }
@@ -118,6 +123,7 @@ pub fn encapsulate(
     encapsulation_key: &[u8; KEM_KEY_LEN],
     rng: &mut impl CryptoRng,
 ) -> Result<([u8; KEM_CIPHERTEXT_LEN], Secret<32>), ExchangeError> {
+    spend(Work::KemOperation);
     let key = EncapsulationKey768::new(&Array(*encapsulation_key)).map_err(|_| ExchangeError::MalformedKemKey)?;
     let (ciphertext, shared) = key.encapsulate_with_rng(rng);
     Ok((ciphertext.0, Secret::new(shared.0)))

@@ -2,6 +2,7 @@
 //!
 //! BLAKE3 with a domain string identifies things of the ledger; BLAKE2s is the hash of the handshake (Noise §12).
 
+use super::effort::{Work, spend};
 use blake2::digest::consts::{U16, U32};
 use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest as _};
@@ -64,6 +65,7 @@ impl DomainHasher {
 
 /// Hashes the concatenation of `parts` with BLAKE2s-256 (Noise §4.3).
 pub fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
+    spend(Work::Hash);
     let mut hasher = Blake2s256::new();
     for part in parts {
         hasher.update(part);
@@ -73,6 +75,7 @@ pub fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
 
 /// Returns the keyed 16-byte BLAKE2s of `message`.
 pub fn blake2s_mac(key: &[u8; 32], message: &[u8]) -> [u8; 16] {
+    spend(Work::Mac);
     let mut mac = <Blake2sMac<U16> as KeyInit>::new(key.into());
     mac.update(message);
     mac.finalize().into_bytes().into()

@@ -3,6 +3,7 @@
 //! Owns what a key is, how it is compared, zeroized and used. Knows nothing of packets, peers or time; randomness is an argument.
 
 pub mod aead;
+pub(crate) mod effort;
 pub mod exchange;
 pub mod hash;
 pub mod identity;

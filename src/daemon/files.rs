@@ -105,14 +105,10 @@ impl NodeFiles {
     /// # Errors
     /// A key file that is missing, garbled or readable by others.
     pub fn local_keys(&self) -> Result<LocalKeys, Failure> {
-        let identity = self.signing_key(KeyKind::Identity)?;
-        Ok(LocalKeys {
-            transport: TransportSecret::from_bytes(*self.folder.read_key(KeyKind::Transport)?.expose()),
-            retired: None,
-            node_id: identity.node_id(),
-            network_id: self.folder.network_id(),
-            network_secret: self.folder.read_key(KeyKind::NetworkSecret)?,
-        })
+        let transport = TransportSecret::from_bytes(*self.folder.read_key(KeyKind::Transport)?.expose());
+        let node_id = self.signing_key(KeyKind::Identity)?.node_id();
+        let network_secret = self.folder.read_key(KeyKind::NetworkSecret)?;
+        Ok(LocalKeys::new(transport, node_id, self.folder.network_id(), network_secret))
     }
 
     /// Reads the keys of signatures.

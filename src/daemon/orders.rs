@@ -263,7 +263,7 @@ pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<String, Failure> 
     let head = node.ledger().head().ok_or_else(not_a_member)?;
     let own = BootstrapPeer {
         id: node.id(),
-        transport_key: node.keys().transport.public_key(),
+        transport_key: node.keys().transport_key(),
         endpoints: invited.endpoints.clone(),
     };
     let others = node.bootstrap_members(OTHER_BOOTSTRAP_PEERS).into_iter().map(|other| BootstrapPeer {
@@ -274,7 +274,7 @@ pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<String, Failure> 
     let ticket = Ticket {
         network: invited.network.clone(),
         network_id: node.keys().network_id,
-        network_secret: node.keys().network_secret.duplicate(),
+        network_secret: node.keys().network_secret().duplicate(),
         checkpoint: Checkpoint { height: head.height().0, hash: head.id.0 },
         credential: invited.issued.as_ref().map(|issued| Secret::new(*issued.secret.seed())),
         peers: std::iter::once(own).chain(others).collect(),

@@ -90,7 +90,7 @@ impl<R: CryptoRng> Node<R> {
     fn note_head(&mut self, now: Now, from: TransportKey) {
         if self.policy.is_validator(&from) {
             self.heads_heard.insert(from, now.instant);
-        } else if self.policy.is_validator(&self.peers.keys().transport.public_key())
+        } else if self.policy.is_validator(&self.peers.keys().transport_key())
             && self.policy.admit(&from).rights().is_member()
             && !self.peers.is_kept(&from)
         {
@@ -206,7 +206,7 @@ impl<R: CryptoRng> Node<R> {
         let join = Join {
             identity: self.own_id,
             node_key: self.signing.node.verifying_key(),
-            transport_key: self.peers.keys().transport.public_key(),
+            transport_key: self.peers.keys().transport_key(),
             credential: credential.verifying_key(),
             name: invitation.name.clone(),
         };

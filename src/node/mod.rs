@@ -154,7 +154,7 @@ impl<R: CryptoRng> Node<R> {
         let Setup { keys, signing, ledger, invitation, refusal, ciphers, drops, mut rng } = setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
-        let link = ControlLink::new(LinkId(keys.transport.public_key()), &mut rng);
+        let link = ControlLink::new(LinkId(keys.transport_key()), &mut rng);
         let terms = Terms { ciphers, ..Terms::default() };
         let mut node = Self {
             peers: PeerTable::new(now, keys, terms, Arc::clone(&drops), &mut rng),

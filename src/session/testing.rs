@@ -62,13 +62,13 @@ impl Node {
 }
 
 pub(super) fn keys(seed: u8) -> LocalKeys {
-    LocalKeys {
-        transport: TransportSecret::from_bytes([seed; 32]),
-        retired: None,
-        node_id: NodeId([seed; 32]),
-        network_id: Digest([0x1d; 32]),
-        network_secret: Secret::new(NETWORK_SECRET),
-    }
+    keys_with(seed, NETWORK_SECRET)
+}
+
+/// The keys of a node that believes in another secret of the network.
+pub(super) fn keys_with(seed: u8, network_secret: [u8; 32]) -> LocalKeys {
+    let transport = TransportSecret::from_bytes([seed; 32]);
+    LocalKeys::new(transport, NodeId([seed; 32]), Digest([0x1d; 32]), Secret::new(network_secret))
 }
 
 pub(super) fn transport_key(seed: u8) -> TransportKey {

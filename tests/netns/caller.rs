@@ -38,13 +38,9 @@ pub fn transport_key(node: &Node) -> TransportKey {
 /// The keys that somebody with this transport secret has in `node`'s network.
 pub fn keys(node: &Node, transport: [u8; 32]) -> LocalKeys {
     let network_id = hex::decode(node.status()["network"]["id"].as_str().unwrap()).unwrap();
-    LocalKeys {
-        transport: TransportSecret::from_bytes(transport),
-        retired: None,
-        node_id: NodeId([0; 32]),
-        network_id: Digest(network_id.try_into().unwrap()),
-        network_secret: Secret::new(*read_key(&node.state(), KeyKind::NetworkSecret).unwrap().expose()),
-    }
+    let network_id = Digest(network_id.try_into().unwrap());
+    let network_secret = Secret::new(*read_key(&node.state(), KeyKind::NetworkSecret).unwrap().expose());
+    LocalKeys::new(TransportSecret::from_bytes(transport), NodeId([0; 32]), network_id, network_secret)
 }
 
 impl Caller {
@@ -58,8 +54,9 @@ impl Caller {
         };
         let id = SigningKey::from_seed(&seed(1)).node_id();
         let node_key = hex::encode(SigningKey::from_seed(&seed(2)).verifying_key().0);
-        let keys = LocalKeys { node_id: id, ..keys(founder, seed(3)) };
-        let transport_key = hex::encode(keys.transport.public_key().0);
+        let mut keys = keys(founder, seed(3));
+        keys.node_id = id;
+        let transport_key = hex::encode(keys.transport_key().0);
         let (id, name) = (id.to_string(), format!("caller-{number}"));
         founder.ask(&["authorize", &id, "--name", &name, "--node-key", &node_key, "--transport-key", &transport_key]);
         Self { name, keys }
@@ -96,7 +93,7 @@ impl Caller {
             }
             let Ok((len, _)) = socket.recv_from(&mut buffer) else { continue };
             match Datagram::classify(&buffer[..len]) {
-                Ok(Datagram::Cookie(_, cookie)) if initiator.handle_cookie(&self.keys, source, cookie).is_ok() => {
+                Ok(Datagram::Cookie(_, cookie)) if initiator.handle_cookie(source, cookie).is_ok() => {
                     fire(&initiator);
                 }
                 Ok(Datagram::Response(_, response)) => {

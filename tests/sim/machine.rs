@@ -153,13 +153,7 @@ impl Machine {
 
     /// Its keys for handshakes in the network with this secret.
     pub fn local_keys(&self) -> LocalKeys {
-        LocalKeys {
-            transport: self.transport(),
-            retired: None,
-            node_id: self.id(),
-            network_id: self.network_id,
-            network_secret: Secret::new([7; 32]),
-        }
+        LocalKeys::new(self.transport(), self.id(), self.network_id, Secret::new([7; 32]))
     }
 
     /// Creates the store on the empty disk.

@@ -23,13 +23,8 @@ use std::sync::Arc;
 const FROZEN: &str = include_str!("hybrid.txt");
 
 fn keys(seed: u8) -> LocalKeys {
-    LocalKeys {
-        transport: TransportSecret::from_bytes([seed; 32]),
-        retired: None,
-        node_id: NodeId([seed; 32]),
-        network_id: Digest([0x4e; 32]),
-        network_secret: Secret::new([0x53; 32]),
-    }
+    let transport = TransportSecret::from_bytes([seed; 32]);
+    LocalKeys::new(transport, NodeId([seed; 32]), Digest([0x4e; 32]), Secret::new([0x53; 32]))
 }
 
 fn member(seed: u8) -> Member {
@@ -37,7 +32,7 @@ fn member(seed: u8) -> Member {
         id: NodeId([seed; 32]),
         name: format!("node-{seed}"),
         node_key: VerifyingKey([seed; 32]),
-        transport_key: keys(seed).transport.public_key(),
+        transport_key: keys(seed).transport_key(),
         addresses: Vec::new(),
         tags: Vec::new(),
     }
@@ -62,7 +57,7 @@ fn run(cipher: TransportCipher, is_guest: bool) -> Vec<(String, Vec<u8>)> {
     let now = Instant::ZERO;
 
     let offer = near_terms.offer(Timestamp { wall: UnixMillis(1_700_000_000_000), step: 3 });
-    let aim = Aim { key: far_keys.transport.public_key(), identity: Some(NodeId([2; 32])) };
+    let aim = Aim { key: far_keys.transport_key(), identity: Some(NodeId([2; 32])) };
     let mut initiator =
         Initiator::new(now, &near_keys, aim, offer, SessionIndex(0xa1a2_a3a4), &mut near_random).unwrap();
     let (mut responder, mut indices) = (Responder::new(now, &mut far_random), Indices::default());
@@ -74,7 +69,7 @@ fn run(cipher: TransportCipher, is_guest: bool) -> Vec<(String, Vec<u8>)> {
     if is_guest {
         let asked = give(initiator.datagrams(address(2))[0]).transmit;
         frozen.push(("cookie".to_owned(), asked[0].clone()));
-        initiator.handle_cookie(&near_keys, address(2), &asked[0]).unwrap();
+        initiator.handle_cookie(address(2), &asked[0]).unwrap();
     }
     let (mut answers, mut far_end) = (Vec::new(), None);
     for (name, datagram) in ["d1", "d2a", "d2b"].into_iter().zip(initiator.datagrams(address(2))) {

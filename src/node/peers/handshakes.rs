@@ -158,7 +158,7 @@ impl PeerTable {
         let receivers: Vec<_> = if is_target { vec![from] } else { unpaid.copied().collect() };
         for to in receivers {
             let source = Source::Endpoint(to);
-            attempt.initiator.handle_cookie(&self.keys, source, datagram).map_err(DropReason::from)?;
+            attempt.initiator.handle_cookie(source, datagram).map_err(DropReason::from)?;
             if !attempt.paid.insert(to) {
                 continue;
             }

@@ -52,13 +52,7 @@ fn at(millis: u64) -> Now {
 
 impl Side {
     fn new(seed: u8, members: &[u8]) -> Self {
-        let keys = LocalKeys {
-            transport: transport(seed),
-            retired: None,
-            node_id: NodeId([seed; 32]),
-            network_id: Digest([7; 32]),
-            network_secret: Secret::new([8; 32]),
-        };
+        let keys = LocalKeys::new(transport(seed), NodeId([seed; 32]), Digest([7; 32]), Secret::new([8; 32]));
         let (mut rng, drops) = (ChaCha20Rng::seed_from_u64(u64::from(seed)), Arc::new(Drops::new()));
         let table = PeerTable::new(at(0), keys, Terms::default(), Arc::clone(&drops), &mut rng);
         Self { endpoint: endpoint(seed), policy: policy_of(members), table, drops, rng }

@@ -40,8 +40,8 @@ impl Gate {
 
     /// The gate of a node with these keys that accepts cookies under these secrets.
     pub(super) fn new(local: &LocalKeys, cookie_secrets: Vec<Arc<Secret<32>>>) -> Self {
-        let statics = std::iter::once(&local.transport).chain(&local.retired);
-        Self { keys: statics.map(|own| local.network_keys(&own.public_key())).collect(), cookie_secrets }
+        let statics = std::iter::once(local.current()).chain(local.retired());
+        Self { keys: statics.map(|own| local.network_keys(&own.secret.public_key())).collect(), cookie_secrets }
     }
 
     /// Checks mac1 and mac2.

@@ -5,7 +5,7 @@
 
 use super::noise::SymmetricState;
 use super::responder::{front, scope_of};
-use super::{ATTEMPT_LIFETIME, Aim, Established, Local, LocalKeys, Refusal, begin};
+use super::{ATTEMPT_LIFETIME, Aim, Established, Local, LocalKeys, NetworkKeys, Refusal, begin};
 use crate::crypto::exchange::{
     ExchangeError, KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemSecret, TransportKey, TransportSecret,
 };
@@ -56,6 +56,7 @@ pub struct Initiator {
     aim: Aim,
     index: SessionIndex,
     offer: Offer,
+    responder: NetworkKeys,
     ephemeral: TransportSecret,
     kem: KemSecret,
     noise: SymmetricState,
@@ -90,7 +91,7 @@ impl Initiator {
     ) -> Result<Self, ExchangeError> {
         let ephemeral = TransportSecret::generate(rng);
         let kem = KemSecret::generate(rng);
-        let network = keys.network_keys(&aim.key);
+        let responder = keys.network_keys(&aim.key);
 
         // -> e, es, s, ss, payload1
         let mut noise = begin(keys, &aim.key);
@@ -105,12 +106,12 @@ impl Initiator {
         noise.mix_hash(&[&initiation.header()]);
         noise.mix_ephemeral(&initiation.ephemeral); // e
         noise.mix_dh(&ephemeral, &aim.key)?; // es
-        initiation.sealed_static[..32].copy_from_slice(&keys.transport.public_key().0);
+        initiation.sealed_static[..32].copy_from_slice(&keys.transport_key().0);
         noise.seal(&mut initiation.sealed_static); // s
-        noise.mix_dh(&keys.transport, &aim.key)?; // ss
+        noise.mix_dh(&keys.current().secret, &aim.key)?; // ss
         initiation.sealed_payload[..PAYLOAD1_LEN].copy_from_slice(&offer.encode());
         noise.seal(&mut initiation.sealed_payload); // payload1
-        initiation.mac1 = network.mac1(without_macs(&initiation.encode(), 2));
+        initiation.mac1 = responder.mac1(without_macs(&initiation.encode(), 2));
 
         // -> ek
         let encapsulation_key = kem.encapsulation_key();
@@ -122,7 +123,7 @@ impl Initiator {
             let mut key_part = KeyPart { part, sender: index, initiation: tag, sealed_half, mac1: [0; MAC_LEN] };
             let header = key_part.header();
             noise.seal_part(part.position() as u64, &header, &mut key_part.sealed_half);
-            key_part.mac1 = network.mac1(without_macs(&key_part.encode(), 1));
+            key_part.mac1 = responder.mac1(without_macs(&key_part.encode(), 1));
             key_part
         });
         let [first, second] = &key_parts;
@@ -132,6 +133,7 @@ impl Initiator {
             aim,
             index,
             offer,
+            responder,
             ephemeral,
             kem,
             noise,
@@ -189,15 +191,15 @@ impl Initiator {
     ///
     /// # Errors
     /// [`Refusal`] when the cookie is not for this attempt.
-    pub fn handle_cookie(&mut self, keys: &LocalKeys, source: Source, datagram: &[u8]) -> Result<(), Refusal> {
+    pub fn handle_cookie(&mut self, source: Source, datagram: &[u8]) -> Result<(), Refusal> {
         let reply = CookieReply::decode(datagram)?;
         if reply.receiver != self.index {
             return Err(Refusal::NoHandshake);
         }
+        let mac1 = Initiation::decode(&self.initiation)?.mac1;
+        let cookie = open_reply(&reply, &self.responder.cookie, &mac1)?;
         let mut initiation = self.initiation.clone();
         let covered_len = initiation.len() - MAC_LEN;
-        let mac1 = Initiation::decode(&initiation)?.mac1;
-        let cookie = open_reply(&reply, &keys.network_keys(&self.aim.key).cookie, &mac1)?;
         let mac2 = mac2_of(&cookie, &initiation[..covered_len]);
         initiation[covered_len..].copy_from_slice(&mac2);
         self.cookies.retain(|(known, _)| *known != source);
@@ -219,8 +221,7 @@ impl Initiator {
         datagram: &[u8],
     ) -> Result<Option<Established>, Refusal> {
         let response = Response::decode(datagram)?;
-        let network = local.keys.network_keys(&local.keys.transport.public_key());
-        if !network.mac1_is_valid(without_macs(datagram, 2), &response.mac1) {
+        if !local.keys.current().network.mac1_is_valid(without_macs(datagram, 2), &response.mac1) {
             return Err(Refusal::Mac1);
         }
         if response.mac2 != [0; MAC_LEN] {
@@ -275,8 +276,8 @@ impl Initiator {
         ciphertext[KEM_CIPHERTEXT_LEN / 2..].copy_from_slice(&open_half(&noise, second)?);
         noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]); // ct
         noise.mix_key(self.kem.decapsulate(&ciphertext).expose()); // MixKey(kem)
-        noise.mix_dh(&local.keys.transport, &answering.ephemeral)?; // se
-        noise.mix_psk(&local.keys.psk()); // psk
+        noise.mix_dh(&local.keys.current().secret, &answering.ephemeral)?; // se
+        noise.mix_psk(local.keys.psk()); // psk
         let mut payload: [u8; SEALED_PAYLOAD2_LEN] = *sealed_payload;
         noise.open(&mut payload)?; // payload2
         let answer = Answer::decode(&front(&payload))?;

@@ -7,32 +7,80 @@ use crate::crypto::secret::{Secret, constant_time_eq};
 use crate::wire::handshake::MAC_LEN;
 
 /// What a node holds for handshakes. Zeroized on drop; neither `Clone` nor `Debug`.
+///
+/// What depends on a static key is derived when the key is taken: a stranger's datagram costs its authenticator and nothing else.
 pub struct LocalKeys {
-    /// The static key.
-    pub transport: TransportSecret,
-    /// The static key before the last rotation, while it still answers: 30 days, sync only; none after a compromise.
-    pub retired: Option<TransportSecret>,
     /// The node's identity.
     pub node_id: NodeId,
     /// The genesis block's id.
     pub network_id: Digest,
-    /// The network's secret, from the ticket. No right depends on it.
-    pub network_secret: Secret<32>,
+    network_secret: Secret<32>,
+    psk: Secret<32>,
+    current: StaticKey,
+    retired: Option<StaticKey>,
+}
+
+/// A static key, and what guards the datagrams that were made for it.
+pub(super) struct StaticKey {
+    pub(super) secret: TransportSecret,
+    pub(super) network: NetworkKeys,
+}
+
+impl StaticKey {
+    fn new(secret: TransportSecret, network_secret: &Secret<32>) -> Self {
+        let network = NetworkKeys::new(&secret.public_key(), network_secret);
+        Self { secret, network }
+    }
 }
 
 impl LocalKeys {
-    /// Derives the keys that guard datagrams for the holder of `receiver`.
-    pub fn network_keys(&self, receiver: &TransportKey) -> NetworkKeys {
-        let secret = self.network_secret.expose();
-        NetworkKeys {
-            mac1: Secret::new(blake2s(&[b"mac1", &receiver.0, secret])),
-            cookie: Secret::new(blake2s(&[b"cookie", &receiver.0, secret])),
-        }
+    /// Takes the static key, the node's identity, the genesis block's id, and the network's secret from the ticket. No right depends on
+    /// the secret.
+    pub fn new(transport: TransportSecret, node_id: NodeId, network_id: Digest, network_secret: Secret<32>) -> Self {
+        let psk = Secret::new(blake2s(&[b"psk", network_secret.expose()]));
+        let current = StaticKey::new(transport, &network_secret);
+        Self { node_id, network_id, network_secret, psk, current, retired: None }
     }
 
-    /// Derives the psk of the handshake.
-    pub(super) fn psk(&self) -> Secret<32> {
-        Secret::new(blake2s(&[b"psk", self.network_secret.expose()]))
+    /// Takes a new static key. The one before goes on answering, for sync only, until [`LocalKeys::forget_retired`].
+    pub fn rotate(&mut self, transport: TransportSecret) {
+        let rotated = StaticKey::new(transport, &self.network_secret);
+        self.retired = Some(std::mem::replace(&mut self.current, rotated));
+    }
+
+    /// Wipes the static key before the last rotation: after 30 days, or at once after a compromise.
+    pub fn forget_retired(&mut self) {
+        self.retired = None;
+    }
+
+    /// Returns the public half of the static key.
+    pub fn transport_key(&self) -> TransportKey {
+        self.current.secret.public_key()
+    }
+
+    /// Lends the network's secret, for a ticket.
+    pub fn network_secret(&self) -> &Secret<32> {
+        &self.network_secret
+    }
+
+    /// Derives the keys that guard datagrams for the holder of `receiver`.
+    pub fn network_keys(&self, receiver: &TransportKey) -> NetworkKeys {
+        NetworkKeys::new(receiver, &self.network_secret)
+    }
+
+    /// Lends the static key.
+    pub(super) fn current(&self) -> &StaticKey {
+        &self.current
+    }
+
+    /// Lends the static key before the last rotation, while it still answers.
+    pub(super) fn retired(&self) -> Option<&StaticKey> {
+        self.retired.as_ref()
+    }
+
+    /// Lends the psk of the handshake.
+    pub(super) fn psk(&self) -> &Secret<32> {
+        &self.psk
     }
 }
 
@@ -44,6 +92,11 @@ pub struct NetworkKeys {
 }
 
 impl NetworkKeys {
+    fn new(receiver: &TransportKey, network_secret: &Secret<32>) -> Self {
+        let derive = |purpose: &[u8]| Secret::new(blake2s(&[purpose, &receiver.0, network_secret.expose()]));
+        Self { mac1: derive(b"mac1"), cookie: derive(b"cookie") }
+    }
+
     /// Makes mac1 over everything before it.
     pub fn mac1(&self, covered: &[u8]) -> [u8; MAC_LEN] {
         blake2s_mac(self.mac1.expose(), covered)

@@ -4,6 +4,7 @@
 //! an admission before the rest of D1 is looked at. A D1 replaces nothing: it only fills a table of its own, and what it leads to is tentative.
 
 use super::gate::Gate;
+use super::keys::StaticKey;
 use super::table::{
     FlightPart, HalfOpen, HalfOpenTable, LoadMeter, MAX_HALF_OPEN, MAX_HALF_OPEN_GUESTS, MAX_HALF_OPEN_PER_PEER, Seen,
     Stage, Verdict, Waiting,
@@ -58,8 +59,7 @@ pub struct Responder {
 /// D1 after mac1 and mac2: who sent it is still a claim.
 struct Checked<'a> {
     initiation: Initiation,
-    own: &'a TransportSecret,
-    network: NetworkKeys,
+    own: &'a StaticKey,
     key_retired: bool,
     cookie_paid: bool,
 }
@@ -184,10 +184,11 @@ impl Responder {
 
         // -> e, es, s, ss, payload1
         let initiation = &checked.initiation;
-        let mut noise = begin(local.keys, &checked.own.public_key());
+        let own = &checked.own.secret;
+        let mut noise = begin(local.keys, &own.public_key());
         noise.mix_hash(&[&initiation.header()]);
         noise.mix_ephemeral(&initiation.ephemeral); // e
-        noise.mix_dh(checked.own, &initiation.ephemeral)?; // es
+        noise.mix_dh(own, &initiation.ephemeral)?; // es
         let mut sealed_static = initiation.sealed_static;
         noise.open(&mut sealed_static)?; // s
         let claim = TransportKey(front(&sealed_static));
@@ -196,12 +197,12 @@ impl Responder {
         if is_guest && !checked.cookie_paid {
             return Ok(self.ask_cookie(&checked, inbound, rng));
         }
-        noise.mix_dh(checked.own, &claim)?; // ss
+        noise.mix_dh(own, &claim)?; // ss
         let mut sealed_payload = initiation.sealed_payload;
         noise.open(&mut sealed_payload)?; // payload1
         let offer = Offer::decode(&front(&sealed_payload))?;
 
-        if claim == local.keys.transport.public_key() {
+        if claim == local.keys.transport_key() {
             return Err(Refusal::OwnKey);
         }
         if !is_guest && !self.timestamps.is_later(&claim, offer.timestamp) {
@@ -235,19 +236,19 @@ impl Responder {
         let initiation = Initiation::decode(inbound.datagram)?;
         let (covered_by_mac2, _) = inbound.datagram.split_at(inbound.datagram.len() - MAC_LEN);
         let (covered_by_mac1, _) = covered_by_mac2.split_at(covered_by_mac2.len() - MAC_LEN);
-        let (own, network, key_retired) = receiving_key(local, covered_by_mac1, &initiation.mac1)?;
+        let (own, key_retired) = receiving_key(local, covered_by_mac1, &initiation.mac1)?;
         self.is_gate_changed |= self.cookies.rotate(inbound.now, rng);
         let cookie_paid = initiation.mac2 != [0; MAC_LEN];
         if cookie_paid && !self.cookies.mac2_is_valid(inbound.source, covered_by_mac2, &initiation.mac2) {
             return Err(Refusal::Mac2);
         }
-        Ok(Checked { initiation, own, network, key_retired, cookie_paid })
+        Ok(Checked { initiation, own, key_retired, cookie_paid })
     }
 
     fn ask_cookie(&mut self, checked: &Checked<'_>, inbound: Inbound<'_>, rng: &mut impl CryptoRng) -> Outcome {
         let Initiation { sender, mac1, .. } = &checked.initiation;
         self.seen.insert(inbound.now, *mac1, Verdict::CookieSent);
-        let reply = self.cookies.reply(&checked.network.cookie, inbound.source, *sender, mac1, rng);
+        let reply = self.cookies.reply(&checked.own.network.cookie, inbound.source, *sender, mac1, rng);
         Outcome { transmit: vec![reply.encode().to_vec()], established: None }
     }
 
@@ -316,20 +317,11 @@ impl Responder {
 }
 
 /// Finds the static key that the datagram was made for: the current one, or the one before the last rotation.
-fn receiving_key<'a>(
-    local: Local<'a>,
-    covered: &[u8],
-    mac1: &[u8; MAC_LEN],
-) -> Result<(&'a TransportSecret, NetworkKeys, bool), Refusal> {
-    let current = (&local.keys.transport, false);
-    let candidates = std::iter::once(current).chain(local.keys.retired.iter().map(|retired| (retired, true)));
-    for (own, key_retired) in candidates {
-        let network = local.keys.network_keys(&own.public_key());
-        if network.mac1_is_valid(covered, mac1) {
-            return Ok((own, network, key_retired));
-        }
-    }
-    Err(Refusal::Mac1)
+fn receiving_key<'a>(local: Local<'a>, covered: &[u8], mac1: &[u8; MAC_LEN]) -> Result<(&'a StaticKey, bool), Refusal> {
+    let current = (local.keys.current(), false);
+    let retired = local.keys.retired().map(|retired| (retired, true));
+    let mut candidates = std::iter::once(current).chain(retired);
+    candidates.find(|(own, _)| own.network.mac1_is_valid(covered, mac1)).ok_or(Refusal::Mac1)
 }
 
 fn open_half(waiting: &Waiting, key_part: &KeyPart) -> Result<[u8; KEM_KEY_LEN / 2], Refusal> {
@@ -384,7 +376,7 @@ fn answer(answering: &Answering<'_>, rng: &mut impl CryptoRng) -> Result<([Vec<u
     noise.mix_parts([(&m2a.header(), &m2a.sealed_half), (&m2b.header(), &m2b.sealed_half)]);
     noise.mix_key(kem_shared.expose()); // MixKey(kem)
     noise.mix_dh(&ephemeral, initiator)?; // se
-    noise.mix_psk(&local.keys.psk()); // psk
+    noise.mix_psk(local.keys.psk()); // psk
     let answer = choose(local, waiting, half_open.admission.rights() == Rights::Guest);
     let mut sealed_payload = [0; SEALED_PAYLOAD2_LEN];
     sealed_payload[..PAYLOAD2_LEN].copy_from_slice(&answer.encode());

@@ -332,7 +332,7 @@ fn a_guest_keeps_its_session_when_it_becomes_a_member_until_a_members_session_co
     let mut initiator = low.initiate(after(0), HIGH);
     // The guest is asked for a cookie first.
     let asked = high.receive(after(0), at(1), initiator.datagrams(at(2))[0]).unwrap().transmit;
-    initiator.handle_cookie(&low.keys, at(2), &asked[0]).unwrap();
+    initiator.handle_cookie(at(2), &asked[0]).unwrap();
     let (near, far) = shake(after(0), low, &mut initiator, high);
     assert!(near.guest_there);
     let (near_index, far_index) = (near.session.local_index(), far.session.local_index());

@@ -161,12 +161,11 @@ fn a_peer_that_is_too_old_gets_a_sync_only_session_and_is_told() {
 #[test]
 fn a_rotated_key_still_answers_for_sync_only_and_a_forgotten_one_not_at_all() {
     let (mut left, mut right, mut initiator) = pair();
-    let old = std::mem::replace(&mut right.keys.transport, TransportSecret::from_bytes([22; 32]));
-    right.keys.retired = Some(old);
+    right.keys.rotate(TransportSecret::from_bytes([22; 32]));
     let (near, far) = shake(after(0), &mut left, &mut initiator, &mut right);
     let retired = Scope::SyncOnly(SyncReason::KeyRetired);
     assert_eq!((near.session.scope(), far.session.scope()), (retired, retired));
-    right.keys.retired = None;
+    right.keys.forget_retired();
     let initiator = left.initiate(after(100), 2);
     let refused = right.receive(after(100), at(1), &flight(&initiator, at(2))[0]);
     assert_eq!(refusal(refused), Some(Refusal::Mac1));
@@ -186,7 +185,7 @@ fn a_guest_pays_a_cookie_first_and_learns_its_standing() {
     assert_eq!((transmit.len(), transmit[0].len()), (1, 64));
     assert_eq!(right.responder.half_open_counts(), (0, 0));
     assert_eq!(refusal(right.receive(after(1), at(1), &bare[0])), Some(Refusal::Seen));
-    initiator.handle_cookie(&guest.keys, at(2), &transmit[0]).unwrap();
+    initiator.handle_cookie(at(2), &transmit[0]).unwrap();
     assert_eq!(flight(&initiator, at(8)), bare);
     // A cookie serves the address that it was given to, and no other.
     let paid = flight(&initiator, at(2));
@@ -206,7 +205,7 @@ fn guests_fill_neither_their_table_from_one_address_nor_the_members_table_at_all
         let mut guest = Node::new(seed, policy_of([2]));
         let mut attempt = guest.initiate(after(0), 2);
         let asked = right.receive(after(0), at(port), &flight(&attempt, at(2))[0]).unwrap();
-        attempt.handle_cookie(&guest.keys, at(2), &asked.transmit[0]).unwrap();
+        attempt.handle_cookie(at(2), &asked.transmit[0]).unwrap();
         refusal(right.receive(after(0), at(port), &flight(&attempt, at(2))[0]))
     };
     let from_one: Vec<_> = (10..20).map(|seed| admit(seed, 5)).collect();
@@ -239,7 +238,7 @@ fn under_load_a_member_pays_a_cookie_before_any_key_exchange() {
     let mut initiator = left.initiate(after(1), 2);
     let (transmit, _) = give(&mut right, after(1), at(1), &flight(&initiator, at(2))[..1]);
     assert_eq!(transmit[0].len(), 64);
-    initiator.handle_cookie(&left.keys, at(2), &transmit[0]).unwrap();
+    initiator.handle_cookie(at(2), &transmit[0]).unwrap();
     let (_, established) = give(&mut right, after(2), at(1), &flight(&initiator, at(2)));
     assert_eq!(established.len(), 1);
     assert!(!right.responder.is_under_load(after(2000)));

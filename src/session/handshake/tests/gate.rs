@@ -15,7 +15,7 @@ fn paid() -> (Node, Initiator) {
     let mut guest = Node::new(1, policy_of([2]));
     let mut initiator = guest.initiate(after(0), 2);
     let cookie = give(&mut right, after(1), at(1), &flight(&initiator, at(2))[..1]).0.remove(0);
-    initiator.handle_cookie(&guest.keys, at(2), &cookie).unwrap();
+    initiator.handle_cookie(at(2), &cookie).unwrap();
     (right, initiator)
 }
 

@@ -107,9 +107,9 @@ fn no_bit_of_a_cookie_can_change_and_mac2_is_zero_or_valid() {
     for bit in 0..asked[0].len() * 8 {
         let mut altered = asked[0].clone();
         altered[bit / 8] ^= 1 << (bit % 8);
-        assert!(initiator.handle_cookie(&left.keys, at(2), &altered).is_err(), "bit {bit}");
+        assert!(initiator.handle_cookie(at(2), &altered).is_err(), "bit {bit}");
     }
-    initiator.handle_cookie(&left.keys, at(2), &asked[0]).unwrap();
+    initiator.handle_cookie(at(2), &asked[0]).unwrap();
     let paid = flight(&initiator, at(2))[0].clone();
     for bit in 156 * 8..172 * 8 {
         let mut altered = paid.clone();
@@ -137,7 +137,7 @@ fn nothing_cut_off_is_taken() {
     right.policy = policy_of([2]);
     let asked = right.receive(after(0), at(1), &flight(&left.initiate(after(1), 2), at(2))[0]).unwrap().transmit;
     for len in 0..asked[0].len() {
-        assert!(initiator.handle_cookie(&left.keys, at(2), &asked[0][..len]).is_err(), "{len} bytes");
+        assert!(initiator.handle_cookie(at(2), &asked[0][..len]).is_err(), "{len} bytes");
     }
 }
 
@@ -153,7 +153,7 @@ fn random_bytes_of_every_length_get_no_answer_and_fill_no_table() {
         assert!(right.receive(after(0), at(1), datagram).is_err(), "{len} bytes");
         if len < 1000 {
             assert!(initiator.handle_response(left.local(), after(0), datagram).is_err());
-            assert!(initiator.handle_cookie(&left.keys, at(2), datagram).is_err());
+            assert!(initiator.handle_cookie(at(2), datagram).is_err());
         }
     }
     // The right lengths, types and reserved bytes, and nothing else right.
@@ -210,9 +210,9 @@ fn a_reflected_flight_and_ones_own_key_get_no_session() {
 fn another_network_is_not_understood() {
     let (_, mut right, initiator) = pair();
     let sent = flight(&initiator, at(2));
-    right.keys.network_secret = crate::crypto::secret::Secret::new([1; 32]);
+    right.keys = keys_with(2, [1; 32]);
     assert_eq!(refusal(right.receive(after(0), at(1), &sent[0])), Some(Refusal::Mac1));
-    right.keys.network_secret = crate::crypto::secret::Secret::new(NETWORK_SECRET);
+    right.keys = keys(2);
     right.keys.network_id = crate::crypto::hash::Digest([2; 32]);
     assert_eq!(refusal(right.receive(after(0), at(1), &sent[0])), Some(Refusal::Sealed));
 }

@@ -6,7 +6,6 @@
 use super::*;
 use crate::crypto::aead::TransportCipher;
 use crate::crypto::exchange::{KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemSecret, TransportKey, TransportSecret, encapsulate};
-use crate::crypto::secret::Secret;
 use crate::session::handshake::noise::SymmetricState;
 use crate::wire::data::SessionIndex;
 use crate::wire::handshake::{
@@ -44,7 +43,7 @@ impl Leak {
     /// The attacker's keys: its own static one, and the network's secret or a guess.
     fn keys(self) -> LocalKeys {
         let secret = if self.network_secret { NETWORK_SECRET } else { [0; 32] };
-        LocalKeys { network_secret: Secret::new(secret), ..keys(7) }
+        keys_with(7, secret)
     }
 
     /// The static key that the attacker holds for the node with `seed`: that one, or its own.
@@ -122,7 +121,7 @@ impl FalseInitiator {
         [leak.static_key(1), leak.static_key(2)].iter().any(|candidate| {
             let mut noise = self.noise.duplicate();
             noise.mix_dh(candidate, &first.ephemeral).unwrap(); // se
-            noise.mix_psk(&self.keys.psk());
+            noise.mix_psk(self.keys.psk());
             noise.open(&mut payload.clone()).is_ok()
         })
     }
@@ -208,7 +207,7 @@ fn false_answers(leak: Leak, attempt: &Initiator, answer: &Answer) -> Option<[Ve
     noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]);
     noise.mix_key(shared.expose());
     noise.mix_dh(&ephemeral, &transport_key(1)).unwrap(); // se
-    noise.mix_psk(&keys.psk());
+    noise.mix_psk(keys.psk());
     let mut payload = [0; SEALED_PAYLOAD2_LEN];
     payload[..PAYLOAD2_LEN].copy_from_slice(&answer.encode());
     noise.seal(&mut payload);

@@ -1,5 +1,6 @@
 //! Whole handshakes between two nodes, and what attackers make of their datagrams.
 
+mod effort;
 mod flow;
 mod gate;
 mod hostile;
@@ -9,7 +10,7 @@ use super::initiator::Initiator;
 use super::responder::Outcome;
 use super::*;
 use crate::session::cookie::Source;
-use crate::session::testing::{NETWORK_SECRET, Node, aim, at, keys, policy_of, shake, transport_key};
+use crate::session::testing::{NETWORK_SECRET, Node, aim, at, keys, keys_with, policy_of, shake, transport_key};
 use crate::time::Instant;
 
 fn after(millis: u64) -> Instant {
