@@ -10,7 +10,7 @@ use crate::time::Instant;
 use crate::wire::data::SessionIndex;
 use crate::wire::handshake::{CookieReply, MAC_LEN};
 use rand_core::CryptoRng;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,37 @@ pub enum Source {
     },
 }
 
+/// Whose datagrams count together: as many addresses as one host has for nothing, and a relay's label by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Origin {
+    /// An IPv4 address with all its ports.
+    V4(Ipv4Addr),
+    /// The first 64 bits of an IPv6 address: a network of one's own, as every host has one (RFC 6177).
+    V6([u8; 8]),
+    /// A label of a relay.
+    Relayed {
+        /// The relay's socket address.
+        relay: SocketAddr,
+        /// The label.
+        label: u32,
+    },
+}
+
 impl Source {
+    /// Returns what the source counts as: neither another port nor another address of the same host is another origin.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::Endpoint(endpoint) => match endpoint.ip().to_canonical() {
+                IpAddr::V4(ip) => Origin::V4(ip),
+                IpAddr::V6(ip) => {
+                    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                    Origin::V6([a, b, c, d, e, f, g, h])
+                }
+            },
+            Self::Relayed { relay, label } => Origin::Relayed { relay, label },
+        }
+    }
+
     /// Returns the bytes that a cookie is bound to: `kind u8 | ip 16 | port u16 | label u32`. IPv4 and IPv4-mapped IPv6 are one.
     fn to_bytes(self) -> [u8; 23] {
         let (kind, endpoint, label) = match self {
@@ -163,6 +193,20 @@ mod tests {
         let mac2 = mac2_of(&cookie(&secrets.current, endpoint(5)), b"datagram");
         secrets.rotate(Instant::ZERO + SECRET_LIFETIME * 2, &mut rng);
         assert!(!secrets.mac2_is_valid(endpoint(5), b"datagram", &mac2));
+    }
+
+    #[test]
+    fn neither_a_port_nor_an_address_of_the_same_network_is_another_origin() {
+        let origin = |endpoint: &str| Source::Endpoint(endpoint.parse().unwrap()).origin();
+        assert_eq!(origin("192.0.2.1:5"), origin("192.0.2.1:6"));
+        assert_eq!(origin("192.0.2.1:5"), origin("[::ffff:192.0.2.1]:6"));
+        assert_ne!(origin("192.0.2.1:5"), origin("192.0.2.2:5"));
+        assert_eq!(origin("[2001:db8:0:1::1]:5"), origin("[2001:db8:0:1:ffff::2]:6"));
+        assert_ne!(origin("[2001:db8:0:1::1]:5"), origin("[2001:db8:0:2::1]:5"));
+        assert_ne!(origin("[::1]:5"), origin("[::ffff:0.0.0.1]:5"));
+        let relay = SocketAddr::from(([192, 0, 2, 1], 5));
+        let relayed = |label| Source::Relayed { relay, label }.origin();
+        assert!(relayed(1) != relayed(2) && relayed(1) != origin("192.0.2.1:5"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod seal;
 #[cfg(test)]
 mod testing;
 
-pub use cookie::Source;
+pub use cookie::{Origin, Source};
 pub use handshake::gate::{Gate, Knock};
 pub use handshake::initiator::{Initiator, InitiatorStep, InitiatorTimer};
 pub use handshake::responder::{Outcome, Responder};

@@ -156,7 +156,7 @@ pub enum Refusal {
     /// Exhausted: too many initiations wait for their other parts.
     #[error("too many initiations are half open")]
     HalfOpenFull,
-    /// Exhausted: too many initiations of this key, or of this guest's address.
+    /// Exhausted: too many initiations of this key, or from this guest's address.
     #[error("too many initiations of this peer are half open")]
     PeerFull,
     /// Exhausted: no session index is free.

@@ -218,11 +218,13 @@ impl Responder {
             &mut self.members
         };
         let waiting = Waiting { noise, ephemeral: initiation.ephemeral, offer, key_retired: checked.key_retired };
-        table.insert(now, InitiationTag::of(&mac1), HalfOpen::new(admission, initiation.sender, waiting)).credit(
-            source,
-            FlightPart::Initiation,
-            datagram.len(),
-        );
+        table
+            .insert(
+                now,
+                InitiationTag::of(&mac1),
+                HalfOpen::new(admission, initiation.sender, source.origin(), waiting),
+            )
+            .credit(source, FlightPart::Initiation, datagram.len());
         Ok(Outcome::default())
     }
 
@@ -253,9 +255,11 @@ impl Responder {
     }
 
     fn check_room(&self, claim: &TransportKey, is_guest: bool, source: Source) -> Result<(), Refusal> {
-        // A guest makes up keys as it likes, but its address was proved by the cookie.
+        // A guest makes up keys and ports as it likes, but its address was proved by the cookie. Only the address that paid counts:
+        // a copy of D1 from elsewhere proves nothing, and would use up the allowance of whoever lives there.
         let (table, capacity, of_peer) = if is_guest {
-            (&self.guests, MAX_HALF_OPEN_GUESTS, self.guests.count(|half_open| half_open.came_from(source)))
+            let origin = source.origin();
+            (&self.guests, MAX_HALF_OPEN_GUESTS, self.guests.count(|half_open| half_open.origin == origin))
         } else {
             let of_key = self.members.count(|half_open| half_open.admission.transport_key() == claim);
             (&self.members, MAX_HALF_OPEN, of_key)

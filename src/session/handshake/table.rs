@@ -4,7 +4,7 @@ use super::HALF_OPEN_LIFETIME;
 use super::noise::SymmetricState;
 use crate::crypto::exchange::TransportKey;
 use crate::policy::Admission;
-use crate::session::cookie::Source;
+use crate::session::cookie::{Origin, Source};
 use crate::time::Instant;
 use crate::wire::data::SessionIndex;
 use crate::wire::handshake::{InitiationTag, KeyPart, MAC_LEN, Offer};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Half-open initiations of members. When full, a new one is refused: only members can fill it.
 pub const MAX_HALF_OPEN: usize = 4096;
-/// Half-open initiations of one member: four attempts fit into the life of the first only when it restarts.
+/// Half-open initiations of one member, or of one guest's [`Origin`]: four attempts fit into the life of the first only when it restarts.
 pub const MAX_HALF_OPEN_PER_PEER: usize = 4;
 /// Half-open initiations of guests, in a table of their own: strangers cannot crowd out members.
 pub const MAX_HALF_OPEN_GUESTS: usize = 64;
@@ -55,6 +55,8 @@ pub(super) struct HalfOpen {
     pub(super) key_parts: [Option<KeyPart>; 2],
     /// How far it is.
     pub(super) stage: Stage,
+    /// Whence D1 came when it was accepted. Only a guest's is proved, by its cookie.
+    pub(super) origin: Origin,
     sources: Vec<SourceBudget>,
 }
 
@@ -75,9 +77,9 @@ pub(super) struct Waiting {
 }
 
 impl HalfOpen {
-    pub(super) fn new(admission: Admission, sender: SessionIndex, waiting: Waiting) -> Self {
+    pub(super) fn new(admission: Admission, sender: SessionIndex, origin: Origin, waiting: Waiting) -> Self {
         let stage = Stage::Waiting(Box::new(waiting));
-        Self { admission, sender, key_parts: [None, None], stage, sources: Vec::new() }
+        Self { admission, sender, key_parts: [None, None], stage, origin, sources: Vec::new() }
     }
 
     /// Notes that `source` sent `len` bytes of this handshake.
@@ -117,11 +119,6 @@ impl HalfOpen {
             taken.push(answer.clone());
         }
         taken
-    }
-
-    /// Says whether `source` sent anything of it.
-    pub(super) fn came_from(&self, source: Source) -> bool {
-        self.sources.iter().any(|budget| budget.source == source)
     }
 }
 

@@ -198,25 +198,51 @@ fn a_guest_pays_a_cookie_first_and_learns_its_standing() {
     assert!(near.guest_there);
 }
 
+/// A guest's first initiation, once it has paid its cookie at `source`.
+fn paid_initiation(right: &mut Node, seed: u8, source: Source) -> Vec<u8> {
+    let mut guest = Node::new(seed, policy_of([2]));
+    let mut attempt = guest.initiate(after(0), 2);
+    let asked = right.receive(after(0), source, &flight(&attempt, at(2))[0]).unwrap();
+    attempt.handle_cookie(at(2), &asked.transmit[0]).unwrap();
+    flight(&attempt, at(2))[0].clone()
+}
+
 #[test]
 fn guests_fill_neither_their_table_from_one_address_nor_the_members_table_at_all() {
     let (_, mut right, initiator) = pair();
-    let mut admit = |seed: u8, port: u16| {
-        let mut guest = Node::new(seed, policy_of([2]));
-        let mut attempt = guest.initiate(after(0), 2);
-        let asked = right.receive(after(0), at(port), &flight(&attempt, at(2))[0]).unwrap();
-        attempt.handle_cookie(at(2), &asked.transmit[0]).unwrap();
-        refusal(right.receive(after(0), at(port), &flight(&attempt, at(2))[0]))
+    let mut admit = |seed: u8, endpoint: String| {
+        let source = Source::Endpoint(endpoint.parse().unwrap());
+        let initiation = paid_initiation(&mut right, seed, source);
+        refusal(right.receive(after(0), source, &initiation))
     };
-    let from_one: Vec<_> = (10..20).map(|seed| admit(seed, 5)).collect();
-    assert_eq!(from_one.iter().filter(|refused| refused.is_none()).count(), MAX_HALF_OPEN_PER_PEER);
-    assert_eq!(from_one.last(), Some(&Some(Refusal::PeerFull)));
-    let from_many: Vec<_> = (20..120).map(|seed| admit(seed, 1000 + u16::from(seed))).collect();
-    let room = MAX_HALF_OPEN_GUESTS - MAX_HALF_OPEN_PER_PEER;
-    assert_eq!(from_many.iter().filter(|refused| refused.is_none()).count(), room);
+    let room_for = |refusals: &[Option<Refusal>]| refusals.iter().filter(|refused| refused.is_none()).count();
+    // One host has all ports of its address, and all addresses of an IPv6 network.
+    let one_v4: Vec<_> = (10..20).map(|seed| admit(seed, format!("192.0.2.1:{}", 1000 + u16::from(seed)))).collect();
+    let one_v6: Vec<_> = (20..30).map(|seed| admit(seed, format!("[2001:db8::{seed}:{seed}]:{seed}"))).collect();
+    for from_one in [one_v4, one_v6] {
+        assert_eq!(room_for(&from_one), MAX_HALF_OPEN_PER_PEER);
+        assert_eq!(from_one.last(), Some(&Some(Refusal::PeerFull)));
+    }
+    let from_many: Vec<_> = (30..130).map(|seed| admit(seed, format!("198.51.100.{seed}:5"))).collect();
+    assert_eq!(room_for(&from_many), MAX_HALF_OPEN_GUESTS - 2 * MAX_HALF_OPEN_PER_PEER);
     assert_eq!(from_many.last(), Some(&Some(Refusal::HalfOpenFull)));
     let (transmit, _) = give(&mut right, after(0), at(1), &flight(&initiator, at(2)));
     assert_eq!(transmit.len(), 2);
+}
+
+#[test]
+fn copies_of_a_guests_initiation_from_a_false_address_take_no_place_of_whoever_lives_there() {
+    let (_, mut right, _) = pair();
+    let victim = Source::Endpoint("198.51.100.1:5".parse().unwrap());
+    for seed in 10..10 + MAX_HALF_OPEN_PER_PEER as u8 {
+        let initiation = paid_initiation(&mut right, seed, at(1));
+        right.receive(after(0), at(1), &initiation).unwrap();
+        let mut unpaid = initiation;
+        unpaid[156..].fill(0);
+        right.receive(after(0), victim, &unpaid).unwrap();
+    }
+    let initiation = paid_initiation(&mut right, 50, victim);
+    assert_eq!(refusal(right.receive(after(0), victim, &initiation)), None);
 }
 
 #[test]
