@@ -39,7 +39,8 @@ pub const REKEY_AS_RESPONDER: Duration = Duration::from_secs(150);
 pub const IN_USE: Duration = Duration::from_secs(10);
 /// The least time that a replaced key still receives.
 pub const PREVIOUS_LIFETIME: Duration = Duration::from_secs(3);
-/// Tentative sessions of one peer. When full the oldest, which never carried anything, makes room.
+/// Tentative sessions of one peer: a third is refused, because a D1 replaces nothing. Unconfirmed ones, which this node began, are as
+/// many, and the oldest makes room.
 pub const MAX_TENTATIVE: usize = 2;
 /// Sessions of one peer altogether: two tentative, two unconfirmed, a pair, and previous ones. When full the oldest previous one goes.
 pub const MAX_SESSIONS: usize = 8;
@@ -164,11 +165,9 @@ impl PeerSessions {
                 State::Tentative { until: now + HALF_OPEN_LIFETIME, timestamp }
             }
         };
-        self.make_room(
-            &mut actions,
-            |state| matches!(state, State::Previous { .. }),
-            MAX_SESSIONS - self.held.len() + 1,
-        );
+        let of_other_kinds = self.held.iter().filter(|held| !matches!(held.state, State::Previous { .. })).count();
+        let room = MAX_SESSIONS.saturating_sub(of_other_kinds);
+        self.make_room(&mut actions, |state| matches!(state, State::Previous { .. }), room);
         self.held.push(Held { session, guest_there, state });
         actions
     }
@@ -357,19 +356,16 @@ impl PeerSessions {
         }
     }
 
-    /// Demotes every confirmed session but the newest and its twin.
+    /// Demotes every confirmed session but the newest and its newest twin.
     fn supersede(&mut self, now: Instant) {
         let confirmed = self.held.iter().filter(|held| held.is_confirmed());
         let Some(newest) = confirmed.max_by_key(|held| held.session.created()) else { return };
-        let keep: Vec<SessionIndex> = self
-            .held
-            .iter()
-            .filter(|held| std::ptr::eq(*held, newest) || is_pair(held, newest))
-            .map(|held| held.session.local_index())
-            .collect();
+        let twins = self.held.iter().filter(|held| is_pair(held, newest));
+        let twin = twins.max_by_key(|held| held.session.created());
+        let keep = [Some(newest), twin].map(|kept| kept.map(|held| held.session.local_index()));
         let until = now + PREVIOUS_LIFETIME.max(3 * self.rtt);
         for held in self.held.iter_mut().filter(|held| held.is_confirmed()) {
-            if !keep.contains(&held.session.local_index()) {
+            if !keep.contains(&Some(held.session.local_index())) {
                 held.state = State::Previous { until };
             }
         }

@@ -2,7 +2,10 @@
 
 use super::super::testing::{Node, at, policy_of, shake};
 use super::*;
+use crate::session::Responder;
 use crate::wire::data::{Lane, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
 
 const LOW: u8 = 1;
 const HIGH: u8 = 2;
@@ -359,4 +362,53 @@ fn a_packet_under_the_old_key_still_opens_after_a_rekey() {
     let header = TransportHeader::decode(&datagram).unwrap();
     let receiver = pair.sessions[1].receiving().find(|session| session.local_index() == header.receiver).unwrap();
     assert!(receiver.open(after(120_002), &header, &mut datagram[TRANSPORT_HEADER_LEN..]).is_ok());
+}
+
+#[test]
+fn replaced_keys_receive_as_many_as_there_is_room_for() {
+    let mut pair = Pair::new();
+    // Three round trips are longer than all of it takes.
+    pair.sessions[0].set_rtt(Duration::from_secs(60));
+    let mut made = Vec::new();
+    for count in 1..=MAX_SESSIONS + 3 {
+        made.push(pair.confirmed(after(10_000 * count as u64), 0)[0]);
+        let receiving: Vec<_> = pair.sessions[0].receiving().map(|session| session.local_index()).collect();
+        assert_eq!(receiving, made[count.saturating_sub(MAX_SESSIONS)..], "after {count}");
+    }
+}
+
+#[test]
+fn of_many_handshakes_that_crossed_one_pair_remains() {
+    let mut pair = Pair::new();
+    let ours: Vec<_> = (0..2).map(|step| pair.handshake(after(step * 100), 0).0[0]).collect();
+    let theirs = pair.handshake(after(300), 1).0[1];
+    for index in [theirs, ours[0], ours[1]] {
+        pair.sessions[0].handle_received(after(400), index, true);
+    }
+    let confirmed = pair.sessions[0].held.iter().filter(|held| held.is_confirmed());
+    assert_eq!(confirmed.map(|held| held.session.local_index()).collect::<Vec<_>>(), [ours[1], theirs]);
+}
+
+#[test]
+fn no_order_of_handshakes_and_confirmations_passes_the_bound() {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let (mut pair, mut millis, mut most) = (Pair::new(), 0, 0);
+    for _ in 0..600 {
+        millis += u64::from(rng.next_u32() % 500);
+        for side in 0..2 {
+            // Handshakes come faster than a responder's own tables let them.
+            pair.nodes[side].responder = Responder::new(after(millis), &mut rng);
+            let due = pair.sessions[side].handle_timeout(after(millis));
+            assert!(due.len() <= 2 * MAX_SESSIONS);
+        }
+        pair.handshake(after(millis), (rng.next_u32() % 2) as usize);
+        for side in 0..2 {
+            let held: Vec<_> = pair.sessions[side].receiving().map(|session| session.local_index()).collect();
+            assert!(held.len() <= MAX_SESSIONS, "{} sessions", held.len());
+            most = most.max(held.len());
+            let index = held[rng.next_u32() as usize % held.len()];
+            pair.sessions[side].handle_received(after(millis), index, rng.next_u32() % 2 == 0);
+        }
+    }
+    assert_eq!(most, MAX_SESSIONS);
 }
