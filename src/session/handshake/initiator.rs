@@ -89,6 +89,8 @@ impl Initiator {
         index: SessionIndex,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, ExchangeError> {
+        // First, because it alone can fail: an unusable key costs one multiplication.
+        let static_shared = keys.current().secret.agree(&aim.key)?;
         let ephemeral = TransportSecret::generate(rng);
         let kem = KemSecret::generate(rng);
         let responder = keys.network_keys(&aim.key);
@@ -108,7 +110,7 @@ impl Initiator {
         noise.mix_dh(&ephemeral, &aim.key)?; // es
         initiation.sealed_static[..32].copy_from_slice(&keys.transport_key().0);
         noise.seal(&mut initiation.sealed_static); // s
-        noise.mix_dh(&keys.current().secret, &aim.key)?; // ss
+        noise.mix_key(static_shared.expose()); // ss
         initiation.sealed_payload[..PAYLOAD1_LEN].copy_from_slice(&offer.encode());
         noise.seal(&mut initiation.sealed_payload); // payload1
         initiation.mac1 = responder.mac1(without_macs(&initiation.encode(), 2));

@@ -70,3 +70,20 @@ fn each_side_of_a_handshake_multiplies_five_times_and_uses_its_kem_as_often_as_t
     assert!(finished.is_some());
     assert_eq!(counts(ended), (2, 1));
 }
+
+#[test]
+fn an_attempt_at_an_unusable_key_ends_before_anything_is_drawn_or_generated() {
+    let mut node = Node::new(1, policy_of([1, 2]));
+    let offer = node.terms.offer(node.timestamps.next(crate::time::UnixMillis(1)));
+    let index = node.indices.reserve(&mut node.rng).unwrap();
+    let mut order_two = [0xff; 32]; // p - 1
+    (order_two[0], order_two[31]) = (0xec, 0x7f);
+    for unusable in [[0; 32], order_two] {
+        let small = Aim { key: TransportKey(unusable), identity: None };
+        let mut rng = node.rng.clone();
+        let (begun, effort) = effort_of(|| Initiator::new(after(0), &node.keys, small, offer, index, &mut rng));
+        assert_eq!(begun.err(), Some(ExchangeError::SmallOrder));
+        assert_eq!(effort, Effort { multiplications: 1, ..NOTHING });
+        assert!(rng == node.rng);
+    }
+}
