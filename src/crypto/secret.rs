@@ -43,3 +43,25 @@ impl<const N: usize> Eq for Secret<N> {}
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    fn wipes_itself<T: ZeroizeOnDrop>() {}
+
+    /// Each crate says so only with its feature `zeroize`: without it this does not compile.
+    #[test]
+    fn whatever_holds_a_key_wipes_it_at_the_end() {
+        wipes_itself::<super::Secret<32>>();
+        wipes_itself::<x25519_dalek::StaticSecret>();
+        wipes_itself::<x25519_dalek::SharedSecret>();
+        wipes_itself::<ml_kem::DecapsulationKey768>();
+        wipes_itself::<ed25519_dalek::SigningKey>();
+        wipes_itself::<blake2::Blake2sMac<blake2::digest::consts::U16>>();
+        wipes_itself::<blake2::Blake2sMac<blake2::digest::consts::U32>>();
+        wipes_itself::<chacha20poly1305::ChaCha20Poly1305>();
+        wipes_itself::<chacha20poly1305::XChaCha20Poly1305>();
+        wipes_itself::<aes_gcm::Aes256Gcm>();
+    }
+}
