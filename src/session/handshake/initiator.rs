@@ -3,14 +3,16 @@
 //! One attempt is one set of ephemeral keys and one set of bytes, fired at every candidate and sent again as it is: the handshake is also the
 //! hole punch. M2a and M2b come in any order; a part that fails changes nothing.
 
+use super::answer::scope_of;
 use super::noise::SymmetricState;
-use super::responder::{front, scope_of};
+use super::responder::front;
 use super::{ATTEMPT_LIFETIME, Aim, Established, Local, LocalKeys, NetworkKeys, Refusal, begin};
 use crate::crypto::exchange::{
     ExchangeError, KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemSecret, TransportKey, TransportSecret,
 };
 use crate::crypto::identity::NodeId;
-use crate::policy::Rights;
+use crate::crypto::secret::Secret;
+use crate::policy::{Admission, Rights};
 use crate::session::cookie::{Source, mac2_of, open_reply};
 use crate::session::seal::{Role, Scope, Session, SessionParts, SyncReason};
 use crate::time::Instant;
@@ -76,6 +78,64 @@ struct Answering {
     parts: [Option<Response>; 2],
 }
 
+/// What D1 is made from.
+struct D1<'a> {
+    own: TransportKey,
+    aim: TransportKey,
+    index: SessionIndex,
+    ephemeral: &'a TransportSecret,
+    static_shared: Secret<32>,
+    offer: &'a Offer,
+}
+
+impl D1<'_> {
+    /// -> e, es, s, ss, payload1
+    fn seal(&self, noise: &mut SymmetricState, responder: &NetworkKeys) -> Result<Initiation, ExchangeError> {
+        let mut initiation = Initiation {
+            sender: self.index,
+            ephemeral: self.ephemeral.public_key(),
+            sealed_static: [0; SEALED_STATIC_LEN],
+            sealed_payload: [0; SEALED_PAYLOAD1_LEN],
+            mac1: [0; MAC_LEN],
+            mac2: [0; MAC_LEN],
+        };
+        noise.mix_hash(&[&initiation.header()]);
+        noise.mix_ephemeral(&initiation.ephemeral); // e
+        noise.mix_dh(self.ephemeral, &self.aim)?; // es
+        initiation.sealed_static[..32].copy_from_slice(&self.own.0);
+        noise.seal(&mut initiation.sealed_static); // s
+        noise.mix_key(self.static_shared.expose()); // ss
+        initiation.sealed_payload[..PAYLOAD1_LEN].copy_from_slice(&self.offer.encode());
+        noise.seal(&mut initiation.sealed_payload); // payload1
+        initiation.mac1 = responder.mac1(without_macs(&initiation.encode(), 2));
+        Ok(initiation)
+    }
+}
+
+/// -> ek
+fn seal_key(
+    noise: &mut SymmetricState,
+    initiation: &Initiation,
+    encapsulation_key: &[u8; KEM_KEY_LEN],
+    responder: &NetworkKeys,
+) -> [KeyPart; 2] {
+    let key_parts = Part::BOTH.map(|part| {
+        let mut sealed_half = [0; SEALED_KEY_HALF_LEN];
+        let half = &encapsulation_key[part.position() * KEM_KEY_LEN / 2..][..KEM_KEY_LEN / 2];
+        sealed_half[..half.len()].copy_from_slice(half);
+        let tag = InitiationTag::of(&initiation.mac1);
+        let mut key_part =
+            KeyPart { part, sender: initiation.sender, initiation: tag, sealed_half, mac1: [0; MAC_LEN] };
+        let header = key_part.header();
+        noise.seal_part(part.position() as u64, &header, &mut key_part.sealed_half);
+        key_part.mac1 = responder.mac1(without_macs(&key_part.encode(), 1));
+        key_part
+    });
+    let [first, second] = &key_parts;
+    noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]);
+    key_parts
+}
+
 impl Initiator {
     /// Begins an attempt: draws the ephemeral keys and makes D1, D2a and D2b. The caller reserved `index` and made `offer` from its terms.
     ///
@@ -94,43 +154,11 @@ impl Initiator {
         let ephemeral = TransportSecret::generate(rng);
         let kem = KemSecret::generate(rng);
         let responder = keys.network_keys(&aim.key);
-
-        // -> e, es, s, ss, payload1
         let mut noise = begin(keys, &aim.key);
-        let mut initiation = Initiation {
-            sender: index,
-            ephemeral: ephemeral.public_key(),
-            sealed_static: [0; SEALED_STATIC_LEN],
-            sealed_payload: [0; SEALED_PAYLOAD1_LEN],
-            mac1: [0; MAC_LEN],
-            mac2: [0; MAC_LEN],
-        };
-        noise.mix_hash(&[&initiation.header()]);
-        noise.mix_ephemeral(&initiation.ephemeral); // e
-        noise.mix_dh(&ephemeral, &aim.key)?; // es
-        initiation.sealed_static[..32].copy_from_slice(&keys.transport_key().0);
-        noise.seal(&mut initiation.sealed_static); // s
-        noise.mix_key(static_shared.expose()); // ss
-        initiation.sealed_payload[..PAYLOAD1_LEN].copy_from_slice(&offer.encode());
-        noise.seal(&mut initiation.sealed_payload); // payload1
-        initiation.mac1 = responder.mac1(without_macs(&initiation.encode(), 2));
-
-        // -> ek
-        let encapsulation_key = kem.encapsulation_key();
-        let key_parts = Part::BOTH.map(|part| {
-            let mut sealed_half = [0; SEALED_KEY_HALF_LEN];
-            let half = &encapsulation_key[part.position() * KEM_KEY_LEN / 2..][..KEM_KEY_LEN / 2];
-            sealed_half[..half.len()].copy_from_slice(half);
-            let tag = InitiationTag::of(&initiation.mac1);
-            let mut key_part = KeyPart { part, sender: index, initiation: tag, sealed_half, mac1: [0; MAC_LEN] };
-            let header = key_part.header();
-            noise.seal_part(part.position() as u64, &header, &mut key_part.sealed_half);
-            key_part.mac1 = responder.mac1(without_macs(&key_part.encode(), 1));
-            key_part
-        });
-        let [first, second] = &key_parts;
-        noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]);
-
+        let d1 =
+            D1 { own: keys.transport_key(), aim: aim.key, index, ephemeral: &ephemeral, static_shared, offer: &offer };
+        let initiation = d1.seal(&mut noise, &responder)?;
+        let key_parts = seal_key(&mut noise, &initiation, &kem.encapsulation_key(), &responder);
         Ok(Self {
             aim,
             index,
@@ -244,7 +272,7 @@ impl Initiator {
             return Ok(None);
         };
         // The halves are authentic: when this fails, the second payload was altered on the way, and its part may come again.
-        self.finish(local, now, first, second, answering).map(Some)
+        self.finish(local, now, [first, second], answering).map(Some)
     }
 
     /// Opens the half of a response, and returns the new state when its ephemeral key was not seen before.
@@ -262,41 +290,16 @@ impl Initiator {
         Ok(Some(Answering { sender: response.sender, ephemeral: response.ephemeral, noise, parts: [None, None] }))
     }
 
-    /// <- ct, MixKey(kem), se, psk, payload2
+    /// Makes the session of two authentic halves.
     fn finish(
         &self,
         local: Local<'_>,
         now: Instant,
-        first: &Response,
-        second: &Response,
+        halves: [&Response; 2],
         answering: &Answering,
     ) -> Result<Established, Refusal> {
-        let ResponseTail::B(sealed_payload) = &second.tail else { return Err(Refusal::NoHandshake) };
-        let mut noise = answering.noise.duplicate();
-        let mut ciphertext = [0; KEM_CIPHERTEXT_LEN];
-        ciphertext[..KEM_CIPHERTEXT_LEN / 2].copy_from_slice(&open_half(&noise, first)?);
-        ciphertext[KEM_CIPHERTEXT_LEN / 2..].copy_from_slice(&open_half(&noise, second)?);
-        noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]); // ct
-        noise.mix_key(self.kem.decapsulate(&ciphertext).expose()); // MixKey(kem)
-        noise.mix_dh(&local.keys.current().secret, &answering.ephemeral)?; // se
-        noise.mix_psk(local.keys.psk()); // psk
-        let mut payload: [u8; SEALED_PAYLOAD2_LEN] = *sealed_payload;
-        noise.open(&mut payload)?; // payload2
-        let answer = Answer::decode(&front(&payload))?;
-
-        if answer.version > self.offer.versions.highest {
-            return Err(PayloadError::Versions.into());
-        }
-        if !self.offer.ciphers.contains(answer.cipher) {
-            return Err(PayloadError::CipherNotOffered.into());
-        }
-        let admission = local.policy.admit(&self.aim.key);
-        if self.aim.identity.is_some_and(|aimed| identity_of(admission.rights()) != Some(aimed)) {
-            return Err(Refusal::NotTheAimed);
-        }
-        let oldest = local.terms.minimum_version.max(local.terms.versions.lowest);
-        let scope =
-            if answer.version < oldest { Scope::SyncOnly(SyncReason::VersionTooOld) } else { scope_of(&answer) };
+        let (noise, answer) = self.open_answer(local, halves, answering)?;
+        let (admission, scope) = self.check_answer(local, &answer)?;
         let [sending, receiving] = noise.split();
         let session = Session::new(&SessionParts {
             role: Role::Initiator,
@@ -316,6 +319,45 @@ impl Initiator {
             guest_there: answer.guest,
             timestamp: None,
         })
+    }
+
+    /// <- ct, MixKey(kem), se, psk, payload2
+    fn open_answer(
+        &self,
+        local: Local<'_>,
+        [first, second]: [&Response; 2],
+        answering: &Answering,
+    ) -> Result<(SymmetricState, Answer), Refusal> {
+        let ResponseTail::B(sealed_payload) = &second.tail else { return Err(Refusal::NoHandshake) };
+        let mut noise = answering.noise.duplicate();
+        let mut ciphertext = [0; KEM_CIPHERTEXT_LEN];
+        ciphertext[..KEM_CIPHERTEXT_LEN / 2].copy_from_slice(&open_half(&noise, first)?);
+        ciphertext[KEM_CIPHERTEXT_LEN / 2..].copy_from_slice(&open_half(&noise, second)?);
+        noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]); // ct
+        noise.mix_key(self.kem.decapsulate(&ciphertext).expose()); // MixKey(kem)
+        noise.mix_dh(&local.keys.current().secret, &answering.ephemeral)?; // se
+        noise.mix_psk(local.keys.psk()); // psk
+        let mut payload: [u8; SEALED_PAYLOAD2_LEN] = *sealed_payload;
+        noise.open(&mut payload)?; // payload2
+        let answer = Answer::decode(&front(&payload))?;
+        Ok((noise, answer))
+    }
+
+    /// Says what the responder is and what the session may carry, when the answer keeps to the offer and comes from whom it was aimed at.
+    fn check_answer(&self, local: Local<'_>, answer: &Answer) -> Result<(Admission, Scope), Refusal> {
+        if answer.version > self.offer.versions.highest {
+            return Err(PayloadError::Versions.into());
+        }
+        if !self.offer.ciphers.contains(answer.cipher) {
+            return Err(PayloadError::CipherNotOffered.into());
+        }
+        let admission = local.policy.admit(&self.aim.key);
+        if self.aim.identity.is_some_and(|aimed| identity_of(admission.rights()) != Some(aimed)) {
+            return Err(Refusal::NotTheAimed);
+        }
+        let oldest = local.terms.minimum_version.max(local.terms.versions.lowest);
+        let scope = if answer.version < oldest { Scope::SyncOnly(SyncReason::VersionTooOld) } else { scope_of(answer) };
+        Ok((admission, scope))
     }
 }
 

@@ -3,27 +3,26 @@
 //! Authenticate first, then change state. mac1 comes before everything; under load a cookie comes before any key exchange; a claim becomes
 //! an admission before the rest of D1 is looked at. A D1 replaces nothing: it only fills a table of its own, and what it leads to is tentative.
 
+use super::answer::{Answering, answer};
 use super::gate::Gate;
 use super::keys::StaticKey;
+use super::noise::SymmetricState;
 use super::table::{
     FlightPart, HalfOpen, HalfOpenTable, LoadMeter, MAX_HALF_OPEN, MAX_HALF_OPEN_GUESTS, MAX_HALF_OPEN_PER_PEER, Seen,
     Stage, Verdict, Waiting,
 };
 use super::timestamps::TimestampTable;
-use super::{Established, Local, LocalKeys, NetworkKeys, Refusal, begin};
-use crate::crypto::exchange::{KEM_KEY_LEN, TransportKey, TransportSecret, encapsulate};
+use super::{Established, Local, LocalKeys, Refusal, begin};
+use crate::crypto::exchange::{KEM_KEY_LEN, TransportKey};
 use crate::policy::{Admission, Policy, Rights};
 use crate::session::cookie::{CookieSecrets, Source};
 use crate::session::index::Indices;
-use crate::session::seal::{Role, Scope, Session, SessionParts, SyncReason};
 use crate::time::Instant;
-use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
+use crate::wire::data::{Datagram, DatagramError, TYPE_INITIATION};
 use crate::wire::handshake::{
-    Answer, Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, PAYLOAD2_LEN, Part, Response, ResponseTail,
-    SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD2_LEN, Timestamp,
+    Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, Part, SEALED_KEY_HALF_LEN, Timestamp,
 };
 use rand_core::CryptoRng;
-use std::sync::Arc;
 
 /// A handshake datagram and whence it came.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +61,13 @@ struct Checked<'a> {
     own: &'a StaticKey,
     key_retired: bool,
     cookie_paid: bool,
+}
+
+/// D1 after its sealed fields opened: the sender has the claimed key.
+struct Opened {
+    noise: SymmetricState,
+    admission: Admission,
+    offer: Offer,
 }
 
 impl Responder {
@@ -181,51 +187,10 @@ impl Responder {
         if self.load.under_load(now) && !checked.cookie_paid {
             return Ok(self.ask_cookie(&checked, inbound, rng));
         }
-
-        // -> e, es, s, ss, payload1
-        let initiation = &checked.initiation;
-        let own = &checked.own.secret;
-        let mut noise = begin(local.keys, &own.public_key());
-        noise.mix_hash(&[&initiation.header()]);
-        noise.mix_ephemeral(&initiation.ephemeral); // e
-        noise.mix_dh(own, &initiation.ephemeral)?; // es
-        let mut sealed_static = initiation.sealed_static;
-        noise.open(&mut sealed_static)?; // s
-        let claim = TransportKey(front(&sealed_static));
-        let admission = local.policy.admit(&claim);
-        let is_guest = admission.rights() == Rights::Guest;
-        if is_guest && !checked.cookie_paid {
-            return Ok(self.ask_cookie(&checked, inbound, rng));
+        match open_initiation(local, &checked)? {
+            Some(opened) => self.accept(inbound, &checked, opened),
+            None => Ok(self.ask_cookie(&checked, inbound, rng)),
         }
-        noise.mix_dh(own, &claim)?; // ss
-        let mut sealed_payload = initiation.sealed_payload;
-        noise.open(&mut sealed_payload)?; // payload1
-        let offer = Offer::decode(&front(&sealed_payload))?;
-
-        if claim == local.keys.transport_key() {
-            return Err(Refusal::OwnKey);
-        }
-        if !is_guest && !self.timestamps.is_later(&claim, offer.timestamp) {
-            self.seen.insert(now, mac1, Verdict::Taken);
-            return Err(Refusal::Stale);
-        }
-        self.check_room(&claim, is_guest, source)?;
-        self.seen.insert(now, mac1, Verdict::Taken);
-        let table = if is_guest {
-            &mut self.guests
-        } else {
-            self.timestamps.record(claim, offer.timestamp);
-            &mut self.members
-        };
-        let waiting = Waiting { noise, ephemeral: initiation.ephemeral, offer, key_retired: checked.key_retired };
-        table
-            .insert(
-                now,
-                InitiationTag::of(&mac1),
-                HalfOpen::new(admission, initiation.sender, source.origin(), waiting),
-            )
-            .credit(source, FlightPart::Initiation, datagram.len());
-        Ok(Outcome::default())
     }
 
     /// mac1 first, before anything else is computed; then mac2, which is zero or valid.
@@ -245,6 +210,32 @@ impl Responder {
             return Err(Refusal::Mac2);
         }
         Ok(Checked { initiation, own, key_retired, cookie_paid })
+    }
+
+    /// Gives an authentic D1 its state, unless it is a replay or there is no room.
+    fn accept(&mut self, inbound: Inbound<'_>, checked: &Checked<'_>, opened: Opened) -> Result<Outcome, Refusal> {
+        let Inbound { now, source, datagram } = inbound;
+        let Opened { noise, admission, offer } = opened;
+        let Initiation { sender, ephemeral, mac1, .. } = checked.initiation;
+        let claim = *admission.transport_key();
+        let is_guest = admission.rights() == Rights::Guest;
+        if !is_guest && !self.timestamps.is_later(&claim, offer.timestamp) {
+            self.seen.insert(now, mac1, Verdict::Taken);
+            return Err(Refusal::Stale);
+        }
+        self.check_room(&claim, is_guest, source)?;
+        self.seen.insert(now, mac1, Verdict::Taken);
+        let table = if is_guest {
+            &mut self.guests
+        } else {
+            self.timestamps.record(claim, offer.timestamp);
+            &mut self.members
+        };
+        let waiting = Waiting { noise, ephemeral, offer, key_retired: checked.key_retired };
+        let half_open = HalfOpen::new(admission, sender, source.origin(), waiting);
+        let half_open = table.insert(now, InitiationTag::of(&mac1), half_open);
+        half_open.credit(source, FlightPart::Initiation, datagram.len());
+        Ok(Outcome::default())
     }
 
     fn ask_cookie(&mut self, checked: &Checked<'_>, inbound: Inbound<'_>, rng: &mut impl CryptoRng) -> Outcome {
@@ -328,118 +319,34 @@ fn receiving_key<'a>(local: Local<'a>, covered: &[u8], mac1: &[u8; MAC_LEN]) -> 
     candidates.find(|(own, _)| own.network.mac1_is_valid(covered, mac1)).ok_or(Refusal::Mac1)
 }
 
-fn open_half(waiting: &Waiting, key_part: &KeyPart) -> Result<[u8; KEM_KEY_LEN / 2], Refusal> {
+/// -> e, es, s, ss, payload1. None when a guest, whose key `es` has shown, did not pay the cookie that `ss` costs it.
+fn open_initiation(local: Local<'_>, checked: &Checked<'_>) -> Result<Option<Opened>, Refusal> {
+    let Checked { initiation, own: StaticKey { secret: own, .. }, cookie_paid, .. } = checked;
+    let mut noise = begin(local.keys, &own.public_key());
+    noise.mix_hash(&[&initiation.header()]);
+    noise.mix_ephemeral(&initiation.ephemeral); // e
+    noise.mix_dh(own, &initiation.ephemeral)?; // es
+    let mut sealed_static = initiation.sealed_static;
+    noise.open(&mut sealed_static)?; // s
+    let claim = TransportKey(front(&sealed_static));
+    let admission = local.policy.admit(&claim);
+    if admission.rights() == Rights::Guest && !cookie_paid {
+        return Ok(None);
+    }
+    noise.mix_dh(own, &claim)?; // ss
+    let mut sealed_payload = initiation.sealed_payload;
+    noise.open(&mut sealed_payload)?; // payload1
+    let offer = Offer::decode(&front(&sealed_payload))?;
+    if claim == local.keys.transport_key() {
+        return Err(Refusal::OwnKey);
+    }
+    Ok(Some(Opened { noise, admission, offer }))
+}
+
+pub(super) fn open_half(waiting: &Waiting, key_part: &KeyPart) -> Result<[u8; KEM_KEY_LEN / 2], Refusal> {
     let mut half: [u8; SEALED_KEY_HALF_LEN] = key_part.sealed_half;
     waiting.noise.open_part(key_part.part.position() as u64, &key_part.header(), &mut half)?;
     Ok(front(&half))
-}
-
-/// Everything that an answer is made from.
-struct Answering<'a> {
-    local: Local<'a>,
-    waiting: &'a Waiting,
-    key_parts: [&'a KeyPart; 2],
-    half_open: &'a HalfOpen,
-    index: SessionIndex,
-    now: Instant,
-}
-
-/// Makes M2a, M2b and the session.
-fn answer(answering: &Answering<'_>, rng: &mut impl CryptoRng) -> Result<([Vec<u8>; 2], Established), Refusal> {
-    let Answering { local, waiting, key_parts: [first, second], half_open, index, now } = *answering;
-    let initiator = half_open.admission.transport_key();
-    let mut noise = waiting.noise.duplicate();
-
-    // -> ek
-    let mut encapsulation_key = [0; KEM_KEY_LEN];
-    encapsulation_key[..KEM_KEY_LEN / 2].copy_from_slice(&open_half(waiting, first)?);
-    encapsulation_key[KEM_KEY_LEN / 2..].copy_from_slice(&open_half(waiting, second)?);
-    noise.mix_parts([(&first.header(), &first.sealed_half), (&second.header(), &second.sealed_half)]);
-
-    // <- e, ee, ct, MixKey(kem), se, psk, payload2
-    let ephemeral = TransportSecret::generate(rng);
-    noise.mix_ephemeral(&ephemeral.public_key()); // e
-    noise.mix_dh(&ephemeral, &waiting.ephemeral)?; // ee
-    let (ciphertext, kem_shared) = encapsulate(&encapsulation_key, rng)?; // ct
-    let blank = Response {
-        sender: index,
-        receiver: half_open.sender,
-        ephemeral: ephemeral.public_key(),
-        sealed_half: [0; SEALED_CIPHERTEXT_HALF_LEN],
-        tail: ResponseTail::A,
-        mac1: [0; MAC_LEN],
-        mac2: [0; MAC_LEN],
-    };
-    let mut responses = [blank.clone(), Response { tail: ResponseTail::B([0; SEALED_PAYLOAD2_LEN]), ..blank }];
-    for (position, (response, half)) in responses.iter_mut().zip(ciphertext.chunks(ciphertext.len() / 2)).enumerate() {
-        response.sealed_half[..half.len()].copy_from_slice(half);
-        let header = response.header();
-        noise.seal_part(position as u64, &header, &mut response.sealed_half);
-    }
-    let [m2a, m2b] = &responses;
-    noise.mix_parts([(&m2a.header(), &m2a.sealed_half), (&m2b.header(), &m2b.sealed_half)]);
-    noise.mix_key(kem_shared.expose()); // MixKey(kem)
-    noise.mix_dh(&ephemeral, initiator)?; // se
-    noise.mix_psk(local.keys.psk()); // psk
-    let answer = choose(local, waiting, half_open.admission.rights() == Rights::Guest);
-    let mut sealed_payload = [0; SEALED_PAYLOAD2_LEN];
-    sealed_payload[..PAYLOAD2_LEN].copy_from_slice(&answer.encode());
-    noise.seal(&mut sealed_payload); // payload2
-    responses[1].tail = ResponseTail::B(sealed_payload);
-
-    let network = local.keys.network_keys(initiator);
-    let answers = responses.map(|response| stamp(&response, &network));
-    let [receiving, sending] = noise.split();
-    let session = Session::new(&SessionParts {
-        role: Role::Responder,
-        local_index: index,
-        remote_index: half_open.sender,
-        admission: half_open.admission,
-        scope: scope_of(&answer),
-        cipher: answer.cipher,
-        sending,
-        receiving,
-        created: now,
-    });
-    let established = Established {
-        session: Arc::new(session),
-        ledger: waiting.offer.ledger,
-        version: answer.version,
-        guest_there: false,
-        timestamp: Some(waiting.offer.timestamp),
-    };
-    Ok((answers, established))
-}
-
-/// Chooses version and cipher. A peer that is too old gets an answer all the same, so that it can learn why.
-fn choose(local: Local<'_>, waiting: &Waiting, guest: bool) -> Answer {
-    let (terms, offer) = (local.terms, &waiting.offer);
-    let version = offer.versions.highest.min(terms.versions.highest);
-    Answer {
-        version,
-        cipher: terms.ciphers.common(offer.ciphers),
-        version_too_old: version < terms.minimum_version.max(terms.versions.lowest),
-        key_retired: waiting.key_retired,
-        guest,
-        ledger: terms.ledger,
-    }
-}
-
-/// Says what the flags of an answer leave to the session.
-pub(super) fn scope_of(answer: &Answer) -> Scope {
-    match answer {
-        Answer { version_too_old: true, .. } => Scope::SyncOnly(SyncReason::VersionTooOld),
-        Answer { key_retired: true, .. } => Scope::SyncOnly(SyncReason::KeyRetired),
-        _ => Scope::Full,
-    }
-}
-
-fn stamp(response: &Response, network: &NetworkKeys) -> Vec<u8> {
-    let mut datagram = response.encode();
-    let covered_len = datagram.len() - 2 * MAC_LEN;
-    let mac1 = network.mac1(&datagram[..covered_len]);
-    datagram[covered_len..covered_len + MAC_LEN].copy_from_slice(&mac1);
-    datagram
 }
 
 /// Returns the plaintext in front of an opened field's tag.
