@@ -52,8 +52,25 @@ pub enum GossipMessage {
     Records(Vec<SignedRecord>),
     /// A digest over all records of the sender, so that equal sets cost 33 bytes.
     Compare(Digest),
-    /// Ids and sequence numbers of the sender's records: answered with what is newer at the receiver.
-    Summary(Vec<(NodeId, u64)>),
+    /// Ids and sequence numbers of the sender's records in one window: answered with what is newer at the receiver, and a request for
+    /// what is older there.
+    Summary(Summary),
+    /// Ids of which the receiver has newer records than the sender. Answered with them and nothing else, so that a comparison ends.
+    Request(Vec<NodeId>),
+}
+
+/// What a node holds of the ids from `from` on and below `until`, or to the end. An id between them that is not listed has no record there.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Summary {
+    from: NodeId,
+    until: Option<NodeId>,
+    entries: Vec<(NodeId, u64)>,
+}
+
+impl Summary {
+    fn covers(&self, id: &NodeId) -> bool {
+        *id >= self.from && self.until.is_none_or(|until| *id < until)
+    }
 }
 
 impl GossipMessage {
@@ -70,7 +87,8 @@ impl GossipMessage {
         let message = borsh::from_slice(bytes).map_err(|_| GossipError::Malformed)?;
         let fits = match &message {
             Self::Records(records) => records.len() <= MAX_RECORDS,
-            Self::Summary(entries) => entries.len() <= MAX_SUMMARY,
+            Self::Summary(summary) => summary.entries.len() <= MAX_SUMMARY,
+            Self::Request(ids) => ids.len() <= MAX_RECORDS,
             Self::Compare(_) => true,
         };
         if fits { Ok(message) } else { Err(GossipError::TooMany) }
@@ -140,10 +158,11 @@ impl Gossip {
             }
             GossipMessage::Compare(digest) => {
                 if digest != self.digest() {
-                    outcome.replies.push(self.summary());
+                    outcome.replies.push(GossipMessage::Summary(self.summary()));
                 }
             }
-            GossipMessage::Summary(entries) => outcome.replies = self.newer_than(&entries),
+            GossipMessage::Summary(summary) => outcome.replies = self.settle(&summary, policy),
+            GossipMessage::Request(ids) => outcome.replies.extend(self.held_of(&ids)),
         }
         outcome
     }
@@ -216,37 +235,49 @@ impl Gossip {
         domain_hash("p2plus gossip digest 1", &[&bytes])
     }
 
-    /// A window of the records that moves with the clock where there are too many for one message.
-    fn summary(&self) -> GossipMessage {
-        let windows = self.records.len().div_ceil(MAX_SUMMARY).max(1) as u64;
+    /// A window of the records, another one each time where there are too many for one message.
+    fn summary(&self) -> Summary {
+        let windows = self.records.len().div_ceil(MAX_SUMMARY).max(1);
+        let window = self.round(windows);
+        let start = |window: usize| self.records.keys().nth(window * MAX_SUMMARY).copied();
+        Summary {
+            from: if window == 0 { NodeId([0; 32]) } else { start(window).unwrap_or(NodeId([0; 32])) },
+            until: start(window + 1),
+            entries: self.entries().skip(window * MAX_SUMMARY).take(MAX_SUMMARY).collect(),
+        }
+    }
+
+    /// Which of `turns` it is: the next one after each comparison.
+    fn round(&self, turns: usize) -> usize {
         let round = self.compare_at.as_micros() / u64::try_from(COMPARE_INTERVAL.as_micros()).unwrap_or(u64::MAX);
-        let skip = usize::try_from(round % windows).unwrap_or(0) * MAX_SUMMARY;
-        GossipMessage::Summary(self.entries().skip(skip).take(MAX_SUMMARY).collect())
+        usize::try_from(round % turns.max(1) as u64).unwrap_or(0)
     }
 
     fn entries(&self) -> impl Iterator<Item = (NodeId, u64)> {
         self.records.iter().map(|(id, record)| (*id, record.claimed_sequence()))
     }
 
-    /// What is newer here, and, when the other side has something newer, our own summary so that it answers in turn.
-    fn newer_than(&self, theirs: &[(NodeId, u64)]) -> Vec<GossipMessage> {
-        let theirs: BTreeMap<_, _> = theirs.iter().copied().collect();
-        let newer: Vec<_> = self
-            .records
-            .values()
-            .filter(|record| theirs.get(&record.claimed_id()).is_none_or(|known| *known < record.claimed_sequence()))
-            .take(MAX_RECORDS)
-            .cloned()
-            .collect();
-        let lacking = theirs.iter().any(|(id, sequence)| *id != self.own_id && *sequence > self.sequence(id));
-        let mut replies = Vec::new();
-        if !newer.is_empty() {
-            replies.push(GossipMessage::Records(newer));
-        }
-        if lacking {
-            replies.push(self.summary());
-        }
-        replies
+    /// What is newer here, and a request for what is newer there and would be believed here.
+    fn settle(&self, theirs: &Summary, policy: &Policy) -> Vec<GossipMessage> {
+        let known: BTreeMap<_, _> = theirs.entries.iter().copied().collect();
+        let is_newer = |(id, sequence): &(NodeId, u64)| known.get(id).is_none_or(|known| known < sequence);
+        let mut newer: Vec<_> = self.entries().filter(|(id, _)| theirs.covers(id)).filter(is_newer).collect();
+        // Records that the other side refuses, because its ledger is behind, must not keep all others from it.
+        let turn = self.round(newer.len().div_ceil(MAX_RECORDS)) * MAX_RECORDS;
+        let turn = turn.min(newer.len());
+        newer.rotate_left(turn);
+        let newer: Vec<_> = newer.into_iter().take(MAX_RECORDS).map(|(id, _)| id).collect();
+        let is_lacking = |(id, sequence): &&(NodeId, u64)| *id != self.own_id && *sequence > self.sequence(id);
+        let believable = theirs.entries.iter().filter(is_lacking).filter(|(id, _)| policy.member(id).is_some());
+        let wanted: Vec<_> = believable.take(MAX_RECORDS).map(|(id, _)| *id).collect();
+        let request = (!wanted.is_empty()).then_some(GossipMessage::Request(wanted));
+        self.held_of(&newer).into_iter().chain(request).collect()
+    }
+
+    /// The message with the records held of `ids`, when there is one.
+    fn held_of(&self, ids: &[NodeId]) -> Option<GossipMessage> {
+        let message = self.records_of(ids);
+        (message != GossipMessage::Records(Vec::new())).then_some(message)
     }
 }
 
@@ -274,12 +305,20 @@ mod tests {
         SigningKey::from_seed(&[seed; 32])
     }
 
+    fn many(number: usize) -> SigningKey {
+        SigningKey::from_seed(&domain_hash("many", &[&number.to_le_bytes()]).0)
+    }
+
     fn policy(seeds: impl IntoIterator<Item = u8>) -> Policy {
-        let members = seeds.into_iter().map(|seed| Member {
-            id: key(seed).node_id(),
-            name: format!("node-{seed}"),
-            node_key: key(seed).verifying_key(),
-            transport_key: TransportKey([seed; 32]),
+        policy_of(seeds.into_iter().map(key).collect::<Vec<_>>().iter())
+    }
+
+    fn policy_of<'k>(keys: impl Iterator<Item = &'k SigningKey>) -> Policy {
+        let members = keys.map(|key| Member {
+            id: key.node_id(),
+            name: key.node_id().to_string(),
+            node_key: key.verifying_key(),
+            transport_key: TransportKey(key.node_id().0),
             addresses: Vec::new(),
             tags: Vec::new(),
         });
@@ -291,6 +330,65 @@ mod tests {
         SignedRecord::sign(record, &key(seed), &NETWORK)
     }
 
+    /// Lets `left` compare itself with `right` at `now`; returns how many messages went between them until both were silent.
+    fn compare(left: &mut Gossip, right: &mut Gossip, now: Instant, lefts: &Policy, rights: &Policy) -> usize {
+        let mut to_right = vec![left.handle_timeout(now).unwrap()];
+        // The other one compares itself with its own neighbours meanwhile.
+        right.handle_timeout(now).unwrap();
+        let mut sent = 0;
+        while !to_right.is_empty() && sent < 100 {
+            sent += to_right.len();
+            let to_left: Vec<_> =
+                to_right.drain(..).flat_map(|message| right.handle(message, rights).replies).collect();
+            sent += to_left.len();
+            to_right = to_left.into_iter().flat_map(|message| left.handle(message, lefts).replies).collect();
+        }
+        sent
+    }
+
+    #[test]
+    fn nodes_that_believe_different_members_fall_silent_after_each_comparison() {
+        // 1 does not know yet that 4 is a member, 2 not that 3 was revoked.
+        let (lefts, rights) = (policy([1, 2, 3]), policy([1, 2, 4]));
+        let mut left = Gossip::new(key(1).node_id(), NETWORK);
+        let mut right = Gossip::new(key(2).node_id(), NETWORK);
+        left.handle(GossipMessage::Records(vec![record(3, 30)]), &lefts);
+        right.handle(GossipMessage::Records(vec![record(4, 40)]), &rights);
+        for round in 0..3 {
+            let now = Instant::ZERO + COMPARE_INTERVAL * round;
+            let sent = compare(&mut left, &mut right, now, &lefts, &rights);
+            assert!(sent <= 3, "a comparison, a summary and the records that are refused: {sent}");
+        }
+    }
+
+    #[test]
+    fn more_records_than_one_message_can_name_spread_as_well() {
+        let everybody: Vec<_> = (0..2 * MAX_SUMMARY + 300).map(many).collect();
+        let policy = policy_of(everybody.iter());
+        let mut left = Gossip::new(many(0).node_id(), NETWORK);
+        let mut right = Gossip::new(many(1).node_id(), NETWORK);
+        for (number, key) in everybody.iter().enumerate() {
+            let record = NodeRecord { id: key.node_id(), sequence: 1, endpoints: Vec::new() };
+            let record = SignedRecord::sign(record, key, &NETWORK);
+            // Each lacks some hundred that the other holds, spread over all ids.
+            if number % 20 != 3 {
+                left.records.insert(key.node_id(), record.clone());
+            }
+            if number % 20 != 7 {
+                right.records.insert(key.node_id(), record);
+            }
+        }
+        let mut rounds = 0;
+        while left.digest() != right.digest() && rounds < 100 {
+            compare(&mut left, &mut right, Instant::ZERO + COMPARE_INTERVAL * rounds, &policy, &policy);
+            rounds += 1;
+        }
+        assert!(
+            rounds <= 12,
+            "{rounds} rounds for 3 windows with some 40 records lacking in each of them on either side"
+        );
+    }
+
     #[test]
     fn records_spread_over_one_comparison() {
         let policy = policy([1, 2, 3]);
@@ -300,12 +398,7 @@ mod tests {
         right.publish(record(2, 20));
         right.handle(GossipMessage::Records(vec![record(3, 30)]), &policy);
 
-        let compare = left.handle_timeout(Instant::ZERO).unwrap();
-        let mut to_left = right.handle(compare, &policy).replies;
-        for _ in 0..3 {
-            let replies: Vec<_> = to_left.drain(..).flat_map(|message| left.handle(message, &policy).replies).collect();
-            to_left = replies.into_iter().flat_map(|message| right.handle(message, &policy).replies).collect();
-        }
+        compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
         assert_eq!(left.digest(), right.digest());
         assert_eq!(left.sequence(&key(3).node_id()), 30);
         assert_eq!(right.sequence(&key(1).node_id()), 10);
@@ -351,7 +444,10 @@ mod tests {
     #[test]
     fn a_message_with_too_many_entries_is_refused() {
         let entries = vec![(NodeId([1; 32]), 1); MAX_SUMMARY + 1];
-        assert_eq!(GossipMessage::decode(&GossipMessage::Summary(entries).encode()), Err(GossipError::TooMany));
+        let summary = Summary { from: NodeId([0; 32]), until: None, entries };
+        assert_eq!(GossipMessage::decode(&GossipMessage::Summary(summary).encode()), Err(GossipError::TooMany));
+        let request = GossipMessage::Request(vec![NodeId([1; 32]); MAX_RECORDS + 1]);
+        assert_eq!(GossipMessage::decode(&request.encode()), Err(GossipError::TooMany));
         assert_eq!(GossipMessage::decode(&[7]), Err(GossipError::Malformed));
     }
 }
