@@ -124,7 +124,7 @@ pub fn members<R: CryptoRng>(node: &Node<R>) -> Vec<MemberView> {
 pub fn ledger_status<R: CryptoRng>(node: &Node<R>, now: Now) -> LedgerStatus {
     let ledger = node.ledger();
     let head = ledger.head();
-    let is_validator = node.policy().validators().any(|id| *id == node.id());
+    let is_validator = node.policy().has_validator(&node.id());
     let validators = ledger.state().validators().as_slice().len();
     LedgerStatus {
         height: head.map_or(0, |head| head.height().0),

@@ -61,7 +61,7 @@ impl<R: CryptoRng> Node<R> {
                 }
             }
             Recipient::Sessions => {
-                for key in self.push_targets() {
+                for key in self.ledger_targets() {
                     self.stream_ledger(now, key, message, &bytes);
                 }
             }
@@ -75,10 +75,7 @@ impl<R: CryptoRng> Node<R> {
                 self.send_ledger(now, Recipient::Sessions, message);
             }
             Recipient::Validators => {
-                let others = self.policy.validators().filter(|id| **id != self.own_id);
-                let keys: Vec<_> =
-                    others.filter_map(|id| self.policy.member(id)).map(|member| member.transport_key).collect();
-                for key in keys {
+                for key in self.other_validators() {
                     self.stream_ledger(now, key, message, &bytes);
                 }
             }
@@ -99,7 +96,7 @@ impl<R: CryptoRng> Node<R> {
     }
 
     fn stream_ledger(&mut self, now: Now, key: TransportKey, message: &LedgerMessage, bytes: &[u8]) {
-        let is_guest = self.policy.admit(&key).rights() == Rights::Guest || !self.membership.is_member();
+        let is_guest = self.policy.admit(&key).rights() == Rights::Guest || !self.has_standing();
         let service = match message {
             LedgerMessage::Consensus(_) => Service::Consensus,
             LedgerMessage::Submit(_) | LedgerMessage::Submitted(_) | LedgerMessage::Refused { .. } if is_guest => {

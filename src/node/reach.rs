@@ -110,7 +110,7 @@ impl<R: CryptoRng> Node<R> {
     /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
     pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
         // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
-        let is_guest = !self.membership.is_member() && !self.policy.validators().any(|id| *id == self.own_id);
+        let is_guest = !self.has_standing();
         let standing = if is_guest { Standing::Host } else { Standing::Peer(rights) };
         let is_new = !self.link.peers().any(|peer| peer == (LinkId(key), standing));
         if self.link.attach(LinkId(key), standing).is_err() || !is_new {
@@ -167,18 +167,26 @@ impl<R: CryptoRng> Node<R> {
             return;
         }
         self.reach.review_at = now.instant + REVIEW_INTERVAL;
-        if !self.membership.is_member() {
+        if !self.has_standing() {
             let hosts =
                 self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key);
             self.peers.keep(hosts.collect());
             return;
         }
-        let mut close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
-        if self.policy.validators().any(|validator| *validator == self.own_id) {
-            close.extend(self.policy.validators().filter(|validator| **validator != self.own_id));
-        }
-        let keys = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key).collect();
-        self.peers.keep(keys);
+        let close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
+        let members = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key);
+        let validators = if self.policy.has_validator(&self.own_id) { self.other_validators() } else { Vec::new() };
+        self.peers.keep(members.chain(validators).collect());
+    }
+
+    /// Says whether this node takes part: as a member, or as a validator that goes on ordering although it was revoked on sight.
+    pub(super) fn has_standing(&self) -> bool {
+        self.membership.is_member() || self.policy.has_validator(&self.own_id)
+    }
+
+    /// The handshake keys of all validators but this node.
+    pub(super) fn other_validators(&self) -> Vec<TransportKey> {
+        self.policy.validators().filter(|(id, _)| **id != self.own_id).map(|(_, key)| *key).collect()
     }
 
     /// Takes a gossip message of a member.
@@ -259,6 +267,12 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn push_targets(&self) -> Vec<TransportKey> {
         let others = self.member_sessions().filter(|key| !self.peers.is_kept(key));
         self.neighbours().into_iter().chain(others).take(MAX_PUSH).collect()
+    }
+
+    /// The same for news of the ledger: a validator that was revoked on sight hears them too, or nothing would be ordered any more.
+    pub(super) fn ledger_targets(&self) -> Vec<TransportKey> {
+        let revoked = self.peers.usable().filter(|(_, rights)| matches!(rights, Rights::Consensus(_)));
+        revoked.map(|(key, _)| key).chain(self.push_targets()).collect()
     }
 
     fn member_sessions(&self) -> impl Iterator<Item = TransportKey> {

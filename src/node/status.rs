@@ -79,12 +79,10 @@ impl<R: CryptoRng> Node<R> {
 
     /// How old the newest proof is that the ledger is fresh: a validator's word, or being the only one.
     pub fn ledger_age(&self, now: Now) -> Option<Duration> {
-        let is_validator = self.policy.validators().any(|id| *id == self.own_id);
-        if is_validator && self.policy.validators().count() == 1 {
+        if self.policy.has_validator(&self.own_id) && self.policy.validators().count() == 1 {
             return Some(Duration::ZERO);
         }
-        let keys = self.policy.validators().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key);
-        let heard = keys.filter_map(|key| self.heads_heard.get(&key)).max()?;
+        let heard = self.policy.validators().filter_map(|(_, key)| self.heads_heard.get(key)).max()?;
         Some(now.instant.saturating_since(*heard))
     }
 
@@ -145,7 +143,6 @@ impl<R: CryptoRng> Node<R> {
 
     /// Members that a ticket may name besides this node: those with known endpoints, validators first, at most `limit`.
     pub fn bootstrap_members(&self, limit: usize) -> Vec<Bootstrap> {
-        let is_validator = |id: &NodeId| self.policy.validators().any(|validator| validator == id);
         let mut found: Vec<_> = self
             .policy
             .members()
@@ -160,7 +157,7 @@ impl<R: CryptoRng> Node<R> {
                 })
             })
             .collect();
-        found.sort_by_key(|bootstrap| !is_validator(&bootstrap.id));
+        found.sort_by_key(|bootstrap| !self.policy.has_validator(&bootstrap.id));
         found.truncate(limit);
         found
     }

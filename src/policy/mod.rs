@@ -104,9 +104,15 @@ impl Policy {
         self.validators.values().any(|validator| validator == key)
     }
 
-    /// Iterates over the identities of the current validators.
-    pub fn validators(&self) -> impl Iterator<Item = &NodeId> {
-        self.validators.keys()
+    /// Says whether the identity is a current validator's, a revoked one's as well.
+    pub fn has_validator(&self, id: &NodeId) -> bool {
+        self.validators.contains_key(id)
+    }
+
+    /// Iterates over the current validators and the keys of their handshakes, in the order of their identities. A revoked one is among
+    /// them and no member: it orders until a block replaces it.
+    pub fn validators(&self) -> impl Iterator<Item = (&NodeId, &TransportKey)> {
+        self.validators.iter()
     }
 }
 
