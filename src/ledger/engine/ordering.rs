@@ -10,7 +10,7 @@ use crate::crypto::identity::{SigningKey, VerifyingKey};
 use crate::ledger::block::{Block, BlockId, Height, Round};
 use crate::ledger::certificate::{Certificate, Evidence};
 use crate::ledger::chain::{Proposing, build, execute};
-use crate::ledger::consensus::wal::{Log, LogStore};
+use crate::ledger::consensus::wal::{Log, LogStore, Record};
 use crate::ledger::consensus::{
     Bft, Config, Deadline, Input, Misbehaviour, Orderer, Origin, Output, Recipients, Recovery, Start, Timeouts,
     Verdict, proposer_order,
@@ -99,6 +99,9 @@ impl Ledger {
                 Recovery::Lost
             }
         };
+        if let Recovery::Log(log) = &recovery {
+            self.take_back(log);
+        }
         let config = Config { chain: self.network_id, head, id_of: block_id_of, timeouts };
         let own_key = key.verifying_key();
         let orderer = Box::new(Bft::new(config, key, recovery));
@@ -112,6 +115,27 @@ impl Ledger {
             listening: Listening::new(is_new_key),
         });
         Ok(())
+    }
+
+    /// Lets the transactions of the blocks that were under way wait again. The log may bring such a block about whatever waits, and
+    /// then drops what its authors signed since with the same sequence numbers.
+    fn take_back(&mut self, log: &Log) {
+        let next = self.next_height();
+        if log.height != next {
+            return;
+        }
+        for record in &log.records {
+            let Record::Verdict { valid: true, bytes: Some(bytes), .. } = record else { continue };
+            let Ok(block) = Block::decode(bytes) else { continue };
+            let time = block.header.time;
+            // Revocations are on disk by themselves.
+            let others = block.body.transactions.into_iter().filter(|signed| !signed.transaction.is_revocation());
+            for verified in others.filter_map(|signed| signed.verify(&self.network_id).ok()) {
+                if let Err(error) = self.pool.submit(&self.state, next, time, verified) {
+                    tracing::debug!(%error, "a transaction that was under way does not wait again");
+                }
+            }
+        }
     }
 
     /// Opens the next height when something waits for a block and this node has a seat. A validator that is alone decides at once,

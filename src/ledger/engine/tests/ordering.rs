@@ -298,3 +298,21 @@ fn a_second_chain_under_the_validators_own_signature_halts_whoever_holds_the_fir
     assert_eq!(follower.head().unwrap().id, first);
     assert!(follower.policy().member(&id(NODE + 1)).is_some(), "its tunnels stay");
 }
+
+#[test]
+fn what_was_under_way_at_a_kill_waits_again_and_keeps_its_sequence_number() {
+    let mut world = World::pair();
+    world.nodes[1].is_up = false;
+    let (disk, mark) = (world.nodes[0].disk.image(), world.nodes[0].mark.bytes());
+    let transaction = world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    // Killed when the block was in the log and not in the store.
+    (world.nodes[0].disk, world.nodes[0].mark) = (Disk::new(disk), MemoryMark::new(mark));
+    world.nodes[0].restart().unwrap();
+    assert_eq!(world.heights()[0], 1);
+    // Its author's next one does not get the number that this one has.
+    assert_eq!(world.nodes[0].ledger.next_seq(&key(ADMIN).verifying_key()), world.seq + 1);
+    let later = world.order(0, Operation::Admit(admit(NODE + 2, 0)));
+    world.pass(Duration::from_secs(11));
+    let ledger = &world.nodes[0].ledger;
+    assert!(ledger.transaction(&transaction).unwrap().is_some() && ledger.transaction(&later).unwrap().is_some());
+}
