@@ -285,6 +285,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Says goodbye to all peers, at the end of the daemon.
     pub fn say_goodbye(&mut self, now: Now) {
+        self.notice(now);
         self.peers.say_goodbye(now);
     }
 
@@ -305,6 +306,8 @@ impl<R: CryptoRng> Node<R> {
 
     /// Passes on what the parts have to say to each other, until they are silent; then publishes.
     fn settle(&mut self, now: Now) {
+        // Orders of the user begin here.
+        self.notice(now);
         loop {
             if let Some(event) = self.peers.poll_event() {
                 self.handle_peer_event(now, event);

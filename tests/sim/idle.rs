@@ -10,16 +10,16 @@ use std::time::Duration;
 /// Longer than any key lives that is not renewed.
 const IDLE: Duration = Duration::from_secs(400);
 
+fn keeps(overlay: &Overlay, from: usize, to: usize) -> bool {
+    let chosen = neighbours(&overlay.id(from), overlay.node(from).node.policy(), overlay.world.now().wall);
+    chosen.contains(&overlay.id(to))
+}
+
 /// The pairs of nodes of which at least one keeps the other close, both ways round.
 fn related(overlay: &Overlay) -> BTreeSet<(usize, usize)> {
     let count = overlay.addresses.len();
-    let now = overlay.world.now();
-    let keeps = |from: usize, to: usize| {
-        let chosen = neighbours(&overlay.id(from), overlay.node(from).node.policy(), now.wall);
-        chosen.contains(&overlay.id(to))
-    };
     let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
-    pairs.filter(|(from, to)| from != to && (keeps(*from, *to) || keeps(*to, *from))).collect()
+    pairs.filter(|(from, to)| keeps(overlay, *from, *to) || keeps(overlay, *to, *from)).collect()
 }
 
 /// The pairs that have a session, as the first sees it.
@@ -67,6 +67,19 @@ fn two_that_talked_once_fall_silent_forget_each_other_and_talk_again() {
         assert_eq!(in_session(&overlay), close, "and their session is gone");
     }
     overlay.assert_no_duplicates();
+}
+
+#[test]
+fn a_validator_proves_freshness_to_whoever_keeps_it_close() {
+    let mut overlay = Overlay::of(9, 132, Weather::FAIR);
+    overlay.world.run_for(IDLE);
+    let now = overlay.world.now();
+    let choosers: Vec<_> = (1..9).filter(|number| keeps(&overlay, *number, 0)).collect();
+    assert!(choosers.iter().any(|number| !keeps(&overlay, 0, *number)), "somebody keeps it who is not kept");
+    for number in choosers {
+        let age = overlay.node(number).node.ledger_age(now);
+        assert!(age.is_some_and(|age| age < Duration::from_secs(12)), "node {number}: {age:?}");
+    }
 }
 
 #[test]

@@ -51,8 +51,10 @@ fn after_a_suspend_shorter_than_a_keys_life_nothing_leaves_under_a_key_from_befo
         let old = receivers(&overlay.world.wire.replace(Vec::new()).unwrap());
         assert!(old.len() >= 6, "three sessions, seen from both sides");
         overlay.world.jump(Duration::from_secs(60));
-        // The thread that reads the device wakes first.
+        // The thread that reads the device wakes first, and elsewhere a user who gives an order.
         let packet = overlay.send(1, 2, false);
+        let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(3600) };
+        overlay.order(0, |node, now| node.invite(now, terms).map(|issued| issued.tx)).unwrap();
         overlay.world.run_for(Duration::from_secs(5));
         let fresh = receivers(&overlay.world.wire.take().unwrap());
         assert_eq!(old.intersection(&fresh).count(), 0, "seed {seed}: an old key sealed");
