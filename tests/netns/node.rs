@@ -447,7 +447,7 @@ pub fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     (stream, from)
 }
 
-/// Sends a datagram from one node's address to another's and back.
+/// Sends a datagram from one node's address to another's and back; each arrives once.
 pub fn exchange(one: &Node, other: &Node, addresses: [IpAddr; 2]) {
     let (here, there) = (one.udp(addresses[0]), other.udp(addresses[1]));
     for (from, to) in [(&here, &there), (&there, &here)] {
@@ -457,4 +457,7 @@ pub fn exchange(one: &Node, other: &Node, addresses: [IpAddr; 2]) {
         let (len, seen) = to.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], seen), (b"datagram".as_slice(), source));
     }
+    // A second copy would have come before the answer did.
+    there.set_nonblocking(true).unwrap();
+    assert_eq!(there.recv(&mut [0; 100]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
 }
