@@ -202,6 +202,9 @@ pub(super) struct LeaveArgs {
     /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
+    /// Also when this node is the only validator, without which the others cannot change their network any more
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Args)]
@@ -258,6 +261,9 @@ pub(super) struct RevokeArgs {
     /// Why, for the log of this node's daemon
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
+    /// Also when it is this node itself
+    #[arg(long)]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) finality: FinalityArgs,
 }

@@ -294,7 +294,7 @@ pub(super) fn leave(scope: &Scope, output: &Output, args: &LeaveArgs) -> Command
             return Err(Failure::new(ErrorCode::Conflict, message).hint("stop it first (Ctrl-C where it runs)").into());
         }
     }
-    let report = setup::leave(&paths)?;
+    let report = setup::leave(&paths, args.force)?;
     output.answer(&Left { network: report.network.to_string() }, &[], |left| {
         format!(
             "left network {}\nWhere this node was a member, the others still know it as one, until a signer revokes it.\n",

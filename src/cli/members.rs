@@ -35,7 +35,8 @@ pub(super) fn members(scope: &Scope, output: &Output) -> CommandResult {
 
 pub(super) fn revoke(scope: &Scope, output: &Output, args: &RevokeArgs) -> CommandResult {
     let finality = args.finality.finality();
-    let request = Request::Revoke(Revoke { peer: args.peer.clone(), reason: args.reason.clone(), finality });
+    let (peer, reason, force) = (args.peer.clone(), args.reason.clone(), args.force);
+    let request = Request::Revoke(Revoke { peer, reason, force, finality });
     submit(scope, output, &request, &args.finality, ["revoked", "revoking"], &args.peer)
 }
 

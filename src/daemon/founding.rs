@@ -10,7 +10,7 @@ use crate::crypto::words::words;
 use crate::io::clock;
 use crate::io::key_file::KeyKind;
 use crate::io::keystore::NewStateFolder;
-use crate::ledger::address::{Ipv4Choice, Ipv4Pool};
+use crate::ledger::address::Ipv4Choice;
 use crate::ledger::engine::OpenError;
 use crate::ledger::genesis::{Founding, Genesis, GenesisError};
 use crate::ledger::name::Label;
@@ -40,7 +40,7 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
     let seat = Seat { validator, node: identity.node_id(), transport_key: transport_key.public_key() };
     let founding = Founding {
         name: label(args.paths.network.as_str())?,
-        ipv4: ipv4_choice(args)?,
+        ipv4: args.ipv4.map_or(Ipv4Choice::Derived, Ipv4Choice::Given),
         time: now,
         identity: &identity,
         node_key: node.verifying_key(),
@@ -152,13 +152,6 @@ fn new_transport_key(folder: &NewStateFolder) -> Result<TransportSecret, Failure
     let bytes = fresh_secret();
     folder.create_key(KeyKind::Transport, &bytes)?;
     Ok(TransportSecret::from_bytes(*bytes.expose()))
-}
-
-fn ipv4_choice(args: &InitArgs) -> Result<Ipv4Choice, Failure> {
-    let Some(pool) = &args.ipv4 else { return Ok(Ipv4Choice::Derived) };
-    let pool = Ipv4Pool::new(pool.network, pool.prefix_len)
-        .map_err(|error| Failure::new(ErrorCode::Usage, error.to_string()))?;
-    Ok(Ipv4Choice::Given(pool))
 }
 
 fn label(text: &str) -> Result<Label, Failure> {

@@ -75,6 +75,7 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .map(|tx| Task::finality(now, tx, revoke.finality, Awaited::Submitted))
             .into_outcome(),
         Request::Revoke(revoke) => revocable(node, &revoke.peer)
+            .and_then(|id| must_not_be_itself(node, &id, revoke.force).map(|()| id))
             .and_then(|id| {
                 tracing::info!(peer = %id, reason = ?revoke.reason, "a revocation was ordered");
                 node.revoke(now, id).map_err(|error| refusal(&error))
@@ -158,6 +159,15 @@ fn revocable(node: &Node<OsRng>, text: &str) -> Result<NodeId, Failure> {
             .hint("nothing is to be done: it stays so until a signer admits it again")),
         Err(unknown) => text.parse().map_err(|_| unknown),
     }
+}
+
+/// Refuses that a node cuts itself off by a slip: who signs for a network is often its only signer.
+fn must_not_be_itself(node: &Node<OsRng>, id: &NodeId, force: bool) -> Result<(), Failure> {
+    if *id != node.id() || force {
+        return Ok(());
+    }
+    let message = "this is the node itself: revoked, it could neither talk to the others nor sign for them again";
+    Err(Failure::new(ErrorCode::Conflict, message).hint("name another node; --force if this one is really to go"))
 }
 
 fn addresses(node: &Node<OsRng>, peer: Option<&str>) -> Result<Reply, Failure> {

@@ -4,7 +4,7 @@
 
 use super::api::socket::ApiSocket;
 use super::config::{Config, DeviceName};
-use super::failure::Failure;
+use super::failure::{ErrorCode, Failure};
 use super::files::NodeFiles;
 use super::logging::LogHandle;
 use super::paths::Paths;
@@ -17,10 +17,10 @@ use crate::io::clock;
 use crate::io::keystore::StateFolder;
 use crate::wire::name::{NetworkName, NodeName};
 use crate::wire::ticket::Ticket;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::{IpAddr, SocketAddr};
 use zeroize::Zeroizing;
+
+pub use crate::ledger::address::Ipv4Pool;
 
 /// What `init` is asked for.
 pub struct InitArgs {
@@ -152,10 +152,28 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Deletes this node's keys and ledger of a network whose daemon does not run.
 ///
 /// # Errors
-/// Not found, conflict when the daemon runs, permission, or failed with the cause.
-pub fn leave(paths: &Paths) -> Result<LeaveReport, Failure> {
-    NodeFiles::open(paths)?.remove()?;
+/// Not found, conflict when the daemon runs or others would be left without a validator (unless `force`), permission, or failed with
+/// the cause.
+pub fn leave(paths: &Paths, force: bool) -> Result<LeaveReport, Failure> {
+    let files = NodeFiles::open(paths)?;
+    if !force && is_sole_validator_of_others(&files) {
+        let message = format!(
+            "this node is the only validator of network {}: without it nobody there can join, be renamed or be revoked any more",
+            paths.network
+        );
+        return Err(Failure::new(ErrorCode::Conflict, message)
+            .hint("revoke the others first, or repeat with --force; a copy of the state folder can bring it back"));
+    }
+    files.remove()?;
     Ok(LeaveReport { network: paths.network.clone() })
+}
+
+/// Says whether others belong to a network that nobody but this node can change. A ledger that cannot be read decides nothing any more.
+fn is_sole_validator_of_others(files: &NodeFiles) -> bool {
+    let Ok(ledger) = files.open_ledger(None, clock::now().wall) else { return false };
+    let Ok(keys) = files.signing_keys() else { return false };
+    let (policy, id) = (ledger.policy(), keys.identity.node_id());
+    policy.has_validator(&id) && policy.validators().count() == 1 && policy.members().any(|member| member.id != id)
 }
 
 /// Undoes what a killed daemon left on the host.
@@ -180,83 +198,4 @@ pub fn verify_ledger(paths: &Paths) -> Result<VerifyReport, Failure> {
     let files = NodeFiles::open(paths)?;
     let ledger = files.open_ledger(None, clock::now().wall)?;
     Ok(verify_all(&ledger))
-}
-
-/// A range of IPv4 addresses for members, written as a CIDR prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv4Pool {
-    /// The first address, without bits behind the prefix.
-    pub network: Ipv4Addr,
-    /// The length of the prefix, 8 to 29.
-    pub prefix_len: u8,
-}
-
-/// Why a text is no pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadPool {
-    /// Not `a.b.c.d/n`.
-    #[error("a pool is written as a prefix, for example 10.99.0.0/24")]
-    NotAPrefix,
-    /// Too few or too many addresses.
-    #[error("a pool has a prefix length from 8 to 29")]
-    BadLength,
-    /// Bits behind the prefix are set.
-    #[error("the address has bits behind the prefix: did you mean {0}?")]
-    HostBits(Ipv4Pool),
-    /// Loopback, link-local, multicast, reserved or unspecified.
-    #[error("hosts cannot have addresses of this range")]
-    NotUnicast,
-}
-
-impl fmt::Display for Ipv4Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix_len)
-    }
-}
-
-impl FromStr for Ipv4Pool {
-    type Err = BadPool;
-
-    fn from_str(text: &str) -> Result<Self, BadPool> {
-        let (address, prefix_len) = text.split_once('/').ok_or(BadPool::NotAPrefix)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| BadPool::NotAPrefix)?;
-        let prefix_len: u8 = prefix_len.parse().map_err(|_| BadPool::NotAPrefix)?;
-        if !(8..=29).contains(&prefix_len) {
-            return Err(BadPool::BadLength);
-        }
-        let mask = u32::MAX << (32 - u32::from(prefix_len));
-        let network = Ipv4Addr::from(u32::from(address) & mask);
-        if network != address {
-            return Err(BadPool::HostBits(Self { network, prefix_len }));
-        }
-        let first = network.octets()[0];
-        if first == 0 || first == 127 || first >= 224 || network.is_link_local() {
-            return Err(BadPool::NotUnicast);
-        }
-        Ok(Self { network, prefix_len })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_is_a_unicast_prefix_without_host_bits() {
-        let pool: Ipv4Pool = "10.99.0.0/24".parse().unwrap();
-        assert_eq!(pool, Ipv4Pool { network: Ipv4Addr::new(10, 99, 0, 0), prefix_len: 24 });
-        for (text, error) in [
-            ("10.99.0.0", BadPool::NotAPrefix),
-            ("10.99.0.0/x", BadPool::NotAPrefix),
-            ("10.99.0.0/30", BadPool::BadLength),
-            ("10.0.0.0/7", BadPool::BadLength),
-            ("10.99.0.1/24", BadPool::HostBits(pool)),
-            ("127.0.0.0/8", BadPool::NotUnicast),
-            ("224.0.0.0/8", BadPool::NotUnicast),
-            ("169.254.0.0/16", BadPool::NotUnicast),
-            ("0.0.0.0/8", BadPool::NotUnicast),
-        ] {
-            assert_eq!(text.parse::<Ipv4Pool>(), Err(error), "{text}");
-        }
-    }
 }

@@ -44,9 +44,9 @@ pub enum BadPool {
     /// The length is outside 8 to 29.
     #[error("the prefix length of a pool is 8 to 29")]
     Length,
-    /// The address has bits behind the prefix.
-    #[error("the address of a pool has no host bits")]
-    HostBits,
+    /// The address has bits behind the prefix; holds the pool without them.
+    #[error("the address has bits behind the prefix: did you mean {0}?")]
+    HostBits(Ipv4Pool),
     /// The addresses are, in part at least, somebody's on the Internet, or nobody's at all: whoever joins would lose the way to them.
     #[error("an overlay's addresses lie in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10")]
     NotPrivate,
@@ -71,7 +71,8 @@ impl Ipv4Pool {
             return Err(BadPool::Length);
         }
         if self.base.to_bits() & (self.size() - 1) != 0 {
-            return Err(BadPool::HostBits);
+            let base = Ipv4Addr::from_bits(self.base.to_bits() & !(self.size() - 1));
+            return Err(BadPool::HostBits(Self { base, ..*self }));
         }
         let is_within = |(base, len): &(Ipv4Addr, u8)| {
             self.len >= *len && (self.base.to_bits() ^ base.to_bits()) >> (32 - len) == 0
@@ -225,7 +226,7 @@ mod tests {
             ("10.77.0/24", BadPool::Syntax),
             ("10.77.0.0/33", BadPool::Length),
             ("10.77.0.0/30", BadPool::Length),
-            ("10.77.0.1/24", BadPool::HostBits),
+            ("10.77.0.1/24", BadPool::HostBits("10.77.0.0/24".parse().unwrap())),
             ("127.0.0.0/8", BadPool::NotPrivate),
             ("169.254.0.0/16", BadPool::NotPrivate),
             ("224.0.0.0/8", BadPool::NotPrivate),

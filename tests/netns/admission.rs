@@ -1,7 +1,7 @@
 //! Nodes that a signer lets in by their keys, and what users are told on the way.
 
 use crate::lab::{Lab, eventually};
-use crate::node::{NETWORK, Node, PATIENCE, founder, pair};
+use crate::node::{NETWORK, Node, PATIENCE, founder, joiner, pair};
 use serde_json::{Value, json};
 
 /// What a signer has to know of a node.
@@ -75,6 +75,27 @@ fn a_revoked_member_is_known_by_its_name_and_comes_back_by_its_identity_alone() 
     assert_eq!(authorization(&founder, "ada"), "member");
     assert!(eventually(PATIENCE, || ada.status()["network"]["state"] == "up"), "{}", ada.status());
     founder.meet(&ada);
+}
+
+#[test]
+fn a_node_does_not_cut_itself_off_and_the_only_validator_does_not_leave_by_a_slip() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut founder = founder(&mut lab);
+    let [id, ..] = keys(&founder);
+    for name in ["founder", &id] {
+        let message = founder.say(&["revoke", name]).refusal(8);
+        assert!(message.contains("itself"), "{message}");
+    }
+    let ada = joiner(&mut lab, &founder, "ada");
+    founder.stop();
+    let message = founder.say(&["leave", "--yes"]).refusal(8);
+    assert!(message.contains("only validator"), "{message}");
+    founder.start();
+    founder.meet(&ada);
+    founder.ask(&["revoke", "founder", "--force"]);
+    assert!(eventually(PATIENCE, || founder.status()["network"]["state"] == "revoked"), "{}", founder.status());
+    founder.stop();
+    founder.ask(&["leave", "--yes", "--force"]);
 }
 
 #[test]

@@ -151,9 +151,12 @@ pub struct Authorize {
 pub struct Revoke {
     /// A name, an overlay address or an identity.
     pub peer: String,
-    /// Why, for the ledger.
+    /// Why, for the log of the daemon.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Also when it is the node that is asked.
+    #[serde(default)]
+    pub force: bool,
     /// Waiting.
     #[serde(default)]
     pub finality: Finality,

@@ -163,7 +163,7 @@ mod tests {
                 transport_key: Some("8".repeat(64)),
                 finality,
             }),
-            Request::Revoke(Revoke { peer: peer(), reason: Some("lost".to_owned()), finality }),
+            Request::Revoke(Revoke { peer: peer(), reason: Some("lost".to_owned()), force: true, finality }),
             Request::Rename(Rename { peer: peer(), name: "c".to_owned(), finality }),
             Request::Invite(Invite {
                 name: None,
