@@ -96,6 +96,7 @@ fn genesis() -> &'static Genesis {
             node_key: verifying_key(101),
             transport_key: TransportKey([1; 32]),
             member_name: None,
+            others: Vec::new(),
             signer: &signing_key(SIGNER),
             seats: Seats::new(vec![seat]).expect("one seat"),
             recovery: BTreeSet::from([verifying_key(4)]),

@@ -46,6 +46,7 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
         node_key: node.verifying_key(),
         transport_key: transport_key.public_key(),
         member_name: Some(label(args.node_name.as_str())?),
+        others: Vec::new(),
         // The identity governs as the first signer, so that what it issued ends with its membership.
         signer: &identity,
         seats: Seats::new(vec![seat]).map_err(internal)?,

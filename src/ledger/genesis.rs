@@ -39,6 +39,8 @@ pub struct Founding<'k> {
     pub transport_key: TransportKey,
     /// Its name.
     pub member_name: Option<Label>,
+    /// Further first members: a network of several validators orders nothing before most of them are there.
+    pub others: Vec<Admit>,
     /// The first signer, which has every scope; may be the identity.
     pub signer: &'k SigningKey,
     /// Who orders the history.
@@ -96,13 +98,15 @@ impl Founding<'_> {
             incarnation: 0,
         };
         let network = NetworkSet { name: self.name.clone(), ipv4: self.ipv4, protocol_version: PROTOCOL_VERSION };
-        vec![
+        let mut operations = vec![
             Operation::NetworkSet(network),
             Operation::SignerSet(SignerSet { key: self.signer.verifying_key(), weight: 1, scopes: Scopes::ALL }),
             Operation::ValidatorSet(ValidatorSetOperation { seats: self.seats.clone() }),
             Operation::RecoverySet(RecoverySet { keys: self.recovery.clone(), needed: self.recovery_needed }),
             Operation::Admit(admit),
-        ]
+        ];
+        operations.extend(self.others.iter().cloned().map(Operation::Admit));
+        operations
     }
 }
 

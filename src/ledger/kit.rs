@@ -54,6 +54,7 @@ pub(crate) fn found(ipv4: Ipv4Choice) -> Genesis {
         node_key: key(FOUNDER + 100).verifying_key(),
         transport_key: TransportKey([FOUNDER; 32]),
         member_name: Some(label("founder")),
+        others: Vec::new(),
         signer: &key(ADMIN),
         seats: seats(),
         recovery: BTreeSet::from([key(4).verifying_key(), key(5).verifying_key()]),

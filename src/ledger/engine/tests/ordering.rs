@@ -85,6 +85,7 @@ fn four() -> World {
         node_key: key(141).verifying_key(),
         transport_key: TransportKey([41; 32]),
         member_name: None,
+        others: Vec::new(),
         signer: &key(ADMIN),
         seats: Seats::new(seats.collect()).unwrap(),
         recovery: BTreeSet::from([key(4).verifying_key()]),
