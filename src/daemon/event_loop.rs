@@ -192,6 +192,9 @@ impl EventLoop {
             NodeEvent::Final { .. } => {}
             NodeEvent::Dropped { transaction, reason } => self.dropped.push((transaction, reason)),
             NodeEvent::LedgerStopped(reason) => tracing::error!(reason, "the ledger stopped; tunnels stay"),
+            NodeEvent::Misbehaved(what) => {
+                tracing::error!(what, "a validator signed two things that exclude each other");
+            }
             NodeEvent::Pong { peer, probe, rtt } => self.pongs.push(Pong { peer, probe, rtt }),
             NodeEvent::Remember => {
                 self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);

@@ -127,9 +127,7 @@ impl<R: CryptoRng> Node<R> {
                 tracing::error!(reason, "this validator votes no more");
                 self.silenced = Some(reason);
             }
-            Event::Misbehaved(misbehaviour) => {
-                tracing::error!(?misbehaviour, "a validator signed two contradicting votes");
-            }
+            Event::Misbehaved(misbehaviour) => self.tell(NodeEvent::Misbehaved(format!("{misbehaviour:?}"))),
             Event::RevocationLifted { transaction } => {
                 tracing::warn!(%transaction, "a revocation no longer acts: its signers lost the right to revoke");
             }

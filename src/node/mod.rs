@@ -112,6 +112,8 @@ pub enum NodeEvent {
     },
     /// The ledger of this node stopped; tunnels stay.
     LedgerStopped(String),
+    /// A validator signed two things that exclude each other; shows both.
+    Misbehaved(String),
     /// A probe was answered.
     Pong {
         /// By whom.
@@ -143,6 +145,8 @@ pub struct Node<R> {
     heads_heard: BTreeMap<TransportKey, Instant>,
     /// Why this validator votes no more.
     silenced: Option<String>,
+    /// When a peer was last greeted.
+    greeted: BTreeMap<TransportKey, Instant>,
     started: Instant,
     drops: Arc<Drops>,
     events: VecDeque<NodeEvent>,
@@ -171,6 +175,7 @@ impl<R: CryptoRng> Node<R> {
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
             silenced: None,
+            greeted: BTreeMap::new(),
             started: now.instant,
             drops,
             events: VecDeque::new(),
@@ -320,12 +325,12 @@ impl<R: CryptoRng> Node<R> {
             } else if let Some((peer, packet)) = self.link.poll_transmit() {
                 // Without a session TCP will send it again.
                 let _ = self.peers.send_stream(now, peer.0, &packet);
+            } else if let Some(event) = self.link.poll_event() {
+                self.handle_broken(now, event);
             } else {
                 break;
             }
         }
-        // Broken connections: the ledger and gossip ask again by themselves.
-        while self.link.poll_event().is_some() {}
         if self.peers.take_changed() {
             let table = Arc::new(self.routing.table(&self.peers, self.pulse.heartbeat()));
             self.tell(NodeEvent::Publish(table));
@@ -337,6 +342,7 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Up(key, rights) => self.handle_up(now, key, rights),
             PeerEvent::Down(key) => {
                 self.link.close_peer(LinkId(key));
+                self.greeted.remove(&key);
                 self.ledger.handle_session_end(now, &key);
             }
             PeerEvent::Ledger(key, bytes) => self.handle_ledger_bytes(now, key, &bytes),

@@ -1,7 +1,7 @@
 //! Where this node can be found, and whom it keeps close.
 
 use super::Node;
-use super::control::{LinkId, Service, Standing};
+use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
 use super::gossip::{self, GossipMessage, GossipOutcome};
 use super::peers::Context;
 use crate::crypto::exchange::TransportKey;
@@ -37,6 +37,9 @@ pub struct Underlay {
     /// The prefixes that its interfaces are connected to.
     pub connected: Vec<Prefix>,
 }
+
+/// How often one peer is told of the own head because its connections break: whoever resets them all is not heeded faster.
+const GREETING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Own endpoints and the clock of the neighbourhood.
 pub(super) struct Reach {
@@ -116,7 +119,7 @@ impl<R: CryptoRng> Node<R> {
         if self.link.attach(LinkId(key), standing).is_err() || !is_new {
             return;
         }
-        self.ledger.handle_session(now, key);
+        self.greet(now, key);
         if rights.is_member() && !is_guest {
             for message in self.gossip.everything() {
                 self.send_gossip(now, key, &message);
@@ -125,6 +128,22 @@ impl<R: CryptoRng> Node<R> {
             tracing::debug!(?key, ?probe, "session up");
         }
         self.events.push_back(super::NodeEvent::Remember);
+    }
+
+    fn greet(&mut self, now: Now, key: TransportKey) {
+        self.greeted.insert(key, now.instant);
+        self.ledger.handle_session(now, key);
+    }
+
+    /// A connection with a peer broke, and what it carried is gone. The ledger and gossip ask again by themselves in time; but a reset
+    /// says that the peer started anew, and what it has missed since, a revocation perhaps, does not wait for that.
+    pub(super) fn handle_broken(&mut self, now: Now, event: LinkEvent) {
+        let LinkEvent::Broken { peer: LinkId(key), service, reason, .. } = event;
+        let is_new = service == Service::Sync && reason == BrokenReason::Reset;
+        let is_greeted = self.greeted.get(&key).is_some_and(|at| now.instant.saturating_since(*at) < GREETING_INTERVAL);
+        if is_new && !is_greeted {
+            self.greet(now, key);
+        }
     }
 
     /// A member saw this node at an address that the host does not have: a NAT's. Others may reach it there.

@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::membership::{Bootstrap, Standing};
+use super::peers::Holdings;
 use crate::crypto::aead::TransportCipher;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -160,6 +161,11 @@ impl<R: CryptoRng> Node<R> {
         found.sort_by_key(|bootstrap| !self.policy.has_validator(&bootstrap.id));
         found.truncate(limit);
         found
+    }
+
+    /// How much it holds of its peers.
+    pub fn holdings(&self) -> Holdings {
+        self.peers.holdings()
     }
 
     /// Says in which parts of the node an identity or its key still stands: empty after a cut.

@@ -15,6 +15,8 @@ const MAX_FAULTS: usize = 1024;
 const FAULT_MEMORY: Duration = Duration::from_secs(3600);
 /// How long an answer with blocks may take before another peer is asked: half a megabyte at 1 Mb/s.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures after which a peer that does not answer is asked no more.
+const MAX_UNANSWERED: u32 = 3;
 /// How often one peer is asked for its pending revocations.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(5);
 
@@ -81,7 +83,19 @@ impl Peers {
         }
     }
 
-    /// Notes a question that was not answered well: the peer is believed to have nothing until it tells of its head again.
+    /// Notes a question that was not answered: the answer may be lost with its connection, where one of the two started anew. Who is
+    /// silent again and again is believed to have nothing until it tells of its head again.
+    pub(super) fn fall_silent(&mut self, peer: &TransportKey, now: Instant) {
+        let faults = self.faults_of(peer, now);
+        faults.failures = faults.failures.saturating_add(1);
+        if faults.failures >= MAX_UNANSWERED
+            && let Some(claim) = self.claims.get_mut(peer)
+        {
+            claim.height = None;
+        }
+    }
+
+    /// Notes a wrong answer: the peer is believed to have nothing until it tells of its head again.
     pub(super) fn fail(&mut self, peer: &TransportKey, now: Instant) {
         if let Some(claim) = self.claims.get_mut(peer) {
             claim.height = None;

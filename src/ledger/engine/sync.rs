@@ -154,10 +154,10 @@ impl Ledger {
         self.send(Recipient::Peer(peer), LedgerMessage::GetBlocks { from, limit: MAX_BLOCKS });
     }
 
-    /// Gives up on the peer that was asked, until it tells of its head again.
+    /// Asks somebody better than the peer that did not answer, or that one once more.
     pub(super) fn fetch_elsewhere(&mut self, now: Now) {
         if let Some(fetch) = self.peers.fetch.take() {
-            self.peers.fail(&fetch.peer, now.instant);
+            self.peers.fall_silent(&fetch.peer, now.instant);
         }
         self.fetch_next(now);
     }

@@ -59,6 +59,21 @@ pub enum PeerEvent {
     Timestamp(TransportKey, Timestamp),
 }
 
+/// How much a node holds of its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Peers that it remembers.
+    pub peers: usize,
+    /// Sessions in any state.
+    pub sessions: usize,
+    /// Indices with a session or an attempt behind them.
+    pub owners: usize,
+    /// Indices that are not free.
+    pub indices: usize,
+    /// Handshakes that others began.
+    pub half_open: usize,
+}
+
 /// What the node lends for one call: the moment, the policy in force, and randomness.
 pub struct Context<'a, R> {
     /// The moment.
@@ -246,6 +261,18 @@ impl PeerTable {
             || self.owners.values().any(|owner| owner == key)
             || self.kept.contains(key)
             || self.responder.mentions(key)
+    }
+
+    /// Counts what is held of all peers: for the proof that nothing is left over.
+    pub fn holdings(&self) -> Holdings {
+        let (members, guests) = self.responder.half_open_counts();
+        Holdings {
+            peers: self.peers.len(),
+            sessions: self.peers.values().map(|peer| peer.sessions.receiving().count()).sum(),
+            owners: self.owners.len(),
+            indices: self.indices.len(),
+            half_open: members + guests,
+        }
     }
 
     fn entry(&mut self, key: TransportKey, id: Option<NodeId>) -> &mut Peer {
