@@ -11,15 +11,15 @@ use p2plus::crypto::exchange::{TransportKey, TransportSecret};
 use p2plus::crypto::hash::Digest;
 use p2plus::crypto::identity::{NodeId, SigningKey};
 use p2plus::crypto::secret::Secret;
-use p2plus::ledger::Ledger;
 use p2plus::ledger::chain::Checkpoint;
 use p2plus::ledger::consensus::Timeouts;
 use p2plus::ledger::consensus::wal::{Log, LogStore};
 use p2plus::ledger::engine::{OpenError, ValidatorConfig};
-use p2plus::ledger::store::disk::Disk;
+use p2plus::ledger::store::disk::{Disk, Fault};
 use p2plus::ledger::store::{Behind, MemoryMark, Store};
+use p2plus::ledger::{Ledger, TxId};
 use p2plus::node::forward::{self, HEADROOM, Inbound, Incoming, Outbound, Outgoing, TAILROOM};
-use p2plus::node::membership::Invitation;
+use p2plus::node::membership::{Bootstrap, Invitation};
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
 use p2plus::session::LocalKeys;
@@ -52,6 +52,20 @@ pub struct SimLog(Arc<Mutex<LogBytes>>);
 struct LogBytes {
     bytes: Vec<u8>,
     durable: Vec<u8>,
+    operations: u64,
+    /// The operation after which every other one fails.
+    last: Option<u64>,
+}
+
+impl LogBytes {
+    fn operate(&mut self) -> io::Result<&mut Self> {
+        self.operations += 1;
+        if self.has_failed() { Err(io::Error::other("the power is gone")) } else { Ok(self) }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.last.is_some_and(|last| self.operations > last)
+    }
 }
 
 impl SimLog {
@@ -62,7 +76,25 @@ impl SimLog {
         if let Some(loose) = log.bytes.strip_prefix(log.durable.as_slice()) {
             left.extend(&loose[..usize::try_from(luck).unwrap() % (loose.len() + 1)]);
         }
-        Self(Arc::new(Mutex::new(LogBytes { bytes: left.clone(), durable: left })))
+        Self::holding(left)
+    }
+
+    /// What SIGKILL leaves: everything that was written, synced or not.
+    pub fn after_kill(&self) -> Self {
+        Self::holding(self.0.lock().unwrap().bytes.clone())
+    }
+
+    fn holding(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(LogBytes { bytes: bytes.clone(), durable: bytes, ..LogBytes::default() })))
+    }
+
+    fn fail_after(&self, operations: u64) {
+        let mut log = self.0.lock().unwrap();
+        log.last = Some(log.operations + operations);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.0.lock().unwrap().has_failed()
     }
 }
 
@@ -78,17 +110,18 @@ impl LogStore for SimLog {
     }
 
     fn append(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().bytes.extend_from_slice(frame);
+        self.0.lock().unwrap().operate()?.bytes.extend_from_slice(frame);
         Ok(())
     }
 
     fn reset(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().bytes = frame.to_vec();
+        self.0.lock().unwrap().operate()?.bytes = frame.to_vec();
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut log = self.0.lock().unwrap();
+        log.operate()?;
         log.durable = log.bytes.clone();
         Ok(())
     }
@@ -102,6 +135,30 @@ pub struct Memory {
     endpoints: Vec<(NodeId, SocketAddr)>,
 }
 
+/// A ticket, as a joiner keeps it until it is a member.
+#[derive(Clone)]
+struct Ticket {
+    secret: Option<[u8; 32]>,
+    bootstrap: Vec<Bootstrap>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Ticket {
+    fn invitation(&self) -> Invitation {
+        let credential = self.secret.as_ref().map(SigningKey::from_seed);
+        Invitation { credential, name: None, bootstrap: self.bootstrap.clone() }
+    }
+}
+
+/// Which of its stores a machine writes to when its power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The ledger's store.
+    Store,
+    /// The validator's log.
+    Log,
+}
+
 /// What outlives a crash.
 #[derive(Clone)]
 pub struct Machine {
@@ -113,6 +170,9 @@ pub struct Machine {
     pub log: SimLog,
     pub is_validator: bool,
     memory: Memory,
+    ticket: Option<Ticket>,
+    /// The operation of the disk at which the power goes.
+    last_operation: Option<u64>,
     runs: u64,
 }
 
@@ -128,8 +188,31 @@ impl Machine {
             log: SimLog::default(),
             is_validator: false,
             memory: Memory::default(),
+            ticket: None,
+            last_operation: None,
             runs: 0,
         }
+    }
+
+    /// Tells it where others are, as an earlier run would have.
+    pub fn remember(&mut self, endpoints: Vec<(NodeId, SocketAddr)>) {
+        self.memory.endpoints = endpoints;
+    }
+
+    /// Lets the power go after so many more writes, changes of length and syncs of one of its stores: in the middle of whatever it does.
+    pub fn lose_power_after(&mut self, operations: u64, victim: Victim) {
+        match victim {
+            Victim::Store => {
+                self.last_operation = Some(self.disk.operations() + operations);
+                self.disk.fail_after(operations, Some(Fault::Broken));
+            }
+            Victim::Log => self.log.fail_after(operations),
+        }
+    }
+
+    /// Says whether the power is gone.
+    pub fn has_lost_power(&self) -> bool {
+        self.last_operation.is_some_and(|last| self.disk.operations() > last) || self.log.has_failed()
     }
 
     fn bytes(&self, purpose: &str) -> [u8; 32] {
@@ -165,33 +248,40 @@ impl Machine {
     /// Opens what is on the disk.
     pub fn open_ledger(&self) -> Result<Ledger, OpenError> {
         let store = Store::open(self.disk.clone(), Box::new(self.mark.clone()), self.network_id, Behind::Refuse)?;
-        Ledger::open(store, None)
+        Ledger::open(store, self.ticket.as_ref().and_then(|ticket| ticket.checkpoint))
     }
 
     /// The machine as a power cut leaves it.
     pub fn after_power_cut(&self, luck: u64) -> Self {
-        let disk = self.disk.after_power_cut(luck);
-        Self { disk, log: self.log.after_power_cut(luck), mark: MemoryMark::new(self.mark.bytes()), ..self.clone() }
+        let (disk, log) = (self.disk.after_power_cut(luck), self.log.after_power_cut(luck));
+        Self { disk, log, mark: MemoryMark::new(self.mark.bytes()), last_operation: None, ..self.clone() }
     }
 
     /// The machine as SIGKILL leaves it.
     pub fn after_kill(&self) -> Self {
-        Self { disk: Disk::new(self.disk.image()), mark: MemoryMark::new(self.mark.bytes()), ..self.clone() }
+        let disk = Disk::new(self.disk.image());
+        Self { disk, mark: MemoryMark::new(self.mark.bytes()), last_operation: None, ..self.clone() }
     }
 
     /// Starts a joiner on an empty disk.
-    pub fn join(self, now: Now, invitation: Invitation, checkpoint: Option<Checkpoint>) -> SimNode {
+    pub fn join(mut self, now: Now, invitation: Invitation, checkpoint: Option<Checkpoint>) -> SimNode {
         let ledger = Ledger::open(self.create_store(now), checkpoint).unwrap();
+        let (credential, bootstrap) = (invitation.credential.as_ref(), invitation.bootstrap.clone());
+        let secret = credential.map(|credential| *credential.seed());
+        self.ticket = Some(Ticket { secret, bootstrap, checkpoint });
         self.start(now, ledger, Some(invitation))
     }
 
-    /// Starts a member from its disk.
+    /// Starts a member from its disk, or a joiner that is not there yet.
     ///
     /// # Errors
     /// When the chain is not fit to be used.
     pub fn restart(self, now: Now) -> Result<SimNode, OpenError> {
         let ledger = self.open_ledger()?;
-        Ok(self.start(now, ledger, None))
+        let (policy, id) = (ledger.policy(), self.id());
+        let is_joiner = policy.member(&id).is_none() && !policy.is_revoked(&id);
+        let invitation = self.ticket.as_ref().filter(|_| is_joiner).map(Ticket::invitation);
+        Ok(self.start(now, ledger, invitation))
     }
 
     /// Starts the node with its ledger.
@@ -230,7 +320,9 @@ impl Machine {
             incoming: Incoming::new(),
             outbox: VecDeque::new(),
             delivered: Vec::new(),
+            finals: Vec::new(),
             cuts: Vec::new(),
+            misbehaved: Vec::new(),
             stopped: None,
             remember_at: None,
         };
@@ -259,8 +351,12 @@ pub struct SimNode {
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Everything that the device got.
     pub delivered: Vec<Delivered>,
+    /// The transactions that its user was told are final, and in which block.
+    pub finals: Vec<(TxId, u64)>,
     /// Who was cut, and when.
     pub cuts: Vec<(Instant, NodeId)>,
+    /// Contradictions that it saw validators sign.
+    pub misbehaved: Vec<String>,
     /// Why the ledger stopped.
     pub stopped: Option<String>,
     remember_at: Option<Instant>,
@@ -323,10 +419,17 @@ impl SimNode {
     }
 
     fn settle(&mut self, now: Now) {
+        if self.machine.has_lost_power() {
+            // Whatever the program did after that did not happen, and nobody saw what it did just before.
+            self.outbox.clear();
+            return;
+        }
         while let Some(event) = self.node.poll_event() {
             match event {
                 NodeEvent::Publish(table) => self.table = table,
                 NodeEvent::Cut(members) => self.cuts.extend(members.into_iter().map(|id| (now.instant, id))),
+                NodeEvent::Final { transaction, height } => self.finals.push((transaction, height)),
+                NodeEvent::Misbehaved(what) => self.misbehaved.push(what),
                 NodeEvent::LedgerStopped(reason) => self.stopped = Some(reason),
                 NodeEvent::Remember => {
                     self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
@@ -342,6 +445,9 @@ impl SimNode {
 
 impl Guest for SimNode {
     fn handle_datagram(&mut self, now: Now, source: SocketAddr, mut datagram: Vec<u8>) {
+        if self.machine.has_lost_power() {
+            return;
+        }
         let table = Arc::clone(&self.table);
         let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source, &mut datagram);
         match inbound {
@@ -360,6 +466,9 @@ impl Guest for SimNode {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        if self.machine.has_lost_power() {
+            return;
+        }
         if self.remember_at.is_some_and(|at| now.instant >= at) {
             self.remember_at = None;
             let (own, timestamps) = self.node.timestamps();
@@ -376,6 +485,9 @@ impl Guest for SimNode {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.machine.has_lost_power() {
+            return None;
+        }
         [self.node.poll_timeout(), self.remember_at].into_iter().flatten().min()
     }
 }

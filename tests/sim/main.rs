@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod consensus;
+mod crashing;
+mod history;
 mod hostile_member;
 mod hostile_outsider;
 mod idle;
@@ -12,7 +14,10 @@ mod machine;
 mod moving;
 mod overlay;
 mod packet;
+mod rekeying;
 mod restarting;
 mod revoking;
 mod secrecy;
+mod spreading;
+mod validators;
 mod world;

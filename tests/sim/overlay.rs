@@ -8,6 +8,7 @@ use p2plus::crypto::identity::NodeId;
 use p2plus::ledger::address::Ipv4Choice;
 use p2plus::ledger::chain::Checkpoint;
 use p2plus::ledger::genesis::{Founding, Genesis};
+use p2plus::ledger::operation::Admit;
 use p2plus::ledger::tree::MemoryTree;
 use p2plus::ledger::{Ledger, Seat, Seats, Validator};
 use p2plus::node::authoring::InvitationTerms;
@@ -43,15 +44,47 @@ pub fn address(number: usize) -> SocketAddr {
     SocketAddr::new(ip, 4647)
 }
 
+fn seat(machine: &Machine) -> Seat {
+    let validator = Validator { key: machine.signing_key("validator").verifying_key(), power: 1 };
+    Seat { validator, node: machine.id(), transport_key: machine.transport().public_key() }
+}
+
+fn admission(number: usize, machine: &Machine) -> Admit {
+    Admit {
+        identity: machine.id(),
+        node_key: machine.signing_key("node").verifying_key(),
+        transport_key: machine.transport().public_key(),
+        name: Some(format!("node-{number}").parse().unwrap()),
+        tags: BTreeSet::new(),
+        ipv4: None,
+        expires: None,
+        incarnation: 0,
+    }
+}
+
+fn terms(number: usize) -> InvitationTerms {
+    InvitationTerms {
+        name: Some(format!("node-{number}").parse().unwrap()),
+        tags: BTreeSet::new(),
+        uses: 1,
+        lifetime: Duration::from_secs(3600),
+    }
+}
+
 impl Overlay {
     /// A network with its founder, running.
     pub fn found(seed: u64, weather: Weather) -> Self {
+        Self::found_by(1, seed, weather)
+    }
+
+    /// A network with its first members, running. All of them are validators of the same power; the first one alone governs.
+    pub fn found_by(count: usize, seed: u64, weather: Weather) -> Self {
         let mut world = World::new(seed, weather);
         let now = world.now();
-        let mut founder = Machine::new(seed * 1000, address(0), Digest::default());
-        founder.is_validator = true;
-        let validator = Validator { key: founder.signing_key("validator").verifying_key(), power: 1 };
-        let seat = Seat { validator, node: founder.id(), transport_key: founder.transport().public_key() };
+        let machine =
+            |number: usize, network_id| Machine::new(seed * 1000 + number as u64, address(number), network_id);
+        let machines: Vec<_> = (0..count).map(|number| machine(number, Digest::default())).collect();
+        let founder = &machines[0];
         let founding = Founding {
             name: "lab".parse().unwrap(),
             ipv4: Ipv4Choice::Derived,
@@ -60,18 +93,23 @@ impl Overlay {
             node_key: founder.signing_key("node").verifying_key(),
             transport_key: founder.transport().public_key(),
             member_name: Some("node-0".parse().unwrap()),
+            others: (1..count).map(|number| admission(number, &machines[number])).collect(),
             signer: &founder.signing_key("identity"),
-            seats: Seats::new(vec![seat]).unwrap(),
+            seats: Seats::new(machines.iter().map(seat).collect()).unwrap(),
             recovery: BTreeSet::from([founder.signing_key("recovery").verifying_key()]),
             recovery_needed: 1,
         };
         let genesis = Genesis::create(&founding, &MemoryTree::default()).unwrap();
         let network_id = genesis.network_id();
-        let mut machine = Machine::new(seed * 1000, address(0), network_id);
-        machine.is_validator = true;
-        let ledger = Ledger::create(machine.create_store(now), &genesis).unwrap();
-        world.insert(address(0), machine.start(now, ledger, None));
-        Self { world, addresses: vec![address(0)], seed, network_id, sent: 0 }
+        let endpoints: Vec<_> = machines.iter().map(|machine| (machine.id(), machine.address)).collect();
+        for number in 0..count {
+            let mut machine = machine(number, network_id);
+            machine.is_validator = true;
+            machine.remember(endpoints.iter().copied().filter(|(id, _)| *id != machine.id()).collect());
+            let ledger = Ledger::create(machine.create_store(now), &genesis).unwrap();
+            world.insert(address(number), machine.start(now, ledger, None));
+        }
+        Self { world, addresses: (0..count).map(address).collect(), seed, network_id, sent: 0 }
     }
 
     /// A network of `count` members that all know each other.
@@ -105,24 +143,41 @@ impl Overlay {
 
     /// Invites one more node, by the founder; returns its number.
     pub fn invite_one(&mut self) -> usize {
+        self.try_invite_one().unwrap()
+    }
+
+    /// The same, by a founder that may lose its power meanwhile: then there is no ticket.
+    pub fn try_invite_one(&mut self) -> Option<usize> {
         let number = self.addresses.len();
-        let terms = InvitationTerms {
-            name: Some(format!("node-{number}").parse().unwrap()),
-            tags: BTreeSet::new(),
-            uses: 1,
-            lifetime: Duration::from_secs(3600),
-        };
         let at = self.addresses[0];
-        let issued = self.world.with(at, |host, now| host.order(now, |node| node.invite(now, terms))).unwrap();
+        let secret = loop {
+            let issued = self.world.with(at, |host, now| host.order(now, |node| node.invite(now, terms(number))));
+            if self.node(0).machine.has_lost_power() {
+                return None;
+            }
+            let issued = issued.unwrap();
+            let id = issued.tx;
+            let waits = |host: &SimNode| host.node.ledger().pending().iter().any(|(pending, _)| *pending == id);
+            let is_settled = |world: &World<SimNode>| world.host(at).machine.has_lost_power() || !waits(world.host(at));
+            assert!(self.world.run_until(PATIENCE, is_settled).is_some(), "{}", self.standings());
+            let host = self.node(0);
+            if host.machine.has_lost_power() {
+                return None;
+            }
+            // What a crash left in the log may have come first, and have taken its place.
+            if host.finals.iter().any(|(known, _)| *known == id) {
+                break issued.secret;
+            }
+        };
         let founder = &self.world.host(at).machine;
         let host = Bootstrap {
             id: founder.id(),
             transport_key: founder.transport().public_key(),
             endpoints: vec![founder.address],
         };
-        let invitation = Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host] };
+        let invitation = Invitation { credential: Some(secret), name: None, bootstrap: vec![host] };
         self.join(invitation);
-        number
+        Some(number)
     }
 
     /// Starts a joiner with this invitation; returns its number.

@@ -67,6 +67,8 @@ pub struct Sighting {
     pub to: SocketAddr,
     /// Its bytes.
     pub datagram: Vec<u8>,
+    /// Whether it went no further: a cut link, or the weather.
+    pub is_lost: bool,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -236,10 +238,11 @@ impl<G: Guest> World<G> {
     fn collect(&mut self, from: SocketAddr) {
         let now = self.now;
         while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
+            let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
             if let Some(wire) = &mut self.wire {
-                wire.push(Sighting { from, to, datagram: datagram.clone() });
+                wire.push(Sighting { from, to, datagram: datagram.clone(), is_lost });
             }
-            if (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss {
+            if is_lost {
                 continue;
             }
             if self.rng.next_u64() % 1000 < self.weather.duplication {
