@@ -9,9 +9,10 @@ use super::access::{AccessRules, Caller};
 use super::route::Right;
 use crate::daemon::failure::{ErrorCode, Failure};
 use crate::daemon::paths::Paths;
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use crate::io::lock::{FileLock, LockError};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -34,7 +35,7 @@ pub struct ApiSocket {
     listener: StdListener,
     path: PathBuf,
     owner_uid: u32,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl ApiSocket {
@@ -91,27 +92,16 @@ impl Drop for ApiSocket {
     }
 }
 
-/// Locks the network's lock file and writes the process id into it.
-fn take_lock(paths: &Paths) -> Result<File, Failure> {
-    let path = paths.lock();
-    let report = |error: &io::Error| open_failure(&path, error);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut lock = opened.map_err(|error| report(&error))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(already_running(paths)),
-        Err(TryLockError::Error(error)) => return Err(report(&error)),
-    }
-    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(|error| report(&error))?;
-    Ok(lock)
-}
-
-fn already_running(paths: &Paths) -> Failure {
-    let pid = fs::read_to_string(paths.lock()).unwrap_or_default();
-    let process = if pid.trim().is_empty() { String::new() } else { format!(" (process {})", pid.trim()) };
-    let message = format!("a daemon of network {} runs already{process}", paths.network);
-    Failure::new(ErrorCode::Conflict, message)
-        .hint("stop that one first, or give this one other --state-dir and --run-dir folders")
+/// Makes this daemon the only one of its network.
+fn take_lock(paths: &Paths) -> Result<FileLock, Failure> {
+    FileLock::take(&paths.lock()).map_err(|error| match &error {
+        LockError::Held { holder, .. } => {
+            let message = format!("a daemon of network {} runs already (process {holder})", paths.network);
+            Failure::new(ErrorCode::Conflict, message)
+                .hint("stop that one first, or give this one other --state-dir and --run-dir folders")
+        }
+        LockError::Io { path, source } => open_failure(path, source),
+    })
 }
 
 fn open_failure(path: &Path, error: &io::Error) -> Failure {
@@ -252,6 +242,18 @@ mod tests {
         let second = ApiSocket::bind(&paths).unwrap();
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_lock_that_leads_elsewhere_is_refused_and_what_it_leads_to_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = paths(folder.path());
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "text").unwrap();
+        fs::create_dir_all(&paths.roots.run_dir).unwrap();
+        std::os::unix::fs::symlink(&precious, paths.lock()).unwrap();
+        assert!(ApiSocket::bind(&paths).is_err());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "text");
     }
 
     #[test]
