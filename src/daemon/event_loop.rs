@@ -177,9 +177,9 @@ impl EventLoop {
             NodeEvent::Publish(table) => self.parts.shared.table.store(table),
             NodeEvent::Configure(addresses) => self.configure(addresses),
             NodeEvent::Cut(members) => {
-                for id in members {
-                    tracing::warn!(peer = %id, "revoked: all its sessions are cut");
-                    let event = Event::Revoked { peer: id.to_string(), name: String::new() };
+                for (id, name) in members {
+                    tracing::warn!(peer = %id, name, "revoked: all its sessions are cut");
+                    let event = Event::Revoked { peer: id.to_string(), name };
                     let _ = self.parts.events.send(event);
                 }
             }

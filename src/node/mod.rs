@@ -87,8 +87,8 @@ pub enum NodeEvent {
     Publish(Arc<ForwardingTable>),
     /// Give the device these addresses, each with its prefix length, and take away all others.
     Configure(Vec<(IpAddr, u8)>),
-    /// Members were cut just now.
-    Cut(Vec<NodeId>),
+    /// Members were cut just now, each with the name that it had.
+    Cut(Vec<(NodeId, String)>),
     /// The ledger has a new block.
     Block {
         /// Its height.
@@ -360,6 +360,8 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes the ledger's policy in force: who was cut loses everything here at once.
     fn follow_policy(&mut self, now: Now, diff: &PolicyDiff) {
+        let named = |id: &NodeId| self.policy.member(id).map(|member| (*id, member.name.clone()));
+        let cut: Vec<_> = diff.removed.iter().filter_map(named).collect();
         self.policy = self.ledger.policy();
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_policy(&mut ctx, diff);
@@ -380,8 +382,8 @@ impl<R: CryptoRng> Node<R> {
             self.enter(now);
         }
         self.tell_standing();
-        if !diff.removed.is_empty() {
-            self.tell(NodeEvent::Cut(diff.removed.clone()));
+        if !cut.is_empty() {
+            self.tell(NodeEvent::Cut(cut));
         }
         self.reach.hurry();
     }

@@ -353,8 +353,8 @@ pub struct SimNode {
     pub delivered: Vec<Delivered>,
     /// The transactions that its user was told are final, and in which block.
     pub finals: Vec<(TxId, u64)>,
-    /// Who was cut, and when.
-    pub cuts: Vec<(Instant, NodeId)>,
+    /// Who was cut, and what it was called.
+    pub cuts: Vec<(NodeId, String)>,
     /// Contradictions that it saw validators sign.
     pub misbehaved: Vec<String>,
     /// Why the ledger stopped.
@@ -427,7 +427,7 @@ impl SimNode {
         while let Some(event) = self.node.poll_event() {
             match event {
                 NodeEvent::Publish(table) => self.table = table,
-                NodeEvent::Cut(members) => self.cuts.extend(members.into_iter().map(|id| (now.instant, id))),
+                NodeEvent::Cut(members) => self.cuts.extend(members),
                 NodeEvent::Final { transaction, height } => self.finals.push((transaction, height)),
                 NodeEvent::Misbehaved(what) => self.misbehaved.push(what),
                 NodeEvent::LedgerStopped(reason) => self.stopped = Some(reason),
