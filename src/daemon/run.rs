@@ -60,7 +60,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         Workers::new(move |failure| failed.put(Message::Failed(failure))).map_err(|error| system("threads", &error))?;
     data_plane::start(&mut workers, &shared, &device, sockets.receivers, &sockets.sender)
         .map_err(|error| system("threads", &error))?;
-    watch_host(&mut workers, &inbox);
+    watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;
 
     let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
@@ -159,13 +159,9 @@ fn open_device(args: &RunArgs) -> Result<(Device, Network), Failure> {
     Ok((device, network))
 }
 
-fn watch_host(workers: &mut Workers, inbox: &Inbox) {
+fn watch_host(workers: &mut Workers, inbox: &Inbox) -> std::io::Result<()> {
     let inbox = inbox.clone();
-    let watch = NetworkWatch::open()
-        .and_then(|watch| workers.watch_network(watch, move |event| inbox.put(Message::Host(event))));
-    if let Err(error) = watch {
-        tracing::warn!(%error, "changes of the host's network are not noticed");
-    }
+    workers.watch_network(NetworkWatch::open, move |event| inbox.put(Message::Host(event)))
 }
 
 /// Serves the control API, each call handed to the node's thread.

@@ -7,17 +7,24 @@
 //!   p2p-device    Device::read_batch          ──► handler(&mut PacketBatch)      seal in the slots, UdpSender::send_batch
 //!   p2p-udp-N     UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
-//! A thread ends when it is stopped, or when its descriptor is unusable, which is told to the owner. A panic in a handler ends the
+//! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
 
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, PacketBatch, PacketShape};
 use crate::io::device::{Device, ReadEnd};
+use crate::io::stop::Wake;
 use crate::io::udp::{ReceiveEnd, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long a failed watch of the host's network rests before it is opened anew, at first.
+const FIRST_WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// The same after many failures in a row.
+const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
 /// A worker that ended although nobody stopped it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,22 +100,41 @@ impl Workers {
         })
     }
 
-    /// Starts the thread that tells `handler` each change of the host's network configuration.
+    /// Starts the thread that tells `handler` each change of the host's network configuration, on a watch that `open` opens, and opens
+    /// anew when it fails: without it the node goes on, and is late to see changes. After each opening all has to be read anew.
     ///
     /// # Errors
     /// The system's, when it gives no thread.
     pub fn watch_network(
         &mut self,
-        mut watch: NetworkWatch,
+        mut open: impl FnMut() -> io::Result<NetworkWatch> + Send + 'static,
         mut handler: impl FnMut(NetworkEvent) + Send + 'static,
     ) -> io::Result<()> {
         self.spawn("p2p-watch".to_owned(), move |stop| {
+            let mut pause = FIRST_WATCH_PAUSE;
             loop {
-                match watch.next(stop) {
-                    Ok(event) => handler(event),
-                    Err(WatchEnd::Stopped) => return Ok(()),
-                    Err(end @ WatchEnd::Failed(_)) => return Err(end.to_string()),
+                let end = match open() {
+                    Ok(mut watch) => {
+                        handler(NetworkEvent::Lost);
+                        loop {
+                            match watch.next(stop) {
+                                Ok(event) => {
+                                    pause = FIRST_WATCH_PAUSE;
+                                    handler(event);
+                                }
+                                Err(end) => break end,
+                            }
+                        }
+                    }
+                    Err(error) => WatchEnd::Failed(error),
+                };
+                if let WatchEnd::Failed(_) = &end {
+                    tracing::warn!(reason = %end, retry = ?pause, "changes of the host's network are not noticed for a while");
                 }
+                if matches!(end, WatchEnd::Stopped) || stop.sleep(pause) == Wake::Stopped {
+                    return Ok(());
+                }
+                pause = (pause * 2).min(LONGEST_WATCH_PAUSE);
             }
         })
     }
@@ -176,7 +202,7 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     /// Starts a receiver that counts into the counter returned; gives its address as well.
     fn receiver(workers: &mut Workers) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -208,7 +234,7 @@ mod tests {
         workers
             .read_device(Device::absent(), PacketShape::default(), |_| panic!("an absent device reads nothing"))
             .unwrap();
-        workers.watch_network(NetworkWatch::open().unwrap(), |_| {}).unwrap();
+        workers.watch_network(NetworkWatch::open, |_| {}).unwrap();
         let (address, received) = receiver(&mut workers);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..10 {
@@ -219,6 +245,34 @@ mod tests {
         // The handler is gone with its thread: ours is the only reference left.
         assert_eq!(Arc::strong_count(&received), 1);
         assert!(eventually(|| UdpSocket::bind(address).is_ok()), "the socket is still open");
+    }
+
+    #[test]
+    fn a_watch_that_fails_ends_nothing_and_is_opened_anew() {
+        let (told, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counter = Arc::clone(&failures);
+        let mut workers = Workers::new(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+        let mut openings = 0;
+        let open = move || {
+            openings += 1;
+            match openings {
+                1 => Ok(NetworkWatch::unusable()),
+                2 => Err(io::ErrorKind::OutOfMemory.into()),
+                _ => NetworkWatch::open(),
+            }
+        };
+        let counter = Arc::clone(&told);
+        let handler = move |event| {
+            counter.fetch_add(usize::from(event == NetworkEvent::Lost), Ordering::Relaxed);
+        };
+        workers.watch_network(open, handler).unwrap();
+        // The unusable one was read from, another was not to be had, and the third one stays.
+        assert!(eventually(|| told.load(Ordering::Relaxed) == 2), "{told:?}");
+        workers.stop();
+        assert_eq!(failures.load(Ordering::Relaxed), 0, "the daemon was told to end");
     }
 
     /// Panics in a worker; does nothing unless told so by the next test.

@@ -15,7 +15,7 @@ pub struct StopSignal {
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wake {
+pub enum Wake {
     /// The descriptor is ready, or has an error to fetch.
     Ready,
     /// The time is over.
@@ -59,7 +59,7 @@ impl StopSignal {
     }
 
     /// Waits `timeout`, unless the signal is triggered before.
-    pub(super) fn sleep(&self, timeout: Duration) -> Wake {
+    pub fn sleep(&self, timeout: Duration) -> Wake {
         poll(&mut [readable(self.eventfd.as_raw_fd())], Some(timeout))
     }
 }

@@ -1,5 +1,7 @@
 //! What changes in the host's network configuration, as it happens: the cause of re-probing all paths.
 
+#![cfg_attr(test, allow(unsafe_code))]
+
 use super::StopSignal;
 use super::netlink::receive_messages;
 use super::network::{Interface, InterfaceAddress, Route, address_of, interface_of, route_of};
@@ -10,8 +12,12 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use std::collections::VecDeque;
+#[cfg(test)]
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+#[cfg(test)]
+use std::os::fd::{FromRawFd, IntoRawFd};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +75,15 @@ impl NetworkWatch {
             socket.add_membership(group as u32)?;
         }
         Ok(Self { socket, pending: VecDeque::new() })
+    }
+
+    /// A watch whose first reading fails: its descriptor is no socket.
+    #[cfg(test)]
+    pub fn unusable() -> Self {
+        let descriptor = File::open("/proc/self/exe").expect("a process has a program");
+        // SAFETY: the descriptor is open and given away; what is done to it fails, as is wanted.
+        let socket = unsafe { Socket::from_raw_fd(descriptor.into_raw_fd()) };
+        Self { socket, pending: VecDeque::new() }
     }
 
     /// Waits for the next change.
