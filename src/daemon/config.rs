@@ -16,6 +16,8 @@ pub const TEMPLATE: &str = include_str!("../../config/p2plus.toml");
 const MAX_FILE_LEN: u64 = 1 << 20;
 /// The smallest MTU: IPv6 asks for it (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
+/// The largest MTU, a jumbo frame's: the data plane's buffers hold no longer packet.
+pub const MAX_MTU: u16 = 9216;
 
 /// Everything that a file can say.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -160,10 +162,12 @@ impl TryFrom<u16> for Mtu {
     type Error = String;
 
     fn try_from(bytes: u16) -> Result<Self, String> {
-        if bytes >= MIN_MTU {
+        if (MIN_MTU..=MAX_MTU).contains(&bytes) {
             Ok(Self(bytes))
         } else {
-            Err(format!("an MTU is {MIN_MTU} to 65535: IPv6 needs {MIN_MTU}"))
+            Err(format!(
+                "an MTU is {MIN_MTU} to {MAX_MTU}: IPv6 needs {MIN_MTU}, and no buffer is longer than {MAX_MTU}"
+            ))
         }
     }
 }
@@ -355,6 +359,7 @@ mod tests {
             ("[node]\nlog_level = \"loud\"\n", 2, "\"loud\""),
             ("[tunnel]\ncipher = \"rot13\"\n", 2, "\"rot13\""),
             ("[tunnel]\nmtu = 1279\n", 2, "1279"),
+            ("[tunnel]\nmtu = 9217\n", 2, "9217"),
             ("[tunnel]\nmtu = 65536\n", 2, "65536"),
             ("[tunnel]\nmtu = 1400\ndevice = \"a/b\"\n", 3, "\"a/b\""),
             ("[underlay]\nlisten = [\"0.0.0.0:1\", \"0.0.0.0\"]\n", 2, "\"0.0.0.0\""),

@@ -7,6 +7,7 @@
 //! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
 //! it would have got is dropped and counted, and data goes on. What shows no valid mac1 never gets that far.
 
+use super::config::MAX_MTU;
 use super::inbox::{FromWire, Inbox};
 use super::workers::Workers;
 use crate::io::batch::{DatagramShape, PacketShape};
@@ -24,8 +25,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Packets that a super-packet or a jumbo frame may reach: the device's largest MTU.
-const LONGEST_PACKET: usize = 9216;
+/// A slot for the longest packet that the device's MTU allows, and a byte more: one that fills its slot may have been cut.
+const SLOT_LEN: usize = MAX_MTU as usize + 1;
 
 /// The lane worker of the thread that reads the device; 0 is the node's.
 const DEVICE_WORKER: u8 = 1;
@@ -57,7 +58,7 @@ pub fn start(
 }
 
 fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender: UdpSender) -> io::Result<()> {
-    let shape = PacketShape { capacity: LONGEST_PACKET, ..PacketShape::default() };
+    let shape = PacketShape { capacity: SLOT_LEN, ..PacketShape::default() };
     let mut outgoing = Outgoing::new(Lane::new(DEVICE_WORKER, 0));
     let mut datagrams: Vec<Datagram> = Vec::with_capacity(shape.count);
     let answers = device.clone();
