@@ -6,7 +6,8 @@ use super::api::types::{DeviceMode, DeviceStatus, Event, NetworkState, NetworkSt
 use super::config::Config;
 use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
-use super::files::{Memory, NodeFiles};
+use super::files::{MEMORY_DELAY, Memory, NodeFiles};
+use super::host_addresses::HostAddresses;
 use super::inbox::{FromWire, InboxReader, Message};
 use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
@@ -28,9 +29,6 @@ use tokio::sync::{broadcast, oneshot};
 
 /// How long changes of the host's network settle before its addresses are read again.
 const HOST_SETTLE: Duration = Duration::from_millis(100);
-
-/// How long what is to be remembered may wait for more.
-const MEMORY_DELAY: Duration = Duration::from_secs(2);
 
 /// Callers that wait at a time; the API allows no more.
 const MAX_PENDING: usize = 256;

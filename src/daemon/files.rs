@@ -33,6 +33,7 @@ use crate::wire::ticket::Ticket;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const STORE_FILE: &str = "ledger.redb";
@@ -50,6 +51,9 @@ const MEMORY_FILE: &str = "memory";
 
 /// Longer than any of the small files: 10,000 peers' memory; bytes.
 const FILE_MAX: usize = 4 << 20;
+
+/// How long what is to be remembered may wait for more.
+pub const MEMORY_DELAY: Duration = Duration::from_secs(2);
 
 /// What a node remembers from one run to the next, apart from its ledger.
 #[derive(Default, BorshSerialize, BorshDeserialize)]
@@ -261,9 +265,11 @@ impl Memory {
         self.timestamps.iter().map(|(key, wall, step)| (*key, Timestamp { wall: UnixMillis(*wall), step: *step }))
     }
 
-    /// Returns the own last handshake.
+    /// Returns the latest own handshake that there may have been: those of the time for which storing waits are not in the file. Where
+    /// the clock fell back meanwhile, peers would take the next ones for replays.
     pub fn own(&self) -> Timestamp {
-        Timestamp { wall: UnixMillis(self.own_timestamp.0), step: self.own_timestamp.1 }
+        let delay = u64::try_from(MEMORY_DELAY.as_millis()).expect("a delay is seconds");
+        Timestamp { wall: UnixMillis(self.own_timestamp.0.saturating_add(delay)), step: self.own_timestamp.1 }
     }
 }
 
@@ -387,9 +393,22 @@ mod tests {
     use crate::io::clock;
     use crate::ledger::Transaction;
     use crate::ledger::operation::{Operation, Rename};
-    use std::time::Duration;
+    use crate::session::TimestampSource;
 
     const NETWORK: Digest = Digest([7; 32]);
+
+    #[test]
+    fn the_first_handshake_after_a_crash_is_later_than_all_before_it_also_where_the_clock_fell_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = founded(folder.path(), "one");
+        let mut before = TimestampSource::default();
+        let stored = before.next(UnixMillis(1_000_000));
+        files.write_memory(&Memory::new(stored, [], Vec::new()));
+        // Sent while the next storing waited, and lost with the process.
+        let delay = u64::try_from(MEMORY_DELAY.as_millis()).unwrap();
+        let last = before.next(UnixMillis(1_000_000 + delay));
+        assert!(TimestampSource::after(files.memory().own()).next(UnixMillis(5)) > last);
+    }
 
     #[test]
     fn a_store_whose_making_was_interrupted_is_made_anew() {
