@@ -195,20 +195,24 @@ fn host_name() -> NodeName {
     NodeName::from_host_name(&host).unwrap_or_else(|| "node".parse().expect("`node` is a label"))
 }
 
-/// Runs the daemon. Flags override the configuration here, once.
+/// Runs the daemon. What flags say goes along with the configuration, which a reload reads again without them.
 pub(super) fn daemon(scope: &Scope, args: &DaemonArgs) -> CommandResult {
     let paths = scope.paths()?;
-    let mut config = scope.config(&paths)?;
-    if !args.listen.is_empty() {
-        config.underlay.listen.clone_from(&args.listen);
-    }
+    let config = scope.config(&paths)?;
     let device = match args.device.clone().or_else(|| config.tunnel.device.0.clone()) {
         _ if args.no_device => DeviceChoice::None,
         Some(name) => DeviceChoice::Named(name),
         None => DeviceChoice::Default,
     };
     let log = logging::start(config.node.log_level);
-    setup::run(&RunArgs { paths, config, device, log_level_is_fixed: scope.log_level.is_some(), log })?;
+    setup::run(&RunArgs {
+        paths,
+        config,
+        listen: args.listen.clone(),
+        device,
+        log_level_is_fixed: scope.log_level.is_some(),
+        log,
+    })?;
     Ok(Done::Well)
 }
 

@@ -359,6 +359,9 @@ impl EventLoop {
         if fresh.underlay.endpoints != now.underlay.endpoints {
             reloaded.changed.push("underlay.endpoints".to_owned());
         }
+        if fresh.underlay.listen != now.underlay.listen {
+            reloaded.needs_restart.push("underlay.listen".to_owned());
+        }
         if fresh.tunnel != now.tunnel {
             reloaded.needs_restart.push("tunnel".to_owned());
         }

@@ -4,6 +4,7 @@
 //!   ledger.redb   the chain and its state        ledger.mark     that an older copy of the chain is noticed
 //!   consensus.log a validator's votes            ticket          while this node is still joining
 //!   listen        addresses given to init, join  name            the node name to ask for
+//!   port          a free one, where the default was taken
 //!   refusal       why the last ticket did not work   memory      handshakes that must not come again, where peers were
 //! ```
 
@@ -46,6 +47,8 @@ pub const TICKET_FILE: &str = "ticket";
 pub const LISTEN_FILE: &str = "listen";
 /// The node name to ask for.
 pub const NAME_FILE: &str = "name";
+/// The port that was taken in the default one's place.
+const PORT_FILE: &str = "port";
 const REFUSAL_FILE: &str = "refusal";
 const MEMORY_FILE: &str = "memory";
 
@@ -220,16 +223,29 @@ impl NodeFiles {
         String::from_utf8(bytes).ok()
     }
 
-    /// Reads the addresses to listen on that were given to `init` or `join`, or chosen in an earlier run.
+    /// Reads the addresses to listen on that were given to `init` or `join`.
     pub fn listen(&self) -> Vec<SocketAddr> {
         let bytes = self.folder.read_file(LISTEN_FILE, FILE_MAX).ok().flatten().unwrap_or_default();
         String::from_utf8_lossy(&bytes).lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// Stores the addresses to listen on, so that the next run has the same.
+    /// Stores the addresses to listen on that were given to `join`.
     pub fn write_listen(&self, addresses: &[SocketAddr]) {
         if let Err(error) = self.folder.write_file(LISTEN_FILE, listen_text(addresses).as_bytes()) {
             tracing::warn!(%error, "the listen addresses could not be stored");
+        }
+    }
+
+    /// Reads the port that an earlier run took because the default one was not to be had.
+    pub fn chosen_port(&self) -> Option<u16> {
+        let bytes = self.folder.read_file(PORT_FILE, FILE_MAX).ok().flatten()?;
+        String::from_utf8_lossy(&bytes).trim().parse().ok()
+    }
+
+    /// Stores the port that was taken, so that the next run tries it first.
+    pub fn write_chosen_port(&self, port: u16) {
+        if let Err(error) = self.folder.write_file(PORT_FILE, format!("{port}\n").as_bytes()) {
+            tracing::warn!(%error, "the chosen port could not be stored");
         }
     }
 

@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let socket = ApiSocket::bind(&args.paths)?;
     let files = NodeFiles::open(&args.paths)?;
-    let sockets = bind_underlay(&args.config, &files)?;
+    let sockets = bind_underlay(args, &files)?;
     let (device, network) = open_device(args)?;
     let drops = Arc::new(Drops::new());
     let node = open_node(args, &files, &drops)?;
@@ -123,23 +123,22 @@ fn ciphers(config: &Config) -> CipherSet {
     CipherSet { aes_256_gcm }
 }
 
-/// Binds what was typed or configured, else what the last run had, else the default port or a free one, which is remembered.
-fn bind_underlay(config: &Config, files: &NodeFiles) -> Result<UdpSockets, Failure> {
-    let stored = files.listen();
-    let listen = match (config.underlay.listen.as_slice(), stored.as_slice()) {
-        ([], []) => Listen::Preferred(DEFAULT_PORT),
-        ([], stored) => Listen::Exactly(stored.to_vec()),
-        (typed, _) => Listen::Exactly(typed.to_vec()),
-    };
+/// Binds what was typed, configured or stored, else the default port, or the free one that an earlier run had to take in its place: peers
+/// know this node by it, but who has it meanwhile does not keep the daemon from starting.
+fn bind_underlay(args: &RunArgs, files: &NodeFiles) -> Result<UdpSockets, Failure> {
+    let asked =
+        [&args.listen, &args.config.underlay.listen, &files.listen()].into_iter().find(|it| !it.is_empty()).cloned();
+    let chosen = files.chosen_port();
+    let listen = asked.map_or_else(|| Listen::Preferred(chosen.unwrap_or(DEFAULT_PORT)), Listen::Exactly);
     let sockets = bind(&listen)?;
     let bound = sockets.sender.local_addresses();
     for address in &bound {
         tracing::info!(%address, "listening");
     }
-    let chose_another =
-        listen == Listen::Preferred(DEFAULT_PORT) && bound.iter().any(|local| local.port() != DEFAULT_PORT);
-    if chose_another {
-        files.write_listen(&bound);
+    if let (Listen::Preferred(preferred), Some(first)) = (&listen, bound.first())
+        && first.port() != *preferred
+    {
+        files.write_chosen_port(first.port());
     }
     Ok(sockets)
 }

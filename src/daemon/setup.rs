@@ -84,8 +84,10 @@ pub struct JoinReport {
 pub struct RunArgs {
     /// Where the network lives.
     pub paths: Paths,
-    /// The configuration with the flags already in it: `underlay.listen` holds `--listen`.
+    /// The configuration, with nothing of the flags in it but the log level.
     pub config: Config,
+    /// Where to listen, by flag; empty for what is configured or stored.
+    pub listen: Vec<SocketAddr>,
     /// The interface.
     pub device: DeviceChoice,
     /// The level was set by a flag, which a reload does not override.

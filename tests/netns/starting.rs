@@ -4,7 +4,7 @@ use crate::image::Image;
 use crate::lab::{Lab, eventually};
 use crate::node::{NETWORK, Node, PATIENCE, PORT, founder, pair};
 use serde_json::json;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -74,6 +74,24 @@ fn a_port_in_use_is_a_conflict_when_it_was_asked_for_and_replaced_for_good_when_
     drop(taken);
     founder.start();
     assert_eq!(founder.status()["network"]["listen"], chosen, "peers know it by this port now");
+    // It was chosen, not asked for: whoever has it meanwhile keeps nothing from starting.
+    founder.stop();
+    let port = chosen[0].as_str().unwrap().parse::<SocketAddr>().unwrap().port();
+    let _taken = founder.host().run(|| UdpSocket::bind(("0.0.0.0", port))).unwrap();
+    founder.start();
+    assert!(!founder.status()["network"]["listen"].to_string().contains(&format!("0.0.0.0:{port}")));
+}
+
+#[test]
+fn a_reload_tells_what_only_a_restart_changes() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut founder = founder(&mut lab);
+    founder.stop();
+    // The port of a flag is no change of the file.
+    founder.start_with(&["--listen", "0.0.0.0:4700"]);
+    assert_eq!(founder.ask(&["reload"]), json!({"changed": [], "needs_restart": []}));
+    founder.configure("[underlay]\nlisten = [\"0.0.0.0:4701\"]\n");
+    assert_eq!(founder.ask(&["reload"]), json!({"changed": [], "needs_restart": ["underlay.listen"]}));
 }
 
 #[test]
