@@ -195,6 +195,9 @@ pub(super) struct DaemonArgs {
     /// Open no interface: relay and keep the ledger only
     #[arg(long)]
     pub(super) no_device: bool,
+    /// Use IPv4 although its addresses overlap a network of this host, which is then out of reach
+    #[arg(long)]
+    pub(super) force_ipv4: bool,
 }
 
 #[derive(Args)]

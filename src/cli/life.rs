@@ -210,6 +210,7 @@ pub(super) fn daemon(scope: &Scope, args: &DaemonArgs) -> CommandResult {
         config,
         listen: args.listen.clone(),
         device,
+        force_ipv4: args.force_ipv4,
         log_level_is_fixed: scope.log_level.is_some(),
         log,
     })?;

@@ -48,6 +48,11 @@ fn describe(style: Style, status: &Status) -> String {
     if !network.addresses.is_empty() {
         rows.push(("addresses", text::list(&network.addresses)));
     }
+    if !network.conflicts.is_empty() {
+        let conflicts = network.conflicts.iter().map(|it| format!("{} overlaps {}", it.prefix, text::clean(&it.with)));
+        let list = conflicts.collect::<Vec<_>>().join(", ");
+        rows.push(("conflict", style.bad(&format!("{list}: IPv6 only, until it is gone or `daemon --force-ipv4`"))));
+    }
     if !network.listen.is_empty() {
         rows.push(("device", device(&network.device)));
         rows.push(("listening", text::list(&network.listen)));

@@ -80,6 +80,8 @@ pub struct TunnelConfig {
     pub mtu: Mtu,
     /// The cipher of packets.
     pub cipher: Cipher,
+    /// IPv4 is used although its pool overlaps a network of this host.
+    pub force_ipv4: bool,
 }
 
 /// `[ledger]`.
@@ -92,7 +94,7 @@ pub struct LedgerConfig {
 
 impl Default for TunnelConfig {
     fn default() -> Self {
-        Self { device: OptionalDeviceName(None), mtu: Mtu(1400), cipher: Cipher::Auto }
+        Self { device: OptionalDeviceName(None), mtu: Mtu(1400), cipher: Cipher::Auto, force_ipv4: false }
     }
 }
 
@@ -344,7 +346,7 @@ mod tests {
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
         let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
-                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\n[ledger]\nmax_staleness = \"90m\"\n";
+                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
         assert_ne!(config, Config::default());
         assert_eq!(parse(&config.to_commented_toml()).unwrap(), config);

@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A slot for the longest packet that the device's MTU allows, and a byte more: one that fills its slot may have been cut.
 const SLOT_LEN: usize = MAX_MTU as usize + 1;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub drops: Arc<Drops>,
     /// The way to the node.
     pub inbox: Inbox,
+    /// The interface has its IPv4 address.
+    pub takes_ipv4: Arc<AtomicBool>,
 }
 
 /// Starts the threads: one on the device, one per socket.
@@ -84,8 +87,9 @@ fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender:
                 }
                 Outbound::Answer(reason, answer) => {
                     shared.drops.count(reason);
-                    // The device counts what it refuses.
-                    let _ = answers.write(&answer);
+                    if answers.write(&answer).is_err() {
+                        shared.drops.count(DropReason::DeviceRefused);
+                    }
                 }
                 Outbound::Drop(reason) => shared.drops.count(reason),
                 // It was measured a moment ago.
@@ -144,6 +148,9 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
             let from = datagram.from;
             let (inbound, news) = forward::open(&table, &mut incoming, now, from, datagram.payload);
             match inbound {
+                Inbound::Deliver(packet) if is_ipv4(packet) && !shared.takes_ipv4.load(Ordering::Relaxed) => {
+                    shared.drops.count(DropReason::AddressConflict);
+                }
                 Inbound::Deliver(packet) => {
                     if device.write(packet).is_err() {
                         shared.drops.count(DropReason::DeviceRefused);
@@ -163,6 +170,11 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
             }
         }
     })
+}
+
+/// Says whether a packet, which was parsed already, is one of IPv4.
+fn is_ipv4(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4)
 }
 
 impl Shared {

@@ -1,8 +1,9 @@
 //! The thread that owns the node: its queues in, datagrams and events out.
 
 use super::api::request::{Reply, Request};
+use super::api::route::Right;
 use super::api::server::{Call, LiveSettings, Response};
-use super::api::types::{DeviceMode, DeviceStatus, Event, NetworkState, NetworkStatus, NodeStatus, Reloaded, Status};
+use super::api::types::{Event, Reloaded, Status};
 use super::config::Config;
 use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
@@ -13,7 +14,7 @@ use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
 use super::paths::Paths;
 use super::pending::{LOOK_INTERVAL, Pong, Task};
-use super::views;
+use super::status::{self, state_of};
 use crate::io::clock::{self, OsRng};
 use crate::io::device::Device;
 use crate::io::network::Network;
@@ -23,7 +24,8 @@ use crate::node::membership::Standing;
 use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
 use crate::wire::prefix::Prefix;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
@@ -58,6 +60,8 @@ pub struct Parts {
     pub network: Network,
     /// Events for readers of the API.
     pub events: broadcast::Sender<Event>,
+    /// IPv4 was forced by a flag, which a reload does not override.
+    pub force_ipv4: bool,
     /// What a reload changes in the API.
     pub settings: LiveSettings,
     /// The log, whose level a reload changes unless a flag set it.
@@ -70,7 +74,7 @@ pub struct EventLoop {
     pending: Vec<(Task, oneshot::Sender<Result<Response, Failure>>)>,
     pongs: Vec<Pong>,
     dropped: Vec<(TxId, String)>,
-    configured: Vec<(IpAddr, u8)>,
+    addresses: HostAddresses,
     host_check_at: Option<Instant>,
     remember_at: Option<Instant>,
 }
@@ -79,11 +83,11 @@ impl EventLoop {
     /// Prepares to run.
     pub fn new(parts: Parts) -> Self {
         Self {
+            addresses: HostAddresses::new(parts.config.tunnel.force_ipv4 || parts.force_ipv4),
             parts,
             pending: Vec::new(),
             pongs: Vec::new(),
             dropped: Vec::new(),
-            configured: Vec::new(),
             host_check_at: Some(Instant::ZERO),
             remember_at: None,
         }
@@ -145,6 +149,7 @@ impl EventLoop {
     fn work(&mut self, now: Now) {
         if self.host_check_at.is_some_and(|at| now.instant >= at) {
             self.host_check_at = None;
+            self.look_at_host();
             self.read_endpoints(now);
         }
         if self.parts.node.poll_timeout().is_some_and(|at| now.instant >= at) {
@@ -173,7 +178,11 @@ impl EventLoop {
     fn show(&mut self, event: NodeEvent) {
         match event {
             NodeEvent::Publish(table) => self.parts.shared.table.store(table),
-            NodeEvent::Configure(addresses) => self.configure(addresses),
+            NodeEvent::Configure(addresses) => {
+                let Parts { network, device, .. } = &mut self.parts;
+                self.addresses.set(network, device.index(), addresses);
+                self.withhold();
+            }
             NodeEvent::Cut(members) => {
                 for (id, name) in members {
                     tracing::warn!(peer = %id, name, "revoked: all its sessions are cut");
@@ -222,24 +231,17 @@ impl EventLoop {
         let _ = self.parts.events.send(Event::State { state, reason });
     }
 
-    /// Gives the interface the overlay addresses, and takes away those it had before.
-    fn configure(&mut self, addresses: Vec<(IpAddr, u8)>) {
-        let Some(index) = self.parts.device.index() else {
-            self.configured = addresses;
-            return;
-        };
-        for (address, len) in self.configured.iter().filter(|before| !addresses.contains(before)) {
-            if let Err(error) = self.parts.network.remove_address(index, *address, *len) {
-                tracing::warn!(%address, %error, "an overlay address was not removed");
-            }
-        }
-        for (address, len) in addresses.iter().filter(|now| !self.configured.contains(now)) {
-            match self.parts.network.add_address(index, *address, *len) {
-                Ok(()) => tracing::info!(%address, len, "overlay address"),
-                Err(error) => tracing::error!(%address, %error, "an overlay address was not added"),
-            }
-        }
-        self.configured = addresses;
+    /// Compares the overlay's addresses with what the host is connected to now.
+    fn look_at_host(&mut self) {
+        let Parts { network, device, .. } = &mut self.parts;
+        self.addresses.look(network, device.index());
+        self.withhold();
+    }
+
+    /// Lets no packet for an address through that the interface does not have: the host would pass it on to its own network.
+    fn withhold(&self) {
+        let is_free = self.addresses.conflicts().is_empty();
+        self.parts.shared.takes_ipv4.store(is_free, Ordering::Relaxed);
     }
 
     /// Reads where the host can be reached, for this node's record.
@@ -262,17 +264,21 @@ impl EventLoop {
                 endpoints.push(*local);
             }
         }
-        let own: Vec<_> = self.configured.iter().map(|(address, _)| *address).collect();
+        let own: Vec<_> = self.addresses.all().collect();
         endpoints.retain(|endpoint| !own.contains(&endpoint.ip()));
         let connected = addresses.iter().filter_map(|it| Prefix::new(it.address, it.prefix_len).ok()).collect();
         self.parts.node.handle_underlay(now, Underlay { endpoints, connected });
     }
 
     fn answer(&mut self, now: Now, call: Call) {
-        let Call { request, reply, uid } = call;
-        tracing::debug!(uid, ?request, "request");
+        // Its place in the queue is free for another one when this returns.
+        let Call { request, reply, caller, place: _place } = call;
+        if reply.is_closed() && request.right() == Right::Anybody {
+            return;
+        }
+        tracing::debug!(uid = caller.uid, ?request, "request");
         let outcome = match request {
-            Request::Status => Ok(Reply::Status(Box::new(self.status(now)))).into(),
+            Request::Status => Ok(Reply::Status(Box::new(self.status(now, caller.right)))).into(),
             Request::Reload => self.reload().map(Reply::Reloaded).into(),
             request => {
                 let around = Surroundings {
@@ -308,38 +314,21 @@ impl EventLoop {
         self.pending = waiting;
     }
 
-    fn status(&self, now: Now) -> Status {
-        let node = &self.parts.node;
-        let (state, reason) = state_of(node.standing());
-        let drops = self.parts.shared.drops.snapshot();
-        Status {
-            node: NodeStatus {
-                id: node.id().to_string(),
-                name: node.member().map(|member| member.name.clone()).unwrap_or_default(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                uptime_seconds: node.uptime(now).as_secs(),
-            },
-            network: NetworkStatus {
-                id: node.keys().network_id.to_string(),
-                name: self.parts.paths.network.to_string(),
-                state,
-                reason,
-                addresses: node.addresses().into_iter().map(|(address, _)| address).collect(),
-                device: DeviceStatus {
-                    name: self.parts.device.name().map(str::to_owned),
-                    mode: if self.parts.device.name().is_some() { DeviceMode::Tun } else { DeviceMode::None },
-                    mtu: self.parts.config.tunnel.mtu.0,
-                },
-                listen: self.parts.sender.local_addresses(),
-            },
-            ledger: views::ledger_status(node, now),
-            peers: views::peers(node, now),
-            drops: drops
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .map(|(reason, count)| (reason.name().to_owned(), count))
-                .collect(),
+    /// What the caller may see of the status.
+    fn status(&self, now: Now, right: Right) -> Status {
+        let Parts { node, paths, device, config, sender, shared, .. } = &self.parts;
+        if right < Right::Group {
+            return status::short(node, now, &paths.network);
         }
+        let around = status::Around {
+            network: &paths.network,
+            device,
+            mtu: config.tunnel.mtu.0,
+            sender,
+            drops: &shared.drops,
+            conflicts: self.addresses.conflicts(),
+        };
+        status::full(node, now, &around)
     }
 
     /// Reads the configuration again and takes over what can change while the daemon runs.
@@ -362,6 +351,10 @@ impl EventLoop {
         if fresh.underlay.listen != now.underlay.listen {
             reloaded.needs_restart.push("underlay.listen".to_owned());
         }
+        if fresh.tunnel.force_ipv4 != now.tunnel.force_ipv4 {
+            reloaded.changed.push("tunnel.force_ipv4".to_owned());
+            now.tunnel.force_ipv4 = fresh.tunnel.force_ipv4;
+        }
         if fresh.tunnel != now.tunnel {
             reloaded.needs_restart.push("tunnel".to_owned());
         }
@@ -373,6 +366,9 @@ impl EventLoop {
             log.set_level(fresh.node.log_level);
         }
         self.host_check_at = Some(clock::now().instant);
+        let Parts { network, device, force_ipv4, .. } = &mut self.parts;
+        self.addresses.force(network, device.index(), fresh.tunnel.force_ipv4 || *force_ipv4);
+        self.withhold();
         tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");
         Ok(reloaded)
     }
@@ -388,17 +384,5 @@ impl EventLoop {
         self.parts.node.say_goodbye(clock::now());
         self.flush();
         self.remember();
-    }
-}
-
-fn state_of(standing: &Standing) -> (NetworkState, Option<String>) {
-    match standing {
-        Standing::Member => (NetworkState::Up, None),
-        Standing::Joining(what) => (NetworkState::Joining, Some((*what).to_owned())),
-        Standing::Refused(reason) => (NetworkState::Refused, Some(reason.clone())),
-        Standing::Revoked => {
-            let reason = "a signer ended its membership; one can admit it again, by `p2plus authorize`";
-            (NetworkState::Revoked, Some(reason.to_owned()))
-        }
     }
 }

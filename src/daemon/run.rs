@@ -23,6 +23,7 @@ use crate::wire::drops::Drops;
 use crate::wire::handshake::CipherSet;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,8 +53,12 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let drops = Arc::new(Drops::new());
     let node = open_node(args, &files, &drops)?;
     let (inbox, queue) = Inbox::new();
-    let shared =
-        Shared { table: Arc::new(ArcSwap::from_pointee(ForwardingTable::empty())), drops, inbox: inbox.clone() };
+    let shared = Shared {
+        table: Arc::new(ArcSwap::from_pointee(ForwardingTable::empty())),
+        drops,
+        inbox: inbox.clone(),
+        takes_ipv4: Arc::new(AtomicBool::new(true)),
+    };
 
     let failed = inbox.clone();
     let mut workers =
@@ -77,6 +82,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         device,
         network,
         events,
+        force_ipv4: args.force_ipv4,
         settings,
         log: (!args.log_level_is_fixed).then(|| args.log.clone()),
     });

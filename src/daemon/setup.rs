@@ -90,6 +90,8 @@ pub struct RunArgs {
     pub listen: Vec<SocketAddr>,
     /// The interface.
     pub device: DeviceChoice,
+    /// IPv4 whatever it covers, by flag.
+    pub force_ipv4: bool,
     /// The level was set by a flag, which a reload does not override.
     pub log_level_is_fixed: bool,
     /// Changes the level of the log at a reload.

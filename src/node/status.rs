@@ -1,6 +1,7 @@
 //! What there is to see of a node, as plain values.
 
 use super::Node;
+use super::control::LinkCounters;
 use super::membership::{Bootstrap, Standing};
 use super::peers::Holdings;
 use crate::crypto::aead::TransportCipher;
@@ -101,6 +102,11 @@ impl<R: CryptoRng> Node<R> {
     /// This node's overlay addresses, each with the prefix length of its subnet.
     pub fn addresses(&self) -> Vec<(IpAddr, u8)> {
         self.routing.interface_addresses()
+    }
+
+    /// What the control link refused and lost.
+    pub fn control_counters(&self) -> &LinkCounters {
+        self.link.counters()
     }
 
     /// Where this node believes it can be reached: the host's endpoints before those that others saw.

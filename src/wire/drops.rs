@@ -49,8 +49,6 @@ drop_reasons! {
     Multicast = "multicast",
     /// No grant permits the packet.
     Prohibited = "prohibited",
-    /// There is no session with the peer, and none is being made.
-    NoSession = "no_session",
     /// No session has the receiver index.
     UnknownSession = "unknown_session",
     /// The session's keys have expired.
@@ -93,6 +91,8 @@ drop_reasons! {
     ControlRefused = "control_refused",
     /// A budget for unverified senders is spent.
     RateLimited = "rate_limited",
+    /// The inner destination is this node's IPv4 address, which a network of the host keeps off the interface.
+    AddressConflict = "address_conflict",
     /// The device refused the packet.
     DeviceRefused = "device_refused",
     /// The operating system refused to send the datagram.

@@ -112,6 +112,17 @@ fn a_ledger_that_stands_still_says_why() {
 }
 
 #[test]
+fn an_overlay_that_overlaps_the_host_says_with_what() {
+    let host = Host::with_networks(&["lab"]);
+    let _daemon = Scripted::start(&host, |_| {
+        use p2plus::daemon::api::request::Reply;
+        Ok(Reply::Status(Box::new(samples::overlapped())).into())
+    });
+    check("status-overlapped.txt", &host.run(&["status"]).stdout);
+    check("status-overlapped.json", &pretty(&host.run(&["status", "--json"]).stdout));
+}
+
+#[test]
 fn ping_prints_each_answer_as_it_comes_and_stops_at_a_direct_one() {
     let (host, _daemon) = sample_host();
     let text = host.run(&["ping", "b", "-c", "9", "--until-direct"]);

@@ -32,11 +32,21 @@ pub fn status() -> Status {
             addresses: ips(&["10.77.0.1", "fd5a:1b2c:3d4e::a1b2"]),
             device: DeviceStatus { name: Some("p2p-lab".into()), mode: DeviceMode::Tun, mtu: 1400 },
             listen: vec!["0.0.0.0:4647".parse().unwrap(), "[::]:4647".parse().unwrap()],
+            conflicts: vec![],
         },
         ledger: ledger_status(),
         peers: peers(),
         drops: BTreeMap::from([("no_route".into(), 3), ("replayed".into(), 1)]),
     }
+}
+
+pub fn overlapped() -> Status {
+    let mut status = status();
+    let with = "eth0\u{1b}[2J 10.77.0.0/24".into();
+    status.network.conflicts = vec![AddressConflict { prefix: "10.77.0.0/24".into(), with }];
+    status.peers.clear();
+    status.drops.clear();
+    status
 }
 
 pub fn joining() -> Status {

@@ -30,6 +30,19 @@ impl Scripted {
         config: &Config,
         mut script: impl FnMut(&Request) -> Result<Response, Failure> + Send + 'static,
     ) -> Self {
+        Self::serve(host, config, move |call| script(&call.request))
+    }
+
+    /// The same with a script that sees who calls.
+    pub fn start_judging(host: &Host, script: impl FnMut(&Call) -> Result<Response, Failure> + Send + 'static) -> Self {
+        Self::serve(host, &Config::default(), script)
+    }
+
+    fn serve(
+        host: &Host,
+        config: &Config,
+        mut script: impl FnMut(&Call) -> Result<Response, Failure> + Send + 'static,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let roots = Roots { state_dir: host.state_dir(), run_dir: host.run_dir(), config_file: None };
         let socket = ApiSocket::bind(&roots.network("lab".parse().unwrap())).unwrap();
@@ -39,7 +52,7 @@ impl Scripted {
         runtime.spawn(server.run());
         runtime.spawn(async move {
             while let Some(call) = incoming.recv().await {
-                let answer = script(&call.request);
+                let answer = script(&call);
                 let _caller_may_have_gone = call.reply.send(answer);
             }
         });

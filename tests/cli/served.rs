@@ -3,6 +3,7 @@
 use crate::scripted::Scripted;
 use crate::{Ended, Host, ended, samples};
 use p2plus::daemon::api::request::{Condition, Reply, Request};
+use p2plus::daemon::api::route::Right;
 use p2plus::daemon::api::types::{BadBlock, Event};
 use p2plus::daemon::config::Config;
 use p2plus::daemon::failure::{ErrorCode, Failure};
@@ -224,6 +225,46 @@ fn an_admin_of_the_configuration_may_do_what_root_may() {
     let _daemon = Scripted::start_with(&host, &config, |request| Ok(samples::reply(request).into()));
     assert_eq!(run_as(&host, 65_533, &["revoke", "b"]).code, 0);
     assert_eq!(run_as(&host, STRANGER, &["revoke", "b"]).code, 4);
+}
+
+#[test]
+fn strangers_that_ask_and_hang_up_leave_the_queue_to_root() {
+    let host = lab();
+    if !is_root(&host) {
+        return;
+    }
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let _daemon = Scripted::start_judging(&host, move |call| {
+        // A node that is busy until the test says so.
+        let _sender_is_gone_when_it_may_go_on = wait.recv();
+        seen.lock().unwrap().push(call.caller.right);
+        Ok(samples::reply(&call.request).into())
+    });
+    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ask = "import socket,sys,time\nfor _ in range(100):\n s=socket.socket(socket.AF_UNIX)\n s.connect(sys.argv[1])\n \
+               s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: p2plus\\r\\n\\r\\n')\n time.sleep(0.02)\n s.close()\n\
+               print('asked',flush=True)";
+    let socket = host.run_dir().join("lab.sock");
+    let output = Command::new("python3").args(["-c", ask]).arg(&socket).uid(STRANGER).output();
+    let Ok(output) = output else {
+        println!("skipped: python3 is not installed");
+        return;
+    };
+    let root = host
+        .command(&["status"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(go_on);
+    let root = root.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"asked\n", "{output:?}");
+    assert!(root.status.success(), "{root:?}");
+    let asked = asked.lock().unwrap();
+    let strangers = asked.iter().filter(|right| **right == Right::Anybody).count();
+    assert!((1..=8).contains(&strangers) && asked.contains(&Right::Admin), "{asked:?}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod membership;
 mod narrow;
 mod network;
 mod node;
+mod overlap;
 mod post_quantum;
 mod pump;
 mod reboot;

@@ -150,7 +150,7 @@ fn pass_packets(count: usize, seed: u64, weather: Weather, traffic: Traffic) -> 
     assert_eq!(given, sealed, "seed {seed}: each packet is sealed, and once");
     assert_eq!(missing.len(), *lost, "seed {seed}: what is missing is what the weather took");
     for number in 0..count {
-        for reason in [DropReason::StagingFull, DropReason::NoPath, DropReason::NoSession, DropReason::SessionExpired] {
+        for reason in [DropReason::StagingFull, DropReason::NoPath, DropReason::SessionExpired] {
             assert_eq!(overlay.node(number).dropped(reason), 0, "seed {seed}: {reason:?} at node {number}");
         }
     }

@@ -26,10 +26,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 /// Calls that wait for the node; one more is answered with `failed`.
 pub const MAX_CALLS: usize = 64;
+/// Of these, calls of strangers: the others find a place however many of those come.
+const MAX_STRANGERS_CALLS: usize = 8;
 /// Events that a slow reader may fall behind; past it it gets `lagged`.
 pub const MAX_EVENTS: usize = 256;
 /// Longest request body.
@@ -43,10 +45,12 @@ const EVENT_LINES: usize = 16;
 pub struct Call {
     /// What is asked.
     pub request: Request,
-    /// The user who asks.
-    pub uid: u32,
+    /// Who asks, and what it may see.
+    pub caller: Caller,
     /// Takes the answer. Closed (`is_closed`) once the caller has gone: then nobody waits.
     pub reply: oneshot::Sender<Result<Response, Failure>>,
+    /// A stranger's place among the few that strangers have, until this is dropped: also when it hung up long before.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// The node's answer.
@@ -88,6 +92,7 @@ impl LiveSettings {
 struct Handlers {
     settings: LiveSettings,
     calls: mpsc::Sender<Call>,
+    strangers: Arc<Semaphore>,
     events: broadcast::Sender<Event>,
 }
 
@@ -102,7 +107,8 @@ impl Server {
         let rules = SharedRules::new(AccessRules::new(Vec::new(), socket.owner_uid()));
         let settings = LiveSettings { rules, max_staleness_seconds: Arc::default() };
         settings.apply(config);
-        Self { socket, handlers: Handlers { settings, calls, events } }
+        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS_CALLS));
+        Self { socket, handlers: Handlers { settings, calls, strangers, events } }
     }
 
     /// The settings that a reload changes.
@@ -147,19 +153,22 @@ impl Handlers {
         if caller.right < request.right() {
             return Err(missing_right(request.right()));
         }
+        let is_stranger = caller.right < Right::Group;
+        let place = is_stranger.then(|| Arc::clone(&self.strangers).try_acquire_owned()).transpose();
+        let place = place.map_err(|_| too_busy())?;
         let (reply, answer) = oneshot::channel();
-        self.calls.try_send(Call { request, uid: caller.uid, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Failure::new(ErrorCode::Failed, "the daemon is too busy to answer")
-                .hint("try again in a moment; if it stays so, look at the daemon's log"),
+        self.calls.try_send(Call { request, caller, reply, place }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => too_busy(),
             mpsc::error::TrySendError::Closed(_) => shutting_down(),
         })?;
         let mut response = answer.await.map_err(|_| shutting_down())??;
-        if let Reply::Status(status) = &mut response.reply {
-            response.warnings.extend(self.staleness(&status.ledger));
-            if caller.right < Right::Group {
+        match &mut response.reply {
+            Reply::Status(status) if is_stranger => {
                 redact(status);
                 response.warnings = vec!["shortened: members of the group p2plus see the rest".to_owned()];
             }
+            Reply::Status(status) => response.warnings.extend(self.staleness(&status.ledger)),
+            _ => {}
         }
         Ok(response)
     }
@@ -202,11 +211,17 @@ fn missing_right(right: Right) -> Failure {
     }
 }
 
+fn too_busy() -> Failure {
+    Failure::new(ErrorCode::Failed, "the daemon is too busy to answer")
+        .hint("try again in a moment; if it stays so, look at the daemon's log")
+}
+
 fn shutting_down() -> Failure {
     Failure::new(ErrorCode::NotRunning, "the daemon is shutting down")
 }
 
-/// Leaves what a stranger on this machine may see: that the network is there, and whether it works.
+/// Leaves what a stranger on this machine may see: that the network is there, and whether it works. The node leaves the rest out as well,
+/// to save the work; here is the door.
 fn redact(status: &mut Status) {
     status.node.id.clear();
     status.network.id.clear();
@@ -214,6 +229,7 @@ fn redact(status: &mut Status) {
     status.network.addresses.clear();
     status.network.device = DeviceStatus { name: None, mode: DeviceMode::None, mtu: 0 };
     status.network.listen.clear();
+    status.network.conflicts.clear();
     status.ledger.hash.clear();
     status.ledger.halted = None;
     status.peers.clear();

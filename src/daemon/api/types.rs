@@ -70,6 +70,18 @@ pub struct NetworkStatus {
     pub device: DeviceStatus,
     /// Where the daemon listens.
     pub listen: Vec<SocketAddr>,
+    /// What keeps the IPv4 address off the interface.
+    #[serde(default)]
+    pub conflicts: Vec<AddressConflict>,
+}
+
+/// A network of the host that overlaps the overlay's pool.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct AddressConflict {
+    /// The overlay's prefix.
+    pub prefix: String,
+    /// The host's interface and prefix, as `eth0 10.77.0.0/24`.
+    pub with: String,
 }
 
 /// Whether a node takes part in its network.

@@ -104,6 +104,9 @@ impl PeerTable {
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
         let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(from), datagram };
         let outcome = self.responder.handle(local, inbound, &mut self.indices, ctx.rng).map_err(DropReason::from)?;
+        if outcome.transmit.iter().any(|datagram| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)))) {
+            self.drops.count(DropReason::CookieRequired);
+        }
         self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
         if let Some(established) = outcome.established {
             let key = *established.session.admission().transport_key();
