@@ -3,7 +3,7 @@
 //! The orderer says what to do, in order: write to its log, build, execute, send, commit. A record that justifies a message is durable
 //! before the message leaves.
 
-use super::listening::Listening;
+use super::listening::{Listening, Stored};
 use super::{ENDING_POLL, Event, Ledger, MAX_EXECUTED, MessageRefused, OpenError, Recipient};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{SigningKey, VerifyingKey};
@@ -151,7 +151,9 @@ impl Ledger {
     fn may_decide_alone(&mut self, now: Now) -> bool {
         let is_asking = self.peers.fetch_deadline().is_some();
         let Some(ordering) = &mut self.ordering else { return false };
-        let has_listened = ordering.listening.is_over(now, self.store.created(), is_asking);
+        let head_time = self.head.as_ref().map_or(UnixMillis(0), |head| head.header.time);
+        let stored = Stored { created: self.store.created(), head_time };
+        let has_listened = ordering.listening.is_over(now, stored, is_asking);
         let is_alone = self.state.validators().as_slice().len() == 1;
         let is_behind = self.peers.highest().is_some_and(|known| known >= self.next_height());
         !is_alone || (has_listened && !is_behind)
