@@ -28,6 +28,7 @@ mod proposer;
 mod timers;
 pub mod wal;
 
+pub use super::block::MAX_BLOCK_LEN;
 pub use super::{certificate, validators};
 pub use bft::Bft;
 pub use certificate::{BadCertificate, BlockId, Certificate, CommitSignature, Evidence, Height, Round, VoteKind};
@@ -40,9 +41,6 @@ pub use validators::{BadValidatorSet, MAX_POWER, MAX_VALIDATORS, Validator, Vali
 use crate::crypto::identity::VerifyingKey;
 use crate::time::{Instant, Now};
 use std::sync::Arc;
-
-/// The most bytes of a block: a second of a slow member's upstream.
-pub const MAX_BLOCK_LEN: usize = 256 * 1024;
 
 /// Something that puts blocks in one order for everybody. A pure machine: bytes, time and verdicts come in, outputs go out.
 ///
