@@ -65,23 +65,41 @@ impl Pool {
         if self.by_id.contains_key(&transaction.id()) {
             return Ok(false);
         }
-        let turn = (transaction.transaction.author, transaction.transaction.seq);
-        if self.by_author.contains_key(&turn) {
+        self.screen(state, next, time, &transaction)?;
+        self.keep(transaction);
+        Ok(true)
+    }
+
+    /// Says whether a transaction that does not wait yet would be taken in if its signatures are right.
+    ///
+    /// # Errors
+    /// [`PoolRefused`] names the reason, which is for its author.
+    pub(super) fn screen(
+        &self,
+        state: &State,
+        next: Height,
+        time: UnixMillis,
+        signed: &SignedTransaction,
+    ) -> Result<(), PoolRefused> {
+        if self.by_author.contains_key(&(signed.transaction.author, signed.transaction.seq)) {
             return Err(PoolRefused::SequenceTaken);
         }
-        self.check_shares(state, &transaction)?;
-        let len = transaction.encode().len();
-        if self.by_id.len() >= MAX_PENDING || self.encoded_len + len > MAX_PENDING_LEN {
+        self.check_shares(state, signed)?;
+        if self.by_id.len() >= MAX_PENDING || self.encoded_len + signed.encode().len() > MAX_PENDING_LEN {
             return Err(PoolRefused::Full);
         }
-        state.draft(next, time).apply(&transaction)?;
+        state.draft(next, time).would_apply(signed)?;
+        Ok(())
+    }
+
+    /// Takes in what passed [`Pool::screen`] just before.
+    pub(super) fn keep(&mut self, transaction: Verified<SignedTransaction>) {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        self.encoded_len += len;
+        self.encoded_len += transaction.encode().len();
         self.by_id.insert(transaction.id(), arrival);
-        self.by_author.insert(turn, arrival);
+        self.by_author.insert((transaction.transaction.author, transaction.transaction.seq), arrival);
         self.by_arrival.insert(arrival, transaction);
-        Ok(true)
     }
 
     fn check_shares(&self, state: &State, transaction: &SignedTransaction) -> Result<(), PoolRefused> {

@@ -17,6 +17,7 @@ use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// The most revocations of one signer that wait for a block: a stolen key fills its own room, nobody else's.
@@ -35,7 +36,7 @@ pub enum Held {
     Signed {
         /// The transaction.
         transaction: SignedTransaction,
-        /// When it was seen, by the own wall clock: what its signers' budgets are counted from after a restart.
+        /// When it was seen, by the own wall clock.
         seen: UnixMillis,
         /// Which of its identities are cut already.
         acting: BTreeSet<NodeId>,
@@ -47,6 +48,8 @@ pub enum Held {
         /// What it revokes.
         revocations: Vec<Revoke>,
     },
+    /// When each signer cut somebody on sight, as long as that counts: it outlives the revocations, which a block ends.
+    Cuts(BTreeMap<VerifyingKey, Vec<UnixMillis>>),
 }
 
 impl Held {
@@ -55,8 +58,14 @@ impl Held {
         match self {
             Self::Signed { transaction, .. } => transaction.id(chain).0,
             Self::Certified { height, .. } => certified_key(*height),
+            Self::Cuts(_) => cuts_key(),
         }
     }
+}
+
+/// Returns the name under which the signers' cuts are written to disk.
+pub fn cuts_key() -> Digest {
+    domain_hash("p2plus/cuts-on-sight/1", &[])
 }
 
 /// Returns the name under which the revocations of a block are written to disk.
@@ -128,15 +137,24 @@ impl Revocations {
         if self.signed.contains_key(&transaction.id()) {
             return Ok(Shown::Known);
         }
-        state.check_revocation(&transaction)?;
-        let signers = state.witnesses_with(&transaction, Scope::Revocation);
-        if signers.iter().all(|signer| self.held_by(signer) >= MAX_HELD_PER_SIGNER) {
-            return Err(RevocationRefused::Full);
-        }
+        let signers = self.screen(state, &transaction)?;
         let acting = self.cut(state, wall, &transaction, &signers);
         let pending = Pending { signers, seen: wall, acting: acting.clone(), transaction };
         self.signed.insert(pending.transaction.id(), pending);
         Ok(Shown::Held { acting })
+    }
+
+    /// Lists the signers by whose authority a revocation that is not held yet would be, if their signatures are right.
+    ///
+    /// # Errors
+    /// [`RevocationRefused`]: it would not apply to `state`, or its signers' room is full.
+    pub fn screen(&self, state: &State, signed: &SignedTransaction) -> Result<Vec<VerifyingKey>, RevocationRefused> {
+        state.check_revocation(signed)?;
+        let signers = state.witnesses_with(signed, Scope::Revocation);
+        if signers.iter().all(|signer| self.held_by(signer) >= MAX_HELD_PER_SIGNER) {
+            return Err(RevocationRefused::Full);
+        }
+        Ok(signers)
     }
 
     /// Takes back what was written to disk; what `state` no longer permits is named by the next [`Revocations::assess`].
@@ -152,10 +170,10 @@ impl Revocations {
                     return;
                 };
                 let signers = state.witnesses_with(&transaction, Scope::Revocation);
-                for signer in &signers {
-                    self.cuts.entry(*signer).or_default().extend(acting.iter().map(|_| seen));
-                }
                 self.signed.insert(transaction.id(), Pending { transaction, signers, seen, acting });
+            }
+            Held::Cuts(cuts) => {
+                self.cuts = cuts.into_iter().map(|(signer, cuts)| (signer, cuts.into())).collect();
             }
         }
     }
@@ -245,6 +263,18 @@ impl Revocations {
         let pending = self.signed.get(id)?;
         let (transaction, acting) = ((*pending.transaction).clone(), pending.acting.clone());
         Some(Held::Signed { transaction, seen: pending.seen, acting })
+    }
+
+    /// Returns what is to be written to disk for the signers' budgets, whenever a revocation was shown.
+    pub fn cuts(&self) -> Held {
+        Held::Cuts(self.cuts.iter().map(|(signer, cuts)| (*signer, cuts.iter().copied().collect())).collect())
+    }
+
+    /// Iterates over the held transactions in the order of their ids, from the one after `last` on and round to it.
+    pub fn transactions_after(&self, last: Option<TxId>) -> impl Iterator<Item = &Verified<SignedTransaction>> {
+        let last = last.unwrap_or(TxId(Digest([255; 32])));
+        let later = self.signed.range((Bound::Excluded(last), Bound::Unbounded));
+        later.chain(self.signed.range(..=last)).map(|(_, pending)| &pending.transaction)
     }
 
     /// Iterates over the held transactions in the order of their ids.

@@ -12,6 +12,7 @@ use super::operation::{Operation, Revoke};
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{Signature, SigningKey, VerifyingKey};
 use crate::time::UnixMillis;
+use crate::wire::control::MAX_LEDGER_IN_CONTROL;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
 use std::ops::Deref;
@@ -24,8 +25,8 @@ pub const MAX_OPERATIONS: usize = 16;
 pub const MAX_WITNESSES: usize = 16;
 /// The most bytes of a signed transaction: a quarter of a block.
 pub const MAX_TRANSACTION_LEN: usize = 64 * 1024;
-/// The most bytes of a transaction that travels as one control record of a session.
-pub const MAX_RECORD_LEN: usize = 1100;
+/// The most bytes of a transaction that travels as one control record of a session: a ledger message's tag and count go in front.
+pub const MAX_RECORD_LEN: usize = MAX_LEDGER_IN_CONTROL - 5;
 /// What a witness signs begins with this.
 const SIGNING_DOMAIN: &[u8] = b"p2plus/transaction/1";
 
@@ -215,16 +216,31 @@ impl SignedTransaction {
     /// # Errors
     /// The first [`MalformedTransaction`] found, cheap checks before signatures.
     pub fn verify(self, chain: &Digest) -> Result<Verified<Self>, MalformedTransaction> {
+        self.verify_leading(chain, |_| true)
+    }
+
+    /// Checks the form and every signature, first those of witnesses that `lead`: a forger lacks these, whatever others it made.
+    ///
+    /// # Errors
+    /// As [`SignedTransaction::verify`].
+    pub fn verify_leading(
+        self,
+        chain: &Digest,
+        lead: impl Fn(&VerifyingKey) -> bool,
+    ) -> Result<Verified<Self>, MalformedTransaction> {
         self.check_form()?;
         let id = self.id(chain);
         let message = signed_bytes(&id);
-        for Witness { key, signature } in &self.witnesses {
+        let (leading, others): (Vec<&Witness>, Vec<&Witness>) =
+            self.witnesses.iter().partition(|witness| lead(&witness.key));
+        for Witness { key, signature } in leading.into_iter().chain(others) {
             key.verify(&message, signature).map_err(|_| MalformedTransaction::BadSignature(*key))?;
         }
         Ok(Verified { value: self, id })
     }
 
-    fn check_form(&self) -> Result<(), MalformedTransaction> {
+    /// Checks everything but the signatures.
+    pub(super) fn check_form(&self) -> Result<(), MalformedTransaction> {
         let Transaction { format, author, seq, valid_until, operations, stamp } = &self.transaction;
         if *format != FORMAT {
             return Err(MalformedTransaction::Format(*format));
@@ -315,6 +331,21 @@ mod tests {
         let signed = signed();
         let received = receive(&signed.encode()).unwrap();
         assert_eq!((received.id(), &*received), (signed.id(&CHAIN), &signed));
+    }
+
+    #[test]
+    fn the_signature_of_who_leads_is_checked_first_and_all_the_same_all_are() {
+        let mut signed = signed();
+        let last = signed.witnesses.last().unwrap().key;
+        for witness in &mut signed.witnesses {
+            witness.signature = Signature([7; 64]);
+        }
+        let refused = signed.clone().verify_leading(&CHAIN, |key| *key == last);
+        assert_eq!(refused, Err(MalformedTransaction::BadSignature(last)));
+        let (first, true_last) = (signed.witnesses[0].key, super::tests::signed().witnesses[1]);
+        signed.witnesses[1] = true_last;
+        let refused = signed.verify_leading(&CHAIN, |key| *key == last);
+        assert_eq!(refused, Err(MalformedTransaction::BadSignature(first)));
     }
 
     #[test]

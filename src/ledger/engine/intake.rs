@@ -1,15 +1,20 @@
 //! Transactions on their way in: from this node's own user, from other nodes, from guests that want to join.
 
-use super::ration::Reader;
+use super::meter::Reader;
+use super::screen::{fingerprint, has_standing};
 use super::{Ledger, MAX_WAITING, MessageRefused, Recipient, SubmitError};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::block::Height;
 use crate::ledger::operation::Operation;
 use crate::ledger::pool::PoolRefused;
-use crate::ledger::revocation::Shown;
+use crate::ledger::revocation::{Held, Shown};
 use crate::ledger::sync::{LedgerMessage, MAX_TRANSACTIONS, MAX_TRANSACTIONS_LEN};
 use crate::ledger::transaction::{SignedTransaction, TxId, Verified};
 use crate::time::Now;
+use std::collections::BTreeSet;
+
+/// The most bytes of transactions in the answer to one request; who lacks more asks again.
+const MAX_ANSWER_LEN: usize = 4 * MAX_TRANSACTIONS_LEN;
 
 impl Ledger {
     /// Takes a transaction of this node's own user: it waits for a block, or, if it revokes and nothing else, acts at once.
@@ -35,7 +40,13 @@ impl Ledger {
         Ok(applied.map_err(PoolRefused::from)?)
     }
 
+    /// Takes a transaction of this node's own user.
     pub(super) fn take(&mut self, now: Now, signed: SignedTransaction) -> Result<TxId, SubmitError> {
+        self.take_from(now, None, signed)
+    }
+
+    /// Takes a transaction from a peer, or from the own user. Whether it would apply is looked at before any signature.
+    fn take_from(&mut self, now: Now, from: Option<&Reader>, signed: SignedTransaction) -> Result<TxId, SubmitError> {
         if self.head.is_none() {
             return Err(SubmitError::NoChain);
         }
@@ -47,17 +58,43 @@ impl Ledger {
         if let Ok(Some(height)) = self.store.transaction_height(id.0) {
             return Err(SubmitError::Final(Height(height)));
         }
-        let verified = signed.verify(&self.network_id)?;
-        if verified.transaction.is_revocation() {
+        signed.check_form()?;
+        if signed.transaction.is_revocation() {
+            self.revocations.screen(&self.state, &signed)?;
+            let verified = self.check_signatures(now, from, signed)?;
             self.take_revocation(now, verified)?;
         } else {
             self.refuse_when_halted()?;
-            let (next, time) = (self.next_height(), self.block_time(now));
-            self.pool.submit(&self.state, next, time, verified.clone())?;
+            self.pool.screen(&self.state, self.next_height(), self.block_time(now), &signed)?;
+            let verified = self.check_signatures(now, from, signed)?;
+            self.pool.keep(verified.clone());
             self.send(Recipient::Validators, LedgerMessage::Transactions(vec![verified.into_inner()]));
             self.send(Recipient::Sessions, LedgerMessage::HaveTransactions(vec![id]));
         }
         Ok(id)
+    }
+
+    /// Checks signatures; what is false costs the peer that showed it, and is not checked a second time.
+    fn check_signatures(
+        &mut self,
+        now: Now,
+        from: Option<&Reader>,
+        signed: SignedTransaction,
+    ) -> Result<Verified<SignedTransaction>, SubmitError> {
+        let lead = |key: &_| has_standing(&self.state, key);
+        let Some(from) = from else { return Ok(signed.verify_leading(&self.network_id, lead)?) };
+        if self.screen.knows(&signed) {
+            return Err(SubmitError::RefusedBefore);
+        }
+        if !self.screen.allows(now.instant, from) {
+            return Err(SubmitError::Distrusted);
+        }
+        let (fingerprint, witness_count) = (fingerprint(&signed), signed.witnesses.len());
+        let checked = signed.verify_leading(&self.network_id, lead);
+        if checked.is_err() {
+            self.screen.refuse(now.instant, from, fingerprint, witness_count);
+        }
+        Ok(checked?)
     }
 
     /// Holds a revocation: on disk first, then it cuts, then everybody hears of it.
@@ -67,8 +104,10 @@ impl Ledger {
             return Ok(());
         }
         if let Some(held) = self.revocations.held(&id) {
-            let bytes = borsh::to_vec(&held).expect("writing to memory does not fail");
-            if let Err(error) = self.store.put_revocation(id.0, &bytes) {
+            let row = |held: &Held| {
+                (held.key(&self.network_id), borsh::to_vec(held).expect("writing to memory does not fail"))
+            };
+            if let Err(error) = self.store.put_revocations(&[row(&held), row(&self.revocations.cuts())]) {
                 // The ledger stops, and the cut happens all the same: the safe side.
                 self.halt_store(&error);
             }
@@ -85,11 +124,12 @@ impl Ledger {
         from: TransportKey,
         signed: SignedTransaction,
     ) -> Result<(), MessageRefused> {
-        if !self.is_member(&from) && !is_join(&signed) {
+        let sender = self.reader(from);
+        if !sender.is_member && !is_join(&signed) {
             return Err(MessageRefused::NotAMember);
         }
         let id = signed.id(&self.network_id);
-        let taken = self.take(now, signed);
+        let taken = self.take_from(now, Some(&sender), signed);
         let answer = match &taken {
             Ok(id) => LedgerMessage::Submitted(*id),
             Err(SubmitError::Final(_)) => LedgerMessage::Submitted(id),
@@ -110,15 +150,15 @@ impl Ledger {
         from: &TransportKey,
         transactions: Vec<SignedTransaction>,
     ) -> Result<(), MessageRefused> {
-        let is_member = self.is_member(from);
         let mut result = Ok(());
         for signed in transactions {
             // A revocation is worth its signatures, whoever shows it.
-            if !is_member && !signed.transaction.is_revocation() {
+            let sender = self.reader(*from);
+            if !sender.is_member && !signed.transaction.is_revocation() {
                 result = Err(MessageRefused::NotAMember);
                 continue;
             }
-            match self.take(now, signed) {
+            match self.take_from(now, Some(&sender), signed) {
                 Ok(_) | Err(SubmitError::Final(_)) => {}
                 Err(error) => result = Err(error.into()),
             }
@@ -139,13 +179,19 @@ impl Ledger {
     }
 
     pub(super) fn on_get_transactions(&mut self, now: Now, to: &Reader, ids: &[TxId]) {
-        let here = ids.iter().filter_map(|id| self.pool.transaction(id).or_else(|| self.revocations.transaction(id)));
-        let here: Vec<_> = here.map(|verified| (**verified).clone()).collect();
+        let mut seen = BTreeSet::new();
+        let distinct = ids.iter().filter(|id| seen.insert(**id));
+        let here = distinct.filter_map(|id| self.pool.transaction(id).or_else(|| self.revocations.transaction(id)));
+        let here = fitting(here);
         self.send_transactions(now, to, here);
     }
 
+    /// Sends what revokes, the next part of it where one answer does not hold all.
     pub(super) fn send_revocations(&mut self, now: Now, to: &Reader) {
-        let held = self.revocations.transactions().map(|verified| (**verified).clone()).collect();
+        let held = fitting(self.revocations.transactions_after(self.peers.told_revocation(&to.peer)));
+        if let Some(last) = held.last() {
+            self.peers.note_told(to.peer, last.id(&self.network_id));
+        }
         self.send_transactions(now, to, held);
     }
 
@@ -167,6 +213,16 @@ impl Ledger {
         }
         self.ration.charge(now.instant, to, len);
     }
+}
+
+/// Copies as many transactions, from the first on, as one answer holds.
+fn fitting<'t>(transactions: impl Iterator<Item = &'t Verified<SignedTransaction>>) -> Vec<SignedTransaction> {
+    let mut len = 0;
+    let fits = |signed: &&Verified<SignedTransaction>| {
+        len += signed.encode().len();
+        len <= MAX_ANSWER_LEN
+    };
+    transactions.take_while(fits).map(|verified| (**verified).clone()).collect()
 }
 
 /// Says whether a transaction does nothing but join: what a guest may ask for.

@@ -15,10 +15,12 @@
 mod blocks;
 mod intake;
 mod listening;
+mod meter;
 mod ordering;
 mod own;
 mod peers;
 mod ration;
+mod screen;
 mod sync;
 mod verify;
 
@@ -46,6 +48,7 @@ use ordering::Ordering;
 use own::Own;
 use peers::Peers;
 use ration::Ration;
+use screen::Screen;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,6 +204,12 @@ pub enum SubmitError {
     /// It is a revocation that is not permitted, or has no room.
     #[error(transparent)]
     Revocation(#[from] RevocationRefused),
+    /// Exactly these bytes were shown before, and a signature in them is false.
+    #[error("the transaction was shown before and has a false signature")]
+    RefusedBefore,
+    /// Its sender showed so many false signatures that none of its are checked for now.
+    #[error("the sender showed too many false signatures")]
+    Distrusted,
     /// It is in a block already.
     #[error("the transaction is in block {0}")]
     Final(Height),
@@ -258,6 +267,7 @@ pub struct Ledger {
     executed: BTreeMap<BlockId, (Block, Execution)>,
     peers: Peers,
     ration: Ration,
+    screen: Screen,
     checkpoint: Option<Checkpoint>,
     /// The last block of a chain that this program cannot apply, above the head.
     beyond: Option<(Height, BlockId)>,
@@ -306,6 +316,7 @@ impl Ledger {
             executed: BTreeMap::new(),
             peers: Peers::default(),
             ration: Ration::default(),
+            screen: Screen::default(),
             checkpoint,
             beyond: None,
             waiting: BTreeMap::new(),

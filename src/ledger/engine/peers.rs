@@ -2,6 +2,7 @@
 
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::block::Height;
+use crate::ledger::transaction::TxId;
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(super) struct Peers {
     /// What went wrong with whom. It outlives the sessions: a new one is no fresh start.
     faults: BTreeMap<TransportKey, Faults>,
     asked_revocations: BTreeMap<TransportKey, Instant>,
+    /// The last revocation that a peer was sent, where one answer does not hold all.
+    told_revocations: BTreeMap<TransportKey, TxId>,
     pub(super) fetch: Option<Fetch>,
 }
 
@@ -155,6 +158,19 @@ impl Peers {
         }
         self.claims.remove(peer);
         self.asked_revocations.remove(peer);
+        self.told_revocations.remove(peer);
+    }
+
+    /// Returns the revocation after which the next answer to a peer begins.
+    pub(super) fn told_revocation(&self, peer: &TransportKey) -> Option<TxId> {
+        self.told_revocations.get(peer).copied()
+    }
+
+    /// Notes up to which revocation a peer was told.
+    pub(super) fn note_told(&mut self, peer: TransportKey, last: TxId) {
+        if self.told_revocations.len() < MAX_PEERS || self.told_revocations.contains_key(&peer) {
+            self.told_revocations.insert(peer, last);
+        }
     }
 
     /// Says whether the peer may be asked for its revocations again, and notes that it is.

@@ -4,10 +4,11 @@
 //! together another, for they make keys at will. Who has used it up is not refused but waits, one request at a time: an honest peer asks
 //! one question after the other and so reads on at the rate of the ration; one that asks faster is refused.
 
+use super::meter::{Meter, Rates, Reader};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::block::Height;
 use crate::time::Instant;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Bytes per second that one peer may read for long: the longest answer every 0.4 s, well within the patience of who asks.
@@ -18,17 +19,8 @@ const GUESTS_RATE: u64 = 4 << 20;
 const SAVED: Duration = Duration::from_secs(16);
 /// What an answer costs beyond its bytes: a read of the disk.
 const ANSWER_COST: usize = 4096;
-/// The most peers with a budget in use, members and guests apart; beyond, the one that has used least of it starts anew.
-const MAX_BUDGETS: usize = 1024;
 /// The most requests that wait, one of a peer.
 const MAX_WAITING: usize = 1024;
-
-/// Who reads, and with which rights.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reader {
-    pub(super) peer: TransportKey,
-    pub(super) is_member: bool,
-}
 
 /// A request for blocks that waits for its peer's budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,35 +30,28 @@ pub(super) struct Request {
     pub(super) limit: u8,
 }
 
-/// The budgets in use, each as the moment at which all that was read is paid for.
-#[derive(Default)]
+/// What was read, and who waits to read on.
 pub(super) struct Ration {
-    members: BTreeMap<TransportKey, Instant>,
-    guests: BTreeMap<TransportKey, Instant>,
-    all_guests: Instant,
+    read: Meter,
     waiting: VecDeque<Request>,
+}
+
+impl Default for Ration {
+    fn default() -> Self {
+        let rates = Rates { member: RATE, guest: RATE, all_guests: GUESTS_RATE, saved: SAVED };
+        Self { read: Meter::new(rates), waiting: VecDeque::new() }
+    }
 }
 
 impl Ration {
     /// Says whether the peer may read now.
     pub(super) fn allows(&self, now: Instant, reader: &Reader) -> bool {
-        now >= self.ready_at(reader)
+        self.read.allows(now, reader)
     }
 
     /// Notes what was sent in one answer.
     pub(super) fn charge(&mut self, now: Instant, reader: &Reader, len: usize) {
-        let cost = u64::try_from(len.saturating_add(ANSWER_COST)).unwrap_or(u64::MAX);
-        let budgets = if reader.is_member { &mut self.members } else { &mut self.guests };
-        if budgets.len() >= MAX_BUDGETS && !budgets.contains_key(&reader.peer) {
-            budgets.retain(|_, paid_at| *paid_at > now);
-            let least = budgets.iter().min_by_key(|(_, paid_at)| **paid_at).map(|(peer, _)| *peer);
-            least.filter(|_| budgets.len() >= MAX_BUDGETS).and_then(|least| budgets.remove(&least));
-        }
-        let paid_at = budgets.entry(reader.peer).or_insert(now);
-        *paid_at = (*paid_at).max(now) + time_for(cost, RATE);
-        if !reader.is_member {
-            self.all_guests = self.all_guests.max(now) + time_for(cost, GUESTS_RATE);
-        }
+        self.read.charge(now, reader, u64::try_from(len.saturating_add(ANSWER_COST)).unwrap_or(u64::MAX));
     }
 
     /// Lets a request wait for its turn. Returns `false` when one of this peer waits already, or too many do.
@@ -97,19 +82,8 @@ impl Ration {
 
     /// Returns when a request that waits may be answered.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.waiting.iter().map(|request| self.ready_at(&request.reader)).min()
+        self.waiting.iter().map(|request| self.read.ready_at(&request.reader)).min()
     }
-
-    fn ready_at(&self, reader: &Reader) -> Instant {
-        let own = if reader.is_member { &self.members } else { &self.guests }.get(&reader.peer);
-        let shared = if reader.is_member { Instant::ZERO } else { self.all_guests };
-        let paid_at = own.copied().unwrap_or(Instant::ZERO).max(shared);
-        Instant::ZERO + paid_at.saturating_since(Instant::ZERO + SAVED)
-    }
-}
-
-fn time_for(cost: u64, rate: u64) -> Duration {
-    Duration::from_micros(cost.saturating_mul(1_000_000) / rate)
 }
 
 #[cfg(test)]
@@ -156,7 +130,6 @@ mod tests {
         let all: usize = (0..3000).map(|number| read(&mut ration, at(0), &reader(number, false))).sum();
         assert!(all <= usize::try_from(GUESTS_RATE).unwrap() * 16 + ANSWER, "{all}");
         assert!(ration.allows(at(0), &reader(1, true)), "members do not pay for guests");
-        assert!(ration.guests.len() <= MAX_BUDGETS);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Talking with peers: whose chain is longer, and the blocks between.
 
+use super::meter::Reader;
 use super::peers::{FETCH_TIMEOUT, Fetch};
-use super::ration::{Reader, Request};
+use super::ration::Request;
 use super::{ANNOUNCE_EVERY, Ledger, MessageRefused, Recipient};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::TxId;
@@ -80,6 +81,10 @@ impl Ledger {
 
     pub(super) fn is_member(&self, peer: &TransportKey) -> bool {
         self.policy.admit(peer).member().is_some()
+    }
+
+    pub(super) fn reader(&self, peer: TransportKey) -> Reader {
+        Reader { peer, is_member: self.is_member(&peer) }
     }
 
     fn for_members(&mut self, from: &TransportKey, then: impl FnOnce(&mut Self)) -> Result<(), MessageRefused> {
@@ -164,7 +169,7 @@ impl Ledger {
 
     /// Answers a request for blocks, or lets it wait until its sender may read on.
     fn on_get_blocks(&mut self, now: Now, from: TransportKey, first: Height, limit: u8) -> Result<(), MessageRefused> {
-        let reader = Reader { peer: from, is_member: self.is_member(&from) };
+        let reader = self.reader(from);
         let request = Request { reader, first, limit };
         if self.ration.allows(now.instant, &reader) && !self.ration.waits(&from) {
             self.send_blocks(now, &request);
@@ -182,7 +187,7 @@ impl Ledger {
 
     /// Says who reads, if it may at this moment.
     fn rationed(&self, now: Now, from: TransportKey) -> Result<Reader, MessageRefused> {
-        let reader = Reader { peer: from, is_member: self.is_member(&from) };
+        let reader = self.reader(from);
         if self.ration.allows(now.instant, &reader) { Ok(reader) } else { Err(MessageRefused::Rationed) }
     }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 mod halting;
 mod ordering;
 mod revoking;
+mod screening;
 mod submitting;
 mod syncing;
 

@@ -257,15 +257,15 @@ impl State {
         self.entries.list(&ENDINGS, &[], 1).first().map(|((time, _), ())| *time)
     }
 
-    /// Checks that a transaction of revocations only would apply, whoever else waits.
+    /// Checks that a transaction of revocations only would apply, whoever else waits, if its signatures are right.
     ///
     /// # Errors
     /// [`TxError`], as [`Draft::apply`].
-    pub fn check_revocation(&self, revocation: &Verified<SignedTransaction>) -> Result<(), TxError> {
+    pub fn check_revocation(&self, revocation: &SignedTransaction) -> Result<(), TxError> {
         if !revocation.transaction.is_revocation() {
             return Err(TxError::NotARevocation);
         }
-        self.bare_draft(Height(0), UnixMillis(0)).apply(revocation)
+        self.bare_draft(Height(0), UnixMillis(0)).would_apply(revocation)
     }
 }
 
@@ -296,7 +296,19 @@ impl Draft<'_> {
         result
     }
 
-    fn try_apply(&mut self, signed: &Verified<SignedTransaction>) -> Result<(), TxError> {
+    /// Says whether a transaction would apply if its signatures are right, and changes nothing: what is looked at before they are.
+    ///
+    /// # Errors
+    /// [`TxError`] names the first thing that is wrong.
+    pub fn would_apply(&mut self, signed: &SignedTransaction) -> Result<(), TxError> {
+        let effect_count = self.effects.len();
+        let result = self.try_apply(signed);
+        self.layers.discard();
+        self.effects.truncate(effect_count);
+        result
+    }
+
+    fn try_apply(&mut self, signed: &SignedTransaction) -> Result<(), TxError> {
         refuse_unknown(signed)?;
         if signed.transaction.is_revocation() {
             let effective = self.revoke_all(signed)?;

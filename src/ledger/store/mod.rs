@@ -274,8 +274,19 @@ impl Store {
     /// # Errors
     /// Any failure of the disk; it stops the store.
     pub fn put_revocation(&mut self, id: Digest, transaction: &[u8]) -> Result<(), StoreError> {
+        self.put_revocations(&[(id, transaction.to_vec())])
+    }
+
+    /// Writes revocations that no block holds yet, and what belongs to them: all or nothing.
+    ///
+    /// # Errors
+    /// Any failure of the disk; it stops the store.
+    pub fn put_revocations(&mut self, rows: &[(Digest, Vec<u8>)]) -> Result<(), StoreError> {
         self.commit(|txn, _| {
-            txn.open_table(REVOKED_PENDING)?.insert(&id.0, transaction)?;
+            let mut table = txn.open_table(REVOKED_PENDING)?;
+            for (id, bytes) in rows {
+                table.insert(&id.0, bytes.as_slice())?;
+            }
             Ok(())
         })
     }

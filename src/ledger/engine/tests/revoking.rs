@@ -1,4 +1,5 @@
 use super::*;
+use crate::ledger::revocation::cuts_key;
 
 /// A pair whose validator has been stopped, with a few more members.
 fn without_validator(members: u8) -> World {
@@ -13,6 +14,12 @@ fn without_validator(members: u8) -> World {
 
 fn is_member(world: &World, node: usize, seed: u8) -> bool {
     world.nodes[node].ledger.policy().member(&id(seed)).is_some()
+}
+
+/// How many revocations are on disk, beside the count of the signers' cuts.
+fn stored_revocations(node: &Node) -> usize {
+    let rows = node.ledger.store.revocations().unwrap();
+    rows.iter().filter(|(key, _)| *key != cuts_key()).count()
 }
 
 #[test]
@@ -33,7 +40,7 @@ fn a_revocation_acts_before_any_block_and_survives_a_restart() {
     assert_eq!(world.heights(), [3, 3]);
     assert!(!is_member(&world, 0, NODE + 1) && !is_member(&world, 1, NODE + 1));
     assert!(world.nodes[1].ledger.pending().is_empty());
-    assert!(world.nodes[1].ledger.store.revocations().unwrap().is_empty());
+    assert_eq!(stored_revocations(&world.nodes[1]), 0);
 }
 
 #[test]
@@ -89,6 +96,30 @@ fn a_stolen_key_cuts_eight_an_hour_and_the_rest_waits_for_a_block() {
 }
 
 #[test]
+fn cuts_that_a_block_holds_already_count_over_a_restart_for_their_hour() {
+    let mut world = World::pair();
+    for seed in NODE + 1..NODE + 10 {
+        world.order(0, Operation::Admit(admit(seed, 0)));
+    }
+    for seed in NODE + 1..NODE + 9 {
+        let revocation = world.revocation(ADMIN, &[(seed, 0)]);
+        world.nodes[1].ledger.submit(world.now, revocation).unwrap();
+        world.settle();
+    }
+    assert!(world.nodes[1].ledger.pending().is_empty(), "all are in blocks");
+    world.nodes[0].is_up = false;
+    world.nodes[1].restart().unwrap();
+    let ninth = world.revocation(ADMIN, &[(NODE + 9, 0)]);
+    world.nodes[1].ledger.submit(world.now, ninth).unwrap();
+    assert!(is_member(&world, 1, NODE + 9), "a restart gives no new budget");
+    world.nodes[1].restart().unwrap();
+    world.now = world.now + HOUR;
+    let later = world.revocation(ADMIN, &[(NODE + 9, 0), (NODE + 8, 0)]);
+    world.nodes[1].ledger.submit(world.now, later).unwrap();
+    assert!(!is_member(&world, 1, NODE + 9), "the hour is over");
+}
+
+#[test]
 fn one_transaction_with_more_than_the_budget_cuts_as_many_as_it_may() {
     let mut world = without_validator(12);
     let all: Vec<_> = (NODE + 1..NODE + 13).map(|seed| (seed, 0)).collect();
@@ -116,7 +147,7 @@ fn a_revocation_is_lifted_when_its_signer_loses_the_right() {
     world.pass(Duration::from_secs(15));
     assert!(is_member(&world, 1, NODE + 1));
     assert!(world.nodes[1].events.contains(&Event::RevocationLifted { transaction }));
-    assert!(world.nodes[1].ledger.store.revocations().unwrap().is_empty());
+    assert_eq!(stored_revocations(&world.nodes[1]), 0);
 }
 
 #[test]
