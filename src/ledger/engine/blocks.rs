@@ -10,6 +10,7 @@ use crate::ledger::revocation::{Held, Settled, certified_key};
 use crate::ledger::state::State;
 use crate::ledger::store::{BlockRecord, StoreError};
 use crate::ledger::sync::LedgerMessage;
+use crate::ledger::transaction::TxId;
 use crate::ledger::tree::MemoryTree;
 use crate::time::{Now, UnixMillis};
 
@@ -154,8 +155,17 @@ impl Ledger {
         }
         self.head = Some(Head::new(block, certificate.cloned()));
         self.revocations.settle(&settled);
+        // Those that are in the block itself are told of it when it is shown.
+        let superseded = settled.done.iter().filter(|id| !execution.transactions.contains(id));
+        for id in superseded {
+            self.tell_submitter_of_head(id);
+        }
         for transaction in settled.lifted {
             tracing::warn!(%transaction, "a revocation is lifted: its signers lost the right to revoke");
+            if let Some(submitter) = self.waiting.remove(&transaction) {
+                let reason = "its signers lost the right to revoke";
+                self.send(Recipient::Peer(submitter), LedgerMessage::refused(transaction, &reason));
+            }
             self.events.push_back(Event::RevocationLifted { transaction });
         }
         Ok(())
@@ -171,15 +181,19 @@ impl Ledger {
             // The block that holds it has taken it off the disk.
             self.own.forget(id);
             self.events.push_back(Event::Final { transaction: *id, height });
-            if let Some(submitter) = self.waiting.remove(id) {
-                let notice = self.head_notice();
-                self.messages.extend(notice.map(|notice| (Recipient::Peer(submitter), LedgerMessage::Head(notice))));
-            }
+            self.tell_submitter_of_head(id);
         }
         self.drop_what_fails(now);
         self.refresh_policy();
         self.announce(now, Recipient::Sessions);
         self.schedule_ending(now);
+    }
+
+    /// Ends the wait of whoever submitted a transaction that a block made true.
+    fn tell_submitter_of_head(&mut self, id: &TxId) {
+        if let Some(submitter) = self.waiting.remove(id) {
+            self.tell_head(submitter);
+        }
     }
 
     /// Drops from the pool what no longer applies, and tells whoever submitted it.

@@ -35,6 +35,7 @@ impl Ledger {
     pub fn handle_session_end(&mut self, now: Now, peer: &TransportKey) {
         self.peers.forget(peer, now.instant);
         self.ration.forget(peer);
+        self.waiting.retain(|_, submitter| submitter != peer);
         self.fetch_next(now);
     }
 

@@ -78,3 +78,27 @@ fn what_cannot_be_kept_is_not_acknowledged() {
     let refused = world.nodes[1].ledger.submit(world.now, signed);
     assert!(matches!(refused, Err(SubmitError::Halted(Halt::Store(_)))), "{refused:?}");
 }
+
+#[test]
+fn a_submitter_waits_no_longer_than_its_session_or_what_it_submitted() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.nodes[0].is_up = false;
+    let submitter = TransportKey([FOUNDER; 32]);
+    let signed = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 2, 0))]);
+    let ledger = &mut world.nodes[1].ledger;
+    ledger.handle_message(world.now, submitter, LedgerMessage::Submit(signed)).unwrap();
+    assert_eq!(ledger.waiting.len(), 1);
+    ledger.handle_session_end(world.now, &submitter);
+    assert_eq!(ledger.waiting.len(), 0);
+    // A revocation that another one makes needless never comes into a block.
+    let needless = world.revocation(ADMIN, &[(NODE + 1, 0)]);
+    world.nodes[1].ledger.handle_message(world.now, submitter, LedgerMessage::Submit(needless)).unwrap();
+    world.settle();
+    let wider = world.revocation(ADMIN, &[(NODE + 1, 0), (NODE + 3, 0)]);
+    world.nodes[0].ledger.submit(world.now, wider).unwrap();
+    world.nodes[0].is_up = true;
+    world.meet();
+    assert!(world.nodes[1].ledger.revocations.is_empty());
+    assert_eq!(world.nodes[1].ledger.waiting.len(), 0);
+}
