@@ -121,11 +121,11 @@ pub(super) fn invite(scope: &Scope, output: &Output, args: &InviteArgs) -> Comma
         finality: args.finality.finality(),
     });
     let answer: Answer<Invited> = scope.client()?.ask(&request, patience(&args.finality))?;
-    output.answer(&answer.data, &answer.warnings, |invited| invited.ticket.clone());
+    output.answer(&answer.data, &answer.warnings, |invited| invited.ticket.expose().to_owned());
     let note = invite_note(&answer.data, args.uses);
     output.note(&note);
     if args.qr {
-        output.picture(&qr_code(&answer.data.ticket)?);
+        output.picture(&qr_code(answer.data.ticket.expose())?);
     }
     Ok(Done::Well)
 }

@@ -1,7 +1,7 @@
 //! Requests of the control API, answered by the node: at once, or by something that is waited for.
 
 use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
-use super::api::types::{Addresses, Submitted};
+use super::api::types::{Addresses, Submitted, TicketText};
 use super::failure::{ErrorCode, Failure};
 use super::history::{self, AdmittedKeys};
 use super::pending::{self, Awaited, Invited, Task};
@@ -269,7 +269,7 @@ fn ticket_endpoints(
 ///
 /// # Errors
 /// More than a ticket can hold.
-pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<String, Failure> {
+pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<TicketText, Failure> {
     let head = node.ledger().head().ok_or_else(not_a_member)?;
     let own = BootstrapPeer {
         id: node.id(),
@@ -290,7 +290,7 @@ pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<String, Failure> 
         peers: std::iter::once(own).chain(others).collect(),
     };
     let text = ticket.encode().map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))?;
-    Ok(text.to_string())
+    Ok(TicketText::new(text))
 }
 
 /// The node to be admitted, by the keys that were typed, or that it had when it was last a member.

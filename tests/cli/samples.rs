@@ -3,6 +3,7 @@
 use p2plus::daemon::api::request::{Reply, Request};
 use p2plus::daemon::api::types::*;
 use std::collections::BTreeMap;
+use zeroize::Zeroizing;
 
 const A: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 const B: &str = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebfb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
@@ -15,6 +16,10 @@ const TIME: u64 = 1_795_229_467;
 
 pub fn ticket() -> String {
     format!("p2plus1{}", "qpzry9x8gf2tvdw0s3jn54khce6mua7l".repeat(12))
+}
+
+fn ticket_text() -> TicketText {
+    TicketText::new(Zeroizing::new(ticket()))
 }
 
 fn ips(texts: &[&str]) -> Vec<std::net::IpAddr> {
@@ -222,10 +227,10 @@ pub fn reply(request: &Request) -> Reply {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
         }
         Request::Invite(invite) if invite.needs_approval => {
-            Reply::Invited(Invited { ticket: ticket(), credential: None, expires: None, tx: None, height: None })
+            Reply::Invited(Invited { ticket: ticket_text(), credential: None, expires: None, tx: None, height: None })
         }
         Request::Invite(_) => Reply::Invited(Invited {
-            ticket: ticket(),
+            ticket: ticket_text(),
             credential: Some(C.into()),
             expires: Some(TIME + 86_400),
             tx: Some(TX.into()),

@@ -232,7 +232,7 @@ pub struct LedgerShow {
 }
 
 /// What the daemon answers, one kind for each request.
-#[derive(Clone, PartialEq, Serialize)]
+#[derive(PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Reply {
     /// To `Status`.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// What surrounds every successful answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -300,11 +302,34 @@ pub struct Submitted {
     pub height: Option<u64>,
 }
 
+/// A ticket as text: a secret, wiped when it is dropped.
+#[derive(PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct TicketText(String);
+
+impl TicketText {
+    /// Takes the text.
+    pub fn new(mut text: Zeroizing<String>) -> Self {
+        Self(std::mem::take(&mut *text))
+    }
+
+    /// Shows the text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TicketText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketText(…)")
+    }
+}
+
 /// `invite`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Invited {
-    /// The ticket: a secret.
-    pub ticket: String,
+    /// The ticket.
+    pub ticket: TicketText,
     /// The credential's public key, 64 hexadecimal digits; `null` for a ticket that needs approval, as are the next three.
     pub credential: Option<String>,
     /// When it ends, in seconds since the Unix epoch.
@@ -489,4 +514,20 @@ pub enum Event {
         /// How many events it did not get.
         missed: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_in_the_json_and_in_no_log() {
+        let ticket = TicketText::new(Zeroizing::new("p2plus1secret".to_owned()));
+        let invited = Invited { ticket, credential: None, expires: None, tx: None, height: None };
+        assert!(!format!("{invited:?} {invited:#?}").contains("secret"));
+        let json = serde_json::to_value(&invited).unwrap();
+        assert_eq!(json["ticket"], "p2plus1secret");
+        assert_eq!(serde_json::from_value::<Invited>(json).unwrap(), invited);
+        assert!(std::mem::needs_drop::<TicketText>());
+    }
 }
