@@ -119,7 +119,9 @@ impl EventLoop {
 
     /// How long nothing is due.
     fn patience(&mut self, now: Now) -> Duration {
-        let look = (!self.pending.is_empty()).then(|| now.instant + LOOK_INTERVAL);
+        let is_busy = self.pending.iter().any(|(task, _)| task.is_work());
+        let look =
+            (!self.pending.is_empty()).then(|| now.instant + if is_busy { Duration::ZERO } else { LOOK_INTERVAL });
         let deadlines = [self.parts.node.poll_timeout(), self.host_check_at, self.remember_at, look];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(LONGEST_SLEEP, |at| at.saturating_since(now.instant).min(LONGEST_SLEEP))
@@ -301,16 +303,25 @@ impl EventLoop {
     fn settle_pending(&mut self, now: Now) {
         let (pongs, dropped) = (std::mem::take(&mut self.pongs), std::mem::take(&mut self.dropped));
         let node = &mut self.parts.node;
-        let mut waiting = Vec::new();
+        let (mut waiting, mut worked) = (Vec::new(), None);
+        let mut has_worked = false;
         for (mut task, reply) in self.pending.drain(..) {
             if reply.is_closed() {
                 continue;
             }
+            // One at a time, and then to the end of the line: however many there are, the rest of the node gets its turn.
+            let is_work = task.is_work();
+            if is_work && std::mem::replace(&mut has_worked, true) {
+                waiting.push((task, reply));
+                continue;
+            }
             match task.poll(node, now, &pongs, &dropped) {
                 Some(result) => drop(reply.send(result.map(Response::from))),
+                None if is_work => worked = Some((task, reply)),
                 None => waiting.push((task, reply)),
             }
         }
+        waiting.extend(worked);
         self.pending = waiting;
     }
 

@@ -4,6 +4,7 @@ use super::api::types::{BlockView, LedgerItem, LogEntry, TransactionView};
 use super::failure::{ErrorCode, Failure};
 use super::views::{Names, id_digits};
 use crate::crypto::exchange::TransportKey;
+use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::ledger::name::Label;
 use crate::ledger::operation::{Admit, Join};
@@ -13,66 +14,138 @@ use crate::ledger::{Block, Certificate, Height, Ledger, Operation, SignedTransac
 /// Entries that one `ledger log` shows: the newest.
 const MAX_LOG: usize = 1000;
 
-/// What happened, the oldest first: at most the newest 1,000 entries.
-///
-/// # Errors
-/// A store that cannot be read.
-pub fn log(ledger: &Ledger, subject: Option<&NodeId>, since: Option<u64>) -> Result<Vec<LogEntry>, Failure> {
-    let Some(head) = ledger.head() else { return Ok(Vec::new()) };
-    let names = Names::new(ledger);
-    let oldest = ledger.oldest().map_err(|error| unreadable(&error))?.map_or(0, |height| height.0);
-    let mut entries = Vec::new();
-    for height in (since.unwrap_or(0).max(oldest)..=head.height().0).rev() {
-        let Some((block, _)) = ledger.block(Height(height)).map_err(|error| unreadable(&error))? else { continue };
-        let mut of_block = block_entries(&names, &block);
-        if let Some(subject) = subject {
-            let (id, name) = (subject.to_string(), names.key(&subject.verifying_key()));
-            of_block.retain(|entry| entry.author == name || entry.subject.as_deref() == Some(&id));
-        }
-        entries.extend(of_block.into_iter().rev());
-        if entries.len() >= MAX_LOG {
-            break;
-        }
-    }
-    entries.reverse();
-    Ok(entries)
+/// Goes down the chain, some blocks at a time, so that everything else goes on meanwhile.
+struct Descent {
+    next: Option<Height>,
+    end: Height,
 }
 
-/// One block or transaction, by its height, or by its id or the first digits of it.
+impl Descent {
+    /// From the newest block to the oldest that is held, or to `since`.
+    fn new(ledger: &Ledger, since: Option<u64>) -> Result<Self, Failure> {
+        let oldest = ledger.oldest().map_err(|error| unreadable(&error))?.map_or(0, |height| height.0);
+        let end = Height(since.unwrap_or(0).max(oldest));
+        Ok(Self { next: ledger.head().map(|head| head.height()).filter(|newest| *newest >= end), end })
+    }
+
+    /// Reads one block. `None` at the end; a height whose block is not held gives an empty place.
+    fn next(&mut self, ledger: &Ledger) -> Result<Option<Option<Block>>, Failure> {
+        let Some(height) = self.next else { return Ok(None) };
+        self.next = height.0.checked_sub(1).map(Height).filter(|below| *below >= self.end);
+        let block = ledger.block(height).map_err(|error| unreadable(&error))?;
+        Ok(Some(block.map(|(block, _)| block)))
+    }
+}
+
+/// A look for what happened.
+pub struct LogSearch {
+    subject: Option<NodeId>,
+    descent: Descent,
+    entries: Vec<LogEntry>,
+}
+
+impl LogSearch {
+    /// Begins at the newest block: everything, or what `subject` did and what was done to it, down to the height `since`.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn new(ledger: &Ledger, subject: Option<NodeId>, since: Option<u64>) -> Result<Self, Failure> {
+        Ok(Self { subject, descent: Descent::new(ledger, since)?, entries: Vec::new() })
+    }
+
+    /// Reads up to `count` more blocks. At the end it gives the entries, the oldest first: at most the newest 1,000.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn step(&mut self, ledger: &Ledger, count: usize) -> Result<Option<Vec<LogEntry>>, Failure> {
+        let names = Names::new(ledger);
+        for _ in 0..count {
+            let next = if self.entries.len() < MAX_LOG { self.descent.next(ledger)? } else { None };
+            let Some(block) = next else {
+                let mut entries = std::mem::take(&mut self.entries);
+                entries.reverse();
+                return Ok(Some(entries));
+            };
+            let mut of_block = block.map(|block| block_entries(&names, &block)).unwrap_or_default();
+            if let Some(subject) = &self.subject {
+                let (id, name) = (subject.to_string(), names.key(&subject.verifying_key()));
+                of_block.retain(|entry| entry.author == name || entry.subject.as_deref() == Some(&id));
+            }
+            self.entries.extend(of_block.into_iter().rev());
+        }
+        Ok(None)
+    }
+}
+
+/// A look for a transaction by the first digits of its id.
+pub struct ItemSearch {
+    digits: String,
+    descent: Descent,
+}
+
+/// What a look for one thing comes to.
+pub enum Sought {
+    /// It is there.
+    Found(LedgerItem),
+    /// The chain has to be gone through.
+    Search(ItemSearch),
+}
+
+/// One block or transaction, by its height, or by its id or the first digits of it. What has an index is found at once.
 ///
 /// # Errors
 /// Not found, or a store that cannot be read.
-pub fn item(ledger: &Ledger, what: &str) -> Result<LedgerItem, Failure> {
+pub fn item(ledger: &Ledger, what: &str) -> Result<Sought, Failure> {
     let names = Names::new(ledger);
-    let missing = || {
-        Failure::new(ErrorCode::NotFound, format!("the ledger has no block or transaction {what}"))
-            .hint("`p2plus ledger log` lists both")
-    };
     if let Ok(height) = what.parse::<u64>() {
         match ledger.block(Height(height)).map_err(|error| unreadable(&error))? {
             Some((block, certificate)) => {
-                return Ok(LedgerItem::Block(block_view(&names, ledger, &block, certificate.as_ref())));
+                return Ok(Sought::Found(LedgerItem::Block(block_view(&names, ledger, &block, certificate.as_ref()))));
             }
             // The first digits of an id may all be decimal.
-            None if id_digits(what).is_err() => return Err(missing()),
+            None if id_digits(what).is_err() => return Err(missing(what)),
             None => {}
         }
     }
     let digits = id_digits(what)?;
     if let Some(found) = ledger.pending().into_iter().find(|(id, _)| id.to_string().starts_with(&digits)) {
-        return Ok(LedgerItem::Transaction(transaction_view(&names, found.0, found.1, None)));
+        return Ok(Sought::Found(LedgerItem::Transaction(transaction_view(&names, found.0, found.1, None))));
     }
-    let newest = ledger.head().map_or(0, |head| head.height().0);
-    for height in (0..=newest).rev() {
-        let Some((block, _)) = ledger.block(Height(height)).map_err(|error| unreadable(&error))? else { break };
-        let chain = block.header.chain;
-        let found = block.body.transactions.iter().find(|signed| signed.id(&chain).to_string().starts_with(&digits));
-        if let Some(signed) = found {
-            let view = transaction_view(&names, signed.id(&chain), signed, Some(&block));
-            return Ok(LedgerItem::Transaction(view));
+    // An id has as many digits as an identity.
+    let Ok(NodeId(whole)) = digits.parse() else {
+        return Ok(Sought::Search(ItemSearch { digits, descent: Descent::new(ledger, None)? }));
+    };
+    let id = TxId(Digest(whole));
+    let (height, signed) = ledger.transaction(&id).map_err(|error| unreadable(&error))?.ok_or_else(|| missing(what))?;
+    let (block, _) = ledger.block(height).map_err(|error| unreadable(&error))?.ok_or_else(|| missing(what))?;
+    Ok(Sought::Found(LedgerItem::Transaction(transaction_view(&names, id, &signed, Some(&block)))))
+}
+
+impl ItemSearch {
+    /// Reads up to `count` more blocks. `None` as long as there are more.
+    ///
+    /// # Errors
+    /// Not found, or a store that cannot be read.
+    pub fn step(&mut self, ledger: &Ledger, count: usize) -> Result<Option<LedgerItem>, Failure> {
+        for _ in 0..count {
+            let block = self.descent.next(ledger)?.ok_or_else(|| missing(&self.digits))?;
+            let found = block.as_ref().and_then(|block| {
+                let mut of_block =
+                    block.body.transactions.iter().map(|signed| (signed.id(&block.header.chain), signed));
+                of_block.find(|(id, _)| id.to_string().starts_with(&self.digits))
+            });
+            if let Some((id, signed)) = found {
+                let view = transaction_view(&Names::new(ledger), id, signed, block.as_ref());
+                return Ok(Some(LedgerItem::Transaction(view)));
+            }
         }
+        Ok(None)
     }
-    Err(missing())
+}
+
+fn missing(what: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("the ledger has no block or transaction {what}"))
+        .hint("`p2plus ledger log` lists both")
 }
 
 fn block_view(names: &Names<'_>, ledger: &Ledger, block: &Block, certificate: Option<&Certificate>) -> BlockView {
@@ -196,4 +269,82 @@ pub fn last_keys(ledger: &Ledger, id: &NodeId) -> Result<Option<AdmittedKeys>, F
 
 fn unreadable(error: &StoreError) -> Failure {
     Failure::new(ErrorCode::Failed, format!("the ledger cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::super::files::NodeFiles;
+    use super::super::founding;
+    use super::super::paths::Roots;
+    use super::super::setup::InitArgs;
+    use super::*;
+    use crate::io::clock;
+    use crate::ledger::Transaction;
+    use crate::ledger::operation::Rename;
+    use crate::time::Now;
+    use std::path::Path;
+    use std::time::Duration;
+
+    /// A chain whose founder renamed itself some times, and the ids of what it signed.
+    fn chain(folder: &Path) -> (Ledger, Vec<TxId>) {
+        let roots = Roots { state_dir: folder.into(), run_dir: folder.into(), config_file: None };
+        let (paths, config) = (roots.network("lab".parse().unwrap()), Config::default());
+        let node_name = "ada".parse().unwrap();
+        founding::found(&InitArgs { paths: paths.clone(), config, node_name, ipv4: None, listen: Vec::new() }).unwrap();
+        let files = NodeFiles::open(&paths).unwrap();
+        let (begin, key) = (clock::now(), files.signing_keys().unwrap().identity);
+        let mut ledger = files.open_ledger(None, begin.wall).unwrap();
+        let ids = (1..=4).map(|seq: u64| {
+            let later = Duration::from_secs(seq);
+            let now = Now { instant: begin.instant + later, wall: begin.wall.after(later) };
+            let name = format!("ada-{seq}").parse().unwrap();
+            let rename = Operation::Rename(Rename { identity: key.node_id(), name });
+            let until = now.wall.after(Duration::from_secs(60));
+            let signed =
+                Transaction::new(key.verifying_key(), seq, until, vec![rename]).sign(&files.network_id(), &[&key]);
+            let id = signed.id(&files.network_id());
+            ledger.submit(now, signed).unwrap();
+            id
+        });
+        let ids = ids.collect();
+        assert_eq!(ledger.head().unwrap().height(), Height(4));
+        (ledger, ids)
+    }
+
+    #[test]
+    fn the_log_is_read_a_bounded_number_of_blocks_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, ids) = chain(folder.path());
+        let mut search = LogSearch::new(&ledger, None, Some(1)).unwrap();
+        for block in 0..ids.len() {
+            assert!(search.step(&ledger, 1).unwrap().is_none(), "block {block}");
+        }
+        let entries = search.step(&ledger, 1).unwrap().expect("the end");
+        let shown: Vec<_> = entries.iter().map(|entry| entry.tx.clone()).collect();
+        assert_eq!(shown, ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let nobody = Some(NodeId([9; 32]));
+        assert_eq!(LogSearch::new(&ledger, nobody, None).unwrap().step(&ledger, 100).unwrap(), Some(Vec::new()));
+        assert_eq!(LogSearch::new(&ledger, None, Some(5)).unwrap().step(&ledger, 1).unwrap(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_whole_id_is_found_by_its_index_and_its_first_digits_a_bounded_number_of_blocks_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, ids) = chain(folder.path());
+        let whole = ids[0].to_string();
+        let is_it = |item: &LedgerItem| matches!(item, LedgerItem::Transaction(view) if view.tx == whole && view.height == Some(1));
+        assert!(matches!(item(&ledger, &whole).unwrap(), Sought::Found(found) if is_it(&found)));
+        let Sought::Search(mut search) = item(&ledger, &whole[..20]).unwrap() else {
+            panic!("there is no index of these")
+        };
+        for block in 1..ids.len() {
+            assert!(search.step(&ledger, 1).unwrap().is_none(), "block {block}");
+        }
+        assert!(is_it(&search.step(&ledger, 1).unwrap().expect("its block")));
+        let unknown = "5".repeat(64);
+        assert_eq!(item(&ledger, &unknown).err().unwrap().code, ErrorCode::NotFound);
+        let Sought::Search(mut search) = item(&ledger, &unknown[..20]).unwrap() else { panic!("nothing is pending") };
+        assert_eq!(search.step(&ledger, 100).unwrap_err().code, ErrorCode::NotFound);
+    }
 }

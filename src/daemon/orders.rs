@@ -3,7 +3,7 @@
 use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
 use super::api::types::{Addresses, Submitted, TicketText};
 use super::failure::{ErrorCode, Failure};
-use super::history::{self, AdmittedKeys};
+use super::history::{self, AdmittedKeys, LogSearch, Sought};
 use super::pending::{self, Awaited, Invited, Task};
 use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
@@ -63,8 +63,14 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .map(|id| Reply::Whois(views::member(&Names::new(node.ledger()), node.policy(), &id)))
             .into(),
         Request::LedgerStatus => Ok(Reply::LedgerStatus(views::ledger_status(node, now))).into(),
-        Request::LedgerLog(LedgerLog { peer, since }) => log(node, peer.as_deref(), since).into(),
-        Request::LedgerShow(show) => history::item(node.ledger(), &show.what).map(Reply::LedgerShow).into(),
+        Request::LedgerLog(LedgerLog { peer, since }) => {
+            log(node, peer.as_deref(), since).map(|search| Task::log(now, search)).into_outcome()
+        }
+        Request::LedgerShow(show) => match history::item(node.ledger(), &show.what) {
+            Ok(Sought::Search(search)) => Task::item(now, search).into(),
+            Ok(Sought::Found(item)) => Ok(Reply::LedgerShow(item)).into(),
+            Err(failure) => Err(failure).into(),
+        },
         Request::LedgerVerify => Task::verify(now).into(),
         Request::Invites => Ok(Reply::Invites(views::invites(node.ledger()))).into(),
         Request::Ping(ping) => self::ping(node, now, &ping).into_outcome(),
@@ -181,9 +187,9 @@ fn addresses(node: &Node<OsRng>, peer: Option<&str>) -> Result<Reply, Failure> {
     Ok(Reply::Ip(Addresses { addresses }))
 }
 
-fn log(node: &Node<OsRng>, peer: Option<&str>, since: Option<u64>) -> Result<Reply, Failure> {
+fn log(node: &Node<OsRng>, peer: Option<&str>, since: Option<u64>) -> Result<LogSearch, Failure> {
     let subject = peer.map(|text| known(node, text)).transpose()?;
-    history::log(node.ledger(), subject.as_ref(), since).map(Reply::LedgerLog)
+    LogSearch::new(node.ledger(), subject, since)
 }
 
 fn ping(node: &Node<OsRng>, now: Now, ping: &Ping) -> Result<Task, Failure> {

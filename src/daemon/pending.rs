@@ -3,6 +3,7 @@
 use super::api::request::{Condition, Finality, Reply, Wait};
 use super::api::types::{self, PingReply, PingReport, Waited};
 use super::failure::{ErrorCode, Failure};
+use super::history::{ItemSearch, LogSearch};
 use super::orders::{must_be_member, submitted, ticket};
 use super::views;
 use crate::crypto::exchange::TransportKey;
@@ -25,6 +26,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Blocks that are replayed between two looks at everything else: some milliseconds.
 const VERIFY_BLOCKS: usize = 8;
+
+/// Blocks that are read and shown between two such looks: likewise.
+const SEARCH_BLOCKS: usize = 64;
 
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -75,6 +79,8 @@ enum Goal {
     Pings(Pings),
     Condition { wait: Condition, probe_at: Instant, probes: Vec<ProbeId> },
     Verify(Box<Verification>),
+    Log(LogSearch),
+    Item(ItemSearch),
 }
 
 struct Pings {
@@ -104,6 +110,21 @@ impl Task {
     /// Replays the stored chain, a few blocks at a time, so that the tunnels' control goes on meanwhile.
     pub fn verify(now: Now) -> Self {
         Self { deadline: now.instant, goal: Goal::Verify(Box::default()) }
+    }
+
+    /// Goes through the stored chain for what happened, likewise.
+    pub fn log(now: Now, search: LogSearch) -> Self {
+        Self { deadline: now.instant, goal: Goal::Log(search) }
+    }
+
+    /// Goes through the stored chain for a transaction, likewise.
+    pub fn item(now: Now, search: ItemSearch) -> Self {
+        Self { deadline: now.instant, goal: Goal::Item(search) }
+    }
+
+    /// Says whether it waits for nothing but its turn.
+    pub fn is_work(&self) -> bool {
+        matches!(self.goal, Goal::Verify(_) | Goal::Log(_) | Goal::Item(_))
     }
 
     /// Waits for a condition.
@@ -138,6 +159,12 @@ impl Task {
             }
             Goal::Verify(verification) => views::verify_step(verification, node.ledger(), VERIFY_BLOCKS)
                 .map(|report| Ok(Reply::LedgerVerify(report))),
+            Goal::Log(search) => {
+                search.step(node.ledger(), SEARCH_BLOCKS).map(|found| found.map(Reply::LedgerLog)).transpose()
+            }
+            Goal::Item(search) => {
+                search.step(node.ledger(), SEARCH_BLOCKS).map(|found| found.map(Reply::LedgerShow)).transpose()
+            }
             Goal::Pings(pings) => pings.poll(node, now, pongs, is_late),
             Goal::Condition { wait, probe_at, probes } => match holds(node, now, wait, probe_at, probes, pongs) {
                 Err(failure) => Some(Err(failure)),
