@@ -6,8 +6,10 @@ use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
 use crate::ledger::Ledger;
 use crate::ledger::Transaction;
-use crate::ledger::engine::{Event, Recipient};
-use crate::ledger::operation::{Join, Operation};
+use crate::ledger::engine::{Event, Recipient, SubmitError};
+use crate::ledger::operation::{Join, Operation, credential_hash};
+use crate::ledger::pool::PoolRefused;
+use crate::ledger::state::TxError;
 use crate::ledger::sync::LedgerMessage;
 use crate::path::CandidateSource;
 use crate::policy::Rights;
@@ -186,11 +188,27 @@ impl<R: CryptoRng> Node<R> {
     /// A member did not take the Join: it is over if this node's own ledger would not take it either, now or once it caught up.
     fn weigh_refusal(&mut self, now: Now) {
         let Some((join, reason)) = self.membership.refused_join() else { return };
-        if self.ledger.is_past_checkpoint() && self.ledger.would_apply(now, join).is_err() {
-            let reason = reason.to_owned();
-            self.membership.refuse(reason);
-            self.tell_standing();
+        if !self.ledger.is_past_checkpoint() {
+            return;
         }
+        match self.ledger.would_apply(now, join) {
+            Ok(()) => return,
+            Err(SubmitError::Pool(PoolRefused::Invalid(TxError::NoSuchCredential))) if !self.was_invited() => {
+                self.membership.await_credential(self.ledger.next_height());
+            }
+            Err(_) => {
+                let reason = reason.to_owned();
+                self.membership.refuse(reason);
+            }
+        }
+        self.tell_standing();
+    }
+
+    /// Says whether a block made the ticket's credential: then one that is unknown has ended.
+    fn was_invited(&self) -> bool {
+        let credential = self.membership.invitation().and_then(|invitation| invitation.credential.as_ref());
+        let key_hash = credential.map(|credential| credential_hash(&credential.verifying_key()));
+        key_hash.is_none_or(|key_hash| self.ledger.made_credential(&key_hash, self.membership.searched()))
     }
 
     /// Signs this node's Join and gives it to one of the hosts, another one each time.

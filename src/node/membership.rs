@@ -7,10 +7,11 @@
 //! A joiner is a guest of the members that its ticket names: it syncs from them, verifies against the ticket's checkpoint, and
 //! hands in its Join; any member passes it on. Without a credential it stays a guest until a signer admits it. Nobody is admitted
 //! provisionally. That one member refuses the Join says nothing: its ledger may be behind, its disk full. It is over when this node's own
-//! ledger refuses it too.
+//! ledger refuses it too. A ticket may be handed out before its credential is in a block: one that no block made yet is waited for.
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, SigningKey};
+use crate::ledger::block::Height;
 use crate::ledger::name::Label;
 use crate::ledger::{SignedTransaction, TxId};
 use crate::time::Instant;
@@ -64,6 +65,8 @@ pub struct Membership {
     submitted: Option<Submitted>,
     told: Option<Standing>,
     next_look: Instant,
+    /// No block below this height made the ticket's credential.
+    searched: Height,
 }
 
 struct Submitted {
@@ -82,7 +85,7 @@ impl Membership {
             (None, Some(reason)) => Standing::Refused(reason),
             (None, None) => Standing::Member,
         };
-        Self { standing, invitation, submitted: None, told: None, next_look: Instant::ZERO }
+        Self { standing, invitation, submitted: None, told: None, next_look: Instant::ZERO, searched: Height(0) }
     }
 
     /// What this node is.
@@ -130,7 +133,9 @@ impl Membership {
 
     /// Notes that a Join was handed in.
     pub fn submitted(&mut self, now: Instant, id: TxId, join: SignedTransaction) {
-        self.standing = Standing::Joining("waiting for validators");
+        if self.searched == Height(0) {
+            self.standing = Standing::Joining("waiting for validators");
+        }
         self.submitted = Some(Submitted { id, join, at: now, refusal: None });
     }
 
@@ -152,6 +157,20 @@ impl Membership {
     pub fn refused_join(&self) -> Option<(&SignedTransaction, &str)> {
         let submitted = self.submitted.as_ref()?;
         Some((&submitted.join, submitted.refusal.as_deref()?))
+    }
+
+    /// Lets a refusal end nothing: the ticket's credential was in no block before `searched`, and may come with a later one.
+    pub fn await_credential(&mut self, searched: Height) {
+        self.searched = searched;
+        if let Some(submitted) = &mut self.submitted {
+            submitted.refusal = None;
+        }
+        self.standing = Standing::Joining("waiting for the block that makes the ticket valid");
+    }
+
+    /// Returns the first height of which it is not known whether it made the ticket's credential.
+    pub fn searched(&self) -> Height {
+        self.searched
     }
 
     /// Ends the way in.

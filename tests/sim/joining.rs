@@ -3,7 +3,8 @@
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::Weather;
 use p2plus::crypto::hash::Digest;
-use p2plus::node::authoring::Candidate;
+use p2plus::crypto::identity::SigningKey;
+use p2plus::node::authoring::{Candidate, InvitationTerms};
 use p2plus::node::membership::{Bootstrap, Invitation, Standing};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -54,6 +55,34 @@ fn the_first_packet_waits_for_the_session_and_arrives() {
         let arrived: Vec<_> = overlay.node(2).delivered.iter().map(|delivered| delivered.packet.clone()).collect();
         assert_eq!(arrived, packets, "seed {seed}: all of them, once, in order");
     }
+}
+
+#[test]
+fn a_ticket_that_no_block_made_yet_is_waited_for_and_one_that_ended_is_refused() {
+    let mut overlay = Overlay::of(2, 9, Weather::FAIR);
+    let founder = &overlay.node(0).machine;
+    let host = Bootstrap {
+        id: founder.id(),
+        transport_key: founder.transport().public_key(),
+        endpoints: vec![founder.address],
+    };
+    let early =
+        Invitation { credential: Some(SigningKey::from_seed(&[77; 32])), name: None, bootstrap: vec![host.clone()] };
+    let early = overlay.join(early);
+    let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(3600) };
+    let issued = overlay.order(0, |node, now| node.invite(now, terms)).unwrap();
+    overlay.world.run_for(Duration::from_secs(5));
+    overlay.order(0, |node, now| node.revoke_invitation(now, issued.credential)).unwrap();
+    overlay.world.run_for(Duration::from_secs(5));
+    let late = overlay.join(Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host] });
+    overlay.world.run_for(Duration::from_secs(60));
+    let standing = |number| overlay.node(number).node.standing();
+    assert!(
+        matches!(standing(early), Standing::Joining(what) if what.contains("makes the ticket valid")),
+        "{}",
+        overlay.standings()
+    );
+    assert!(matches!(standing(late), Standing::Refused(why) if why.contains("credential")), "{}", overlay.standings());
 }
 
 #[test]

@@ -32,6 +32,7 @@ use super::certificate::Certificate;
 use super::chain::{ChainError, Checkpoint, Execution, Head};
 use super::consensus::{self, Deadline as ConsensusDeadline, Misbehaviour};
 use super::genesis::Genesis;
+use super::operation::Operation;
 use super::pool::{Pool, PoolRefused};
 use super::revocation::{Held, RevocationRefused, Revocations};
 use super::state::{State, TxError};
@@ -476,6 +477,19 @@ impl Ledger {
         let Some((block, _)) = self.block(height)? else { return Ok(None) };
         let found = block.body.transactions.into_iter().find(|signed| signed.id(&block.header.chain) == *id);
         Ok(found.map(|signed| (height, signed)))
+    }
+
+    /// Says whether a credential was made in a block from `from` on. What cannot be read counts as one that may have made it.
+    pub fn made_credential(&self, key_hash: &Digest, from: Height) -> bool {
+        let makes =
+            |operation: &Operation| matches!(operation, Operation::Credential(made) if made.key_hash == *key_hash);
+        let made_at = |height| match self.block(Height(height)) {
+            Ok(Some((block, _))) => {
+                block.body.transactions.iter().any(|signed| signed.transaction.operations.iter().any(makes))
+            }
+            Ok(None) | Err(_) => true,
+        };
+        (from.0..self.next_height().0).any(made_at)
     }
 
     /// Returns the next message to send. Drain it after every call: what one call says is bounded by what it was given.
