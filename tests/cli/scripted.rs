@@ -50,8 +50,9 @@ impl Scripted {
         let (events, _) = broadcast::channel(MAX_EVENTS);
         let server = Server::new(socket, config, calls, events.clone());
         runtime.spawn(server.run());
-        runtime.spawn(async move {
-            while let Some(call) = incoming.recv().await {
+        // A thread of its own, as the node's: a script that blocks holds up no connection.
+        std::thread::spawn(move || {
+            while let Some(call) = incoming.blocking_recv() {
                 let answer = script(&call);
                 let _caller_may_have_gone = call.reply.send(answer);
             }
