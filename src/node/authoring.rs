@@ -6,7 +6,9 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, SigningKey, VerifyingKey};
 use crate::ledger::engine::SubmitError;
 use crate::ledger::name::Label;
-use crate::ledger::operation::{Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, credential_hash};
+use crate::ledger::operation::{
+    Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, Scopes, SignerSet, credential_hash,
+};
 use crate::ledger::{Transaction, TxId};
 use crate::time::{Now, UnixMillis};
 use rand_core::CryptoRng;
@@ -106,6 +108,14 @@ impl<R: CryptoRng> Node<R> {
         let incarnation = self.ledger.state().incarnation(&id);
         let admit = Admit { identity: id, node_key, transport_key, name, tags, ipv4: None, expires: None, incarnation };
         self.order(now, Operation::Admit(admit))
+    }
+
+    /// Gives a key the right to sign everything that signers may, with weight 1.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses it.
+    pub fn add_signer(&mut self, now: Now, key: VerifyingKey) -> Result<TxId, SubmitError> {
+        self.order(now, Operation::SignerSet(SignerSet { key, weight: 1, scopes: Scopes::ALL }))
     }
 
     fn order(&mut self, now: Now, operation: Operation) -> Result<TxId, SubmitError> {

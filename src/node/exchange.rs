@@ -165,7 +165,7 @@ impl<R: CryptoRng> Node<R> {
         }
         self.membership.tended(now.instant);
         self.weigh_refusal(now);
-        let hosts: Vec<_> = self.peers.usable().map(|(key, _)| key).collect();
+        let hosts: Vec<_> = self.peers.usable().map(|(key, _)| key).filter(|key| self.is_host(key)).collect();
         let bootstrap: Vec<_> =
             self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key).collect();
         for key in bootstrap {

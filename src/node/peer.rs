@@ -1,9 +1,8 @@
-//! One peer as the slow side sees it: its sessions, the attempt to make one, its paths, and what waits for it.
+//! One peer as the slow side sees it: its sessions, the attempt to make one, and its paths.
 
-use super::staging::Staging;
 use crate::crypto::identity::NodeId;
 use crate::path::Paths;
-use crate::session::{Initiator, LaneSealer, PeerSessions, Session};
+use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session};
 use crate::time::Instant;
 use crate::wire::data::{Lane, SessionIndex};
 use std::collections::btree_map::Entry;
@@ -18,6 +17,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How long a guest stays: then its sessions end, and its place is free for others. It may come again.
 pub(super) const GUEST_STAY: Duration = Duration::from_secs(600);
+
+/// A goodbye to a session younger than this says that there is no place for this node.
+const DISMISSAL_AGE: Duration = Duration::from_secs(5);
 
 /// How often new endpoints in a peer's record cut its wait short.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
@@ -74,8 +76,10 @@ pub(super) struct Peer {
     pub(super) recognition: Backoff,
     /// Since when it has been a guest here without a pause.
     pub(super) guest_since: Option<Instant>,
-    /// Packets that wait for a session.
-    pub(super) staged: Staging,
+    /// Whence it came as a guest, which its cookie proved.
+    pub(super) guest_origin: Option<Origin>,
+    /// Waits after goodbyes to sessions that had just begun: there is no place for this node.
+    pub(super) dismissals: Backoff,
     /// When something authentic last came in a session that is gone.
     pub(super) last_heard: Option<Instant>,
     /// Bytes sent and received in sessions that are gone.
@@ -98,7 +102,8 @@ impl Peer {
             guest_there: false,
             recognition: Backoff::default(),
             guest_since: None,
-            staged: Staging::default(),
+            guest_origin: None,
+            dismissals: Backoff::default(),
             last_heard: None,
             past_bytes: (0, 0),
             sealers: BTreeMap::new(),
@@ -108,9 +113,23 @@ impl Peer {
         }
     }
 
-    /// Says whether a new attempt may begin: none is under way, and the wait after the last failure is over.
+    /// Says whether a new attempt may begin: none is under way, and the waits after the last failure and dismissal are over.
     pub(super) fn may_attempt(&self, now: Instant) -> bool {
-        self.attempt.is_none() && self.attempts.is_over(now)
+        self.attempt.is_none() && self.attempts.is_over(now) && self.dismissals.is_over(now)
+    }
+
+    /// Notes a goodbye in a session of this age.
+    pub(super) fn note_goodbye(&mut self, now: Instant, age: Duration) {
+        if age < DISMISSAL_AGE {
+            self.dismissals.fail(now);
+        } else {
+            self.dismissals.reset();
+        }
+    }
+
+    /// When a guest was last heard, or its session made.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.sessions.receiving().map(|session| session.last_received().unwrap_or(session.created())).max()
     }
 
     /// Notes an attempt that nobody answered: the next one waits longer.
@@ -148,13 +167,14 @@ impl Peer {
 
     /// Says whether the peer has deadlines or needs watching.
     pub(super) fn is_busy(&self) -> bool {
-        self.attempt.is_some() || !self.sessions.is_empty() || !self.staged.is_empty()
+        self.attempt.is_some() || !self.sessions.is_empty()
     }
 
     /// Forgets earlier failures: something changed that may make the next attempt succeed.
     pub(super) fn retry_at_once(&mut self) {
         self.attempts.reset();
         self.recognition.reset();
+        self.dismissals.reset();
     }
 
     /// Notes what a finished handshake says of both sides: whether this node is a guest there, and the peer one here.

@@ -112,11 +112,21 @@ impl Reach {
 impl<R: CryptoRng> Node<R> {
     /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
     pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
-        // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
         let is_guest = !self.has_standing();
-        let standing = if is_guest { Standing::Host } else { Standing::Peer(rights) };
+        let standing = match (is_guest, self.is_host(&key)) {
+            (false, _) => Standing::Peer(rights),
+            // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
+            (true, true) => Standing::Host,
+            (true, false) => Standing::Peer(Rights::Guest),
+        };
         let is_new = !self.link.peers().any(|peer| peer == (LinkId(key), standing));
-        if self.link.attach(LinkId(key), standing).is_err() || !is_new {
+        if let Err(error) = self.link.attach(LinkId(key), standing) {
+            tracing::info!(?key, %error, "a peer found no place");
+            self.drops.count(DropReason::NoPlace);
+            self.peers.dismiss(now, key);
+            return;
+        }
+        if !is_new {
             return;
         }
         self.greet(now, key);
@@ -128,6 +138,15 @@ impl<R: CryptoRng> Node<R> {
             tracing::debug!(?key, ?probe, "session up");
         }
         self.events.push_back(super::NodeEvent::Remember);
+    }
+
+    /// Says whether a peer may serve this node while this node is a guest: its ticket or its ledger names it, or it went there by itself.
+    /// Whoever else comes to it is a stranger, who may know no more than the network's secret.
+    pub(super) fn is_host(&self, key: &TransportKey) -> bool {
+        let mut bootstrap = self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap);
+        bootstrap.any(|it| it.transport_key == *key)
+            || self.policy.admit(key).rights() != Rights::Guest
+            || self.peers.is_initiator(key)
     }
 
     fn greet(&mut self, now: Now, key: TransportKey) {

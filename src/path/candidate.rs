@@ -129,6 +129,11 @@ impl Candidates {
         }
     }
 
+    /// Says whether the peer answered from `endpoint` before, or this node's own user named it.
+    pub fn is_trusted(&self, endpoint: SocketAddr) -> bool {
+        self.held.iter().any(|candidate| candidate.endpoint == endpoint && candidate.is_trusted())
+    }
+
     /// Chooses where an attempt goes, whose flight has `flight_len` bytes, and takes it off the allowances: at most [`MAX_TARGETS`], the
     /// most promising first. Private addresses elsewhere come into question only when nothing else does, or when that `failed` before.
     pub fn targets(&mut self, now: Instant, around: &Surroundings, failed: bool, flight_len: usize) -> Vec<SocketAddr> {

@@ -1,7 +1,8 @@
 //! The choice of one peer's path, and the watch over it.
 //!
-//! A path is taken when a handshake or a pong came over it, never because a packet claims so: an authenticated packet from a new
-//! address only makes that address a candidate and earns it a probe. An attacker who copies packets from elsewhere moves nothing.
+//! A path is taken when a pong came over it, or a handshake whose peer can only have read there what it answers; never because a packet
+//! claims so: an authenticated packet from another address only makes that address a candidate and earns it a probe. Neither an attacker
+//! who copies packets nor a member that makes up sources moves anything.
 
 use super::candidate::{CandidateSource, Candidates};
 use super::probe::{ProbeId, Probes};
@@ -75,11 +76,17 @@ impl Paths {
         &mut self.candidates
     }
 
-    /// A handshake was completed over `endpoint`: it is the path, whatever was before.
+    /// The endpoint that the peer spoke from last, when that is not the path in use.
+    pub fn elsewhere(&self) -> Option<SocketAddr> {
+        self.moved_to
+    }
+
+    /// A handshake was completed with a peer that reads at `endpoint`: it is the path, whatever was before.
     pub fn established(&mut self, now: Instant, endpoint: SocketAddr) {
         self.note(now, endpoint);
         self.candidates.proved(endpoint);
         self.owed_since = None;
+        self.moved_to = None;
         if self.endpoint() != Some(endpoint) {
             self.current = Some(Current { endpoint, rtt: None });
         }
@@ -128,7 +135,10 @@ impl Paths {
                     self.moved_to = None;
                 }
             }
-            None => self.current = Some(Current { endpoint, rtt: Some(rtt) }),
+            None => {
+                self.current = Some(Current { endpoint, rtt: Some(rtt) });
+                self.moved_to = None;
+            }
         }
         Some(rtt)
     }

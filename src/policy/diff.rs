@@ -1,6 +1,7 @@
 //! What changed from one policy to the next: the work list of a cut.
 
 use super::Policy;
+use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 
 /// The members that differ between two policies, each list in the order of the identities.
@@ -12,6 +13,8 @@ pub struct PolicyDiff {
     pub changed: Vec<NodeId>,
     /// Members that are gone: every session, staged packet, label and record of theirs ends.
     pub removed: Vec<NodeId>,
+    /// The handshake keys that these had.
+    pub removed_keys: Vec<TransportKey>,
 }
 
 impl PolicyDiff {
@@ -25,7 +28,10 @@ impl PolicyDiff {
                 Some(_) => {}
             }
         }
-        diff.removed = older.members().map(|member| member.id).filter(|id| newer.member(id).is_none()).collect();
+        for gone in older.members().filter(|member| newer.member(&member.id).is_none()) {
+            diff.removed.push(gone.id);
+            diff.removed_keys.push(gone.transport_key);
+        }
         diff
     }
 
@@ -48,7 +54,8 @@ mod tests {
         let older = Policy::new([member(1), member(2), member(3)], BTreeMap::new(), BTreeSet::new());
         let newer = Policy::new([renamed, member(3), member(4)], BTreeMap::new(), BTreeSet::new());
         let id = |seed| NodeId([seed; 32]);
-        let expected = PolicyDiff { admitted: vec![id(4)], changed: vec![id(2)], removed: vec![id(1)] };
+        let removed_keys = vec![member(1).transport_key];
+        let expected = PolicyDiff { admitted: vec![id(4)], changed: vec![id(2)], removed: vec![id(1)], removed_keys };
         assert_eq!(PolicyDiff::between(&older, &newer), expected);
         assert!(PolicyDiff::between(&older, &older).is_empty());
     }

@@ -226,7 +226,20 @@ impl PeerSessions {
         self.retire_where(|held| !is_still_admitted(policy, held.session.admission()))
     }
 
-    /// Ends every session, for a goodbye or a cut.
+    /// Takes a goodbye that came in a session: that one ends, its twin, and what is older. A newer one was made by a peer that is back.
+    pub fn handle_goodbye(&mut self, index: SessionIndex) -> Vec<Action> {
+        let Some(last) = self.held.iter().position(|held| held.session.local_index() == index) else {
+            return Vec::new();
+        };
+        let last = self.held.remove(last);
+        let mut actions = vec![Action::Retire(index)];
+        let is_twin = |held: &Held| held.is_confirmed() && is_pair(&last, held);
+        let is_over = |held: &Held| held.session.created() <= last.session.created() || is_twin(held);
+        actions.extend(self.retire_where(is_over));
+        actions
+    }
+
+    /// Ends every session, at the end of a guest's stay.
     pub fn retire_all(&mut self) -> Vec<Action> {
         self.retire_where(|_| true)
     }

@@ -323,7 +323,7 @@ impl Session {
 
     /// Makes the key look as if it had sealed very many packets.
     #[cfg(test)]
-    pub(super) fn wear_out(&self) {
+    pub(crate) fn wear_out(&self) {
         self.sent.packets.store(REKEY_AFTER_PACKETS, Ordering::Relaxed);
     }
 

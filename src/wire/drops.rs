@@ -85,6 +85,8 @@ drop_reasons! {
     HandshakeRefused = "handshake_refused",
     /// The table of half-open handshakes is full.
     HalfOpenFull = "half_open_full",
+    /// A peer that there is no place for: there are as many guests, or peers on the control link, as there may be.
+    NoPlace = "no_place",
     /// Under load or to a guest: a cookie went out instead.
     CookieRequired = "cookie_required",
     /// A packet of the control link that it refused.

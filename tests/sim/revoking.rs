@@ -3,7 +3,9 @@
 use crate::machine::SimNode;
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::{Weather, World};
+use p2plus::node::authoring::Candidate;
 use p2plus::time::Instant;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -131,5 +133,46 @@ fn a_revoked_node_that_hears_of_it_stops_and_is_let_in_no_more() {
         overlay.world.run_for(Duration::from_secs(120));
         let late = overlay.node(1).delivered[before..].iter().any(|got| sources.contains(&got.packet.source));
         assert!(!late, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_only_validator_goes_on_ordering_when_it_was_revoked_on_sight_and_is_let_in_again() {
+    for weather in [Weather::FAIR, Weather::foul(5)] {
+        for seed in 60..62 {
+            let mut overlay = Overlay::of(3, seed, weather);
+            let signer = overlay.node(1).machine.signing_key("identity").verifying_key();
+            let added = overlay.order(0, |node, now| node.add_signer(now, signer)).unwrap();
+            overlay.wait_for(&[added]);
+            let founder = overlay.member(0);
+            overlay.order(1, |node, now| node.revoke(now, founder.id)).unwrap();
+            let everybody = overlay.addresses.clone();
+            let cut = overlay.world.run_until(PATIENCE, |world| is_cut_everywhere(world, &everybody, &founder));
+            assert!(cut.is_some(), "seed {seed}, {weather:?}: the founder as well");
+
+            let renamed = |overlay: &mut Overlay, name: &str| {
+                let (id, name) = (overlay.id(2), name.parse().unwrap());
+                overlay.order(2, |node, now| node.rename(now, id, name)).unwrap()
+            };
+            // Longer than whatever was under way, and than a session lives.
+            for name in ["early", "late"] {
+                let ordered = renamed(&mut overlay, name);
+                overlay.wait_for(&[ordered]);
+                overlay.world.run_for(Duration::from_secs(200));
+            }
+            assert!(is_cut_everywhere(&overlay.world, &everybody, &founder), "it orders and is no member");
+            let machine = &overlay.node(0).machine;
+            let candidate = Candidate {
+                id: founder.id,
+                node_key: machine.signing_key("node").verifying_key(),
+                transport_key: machine.transport().public_key(),
+                name: Some("again".parse().unwrap()),
+                tags: BTreeSet::new(),
+            };
+            let admitted = overlay.order(1, |node, now| node.authorize(now, candidate)).unwrap();
+            overlay.wait_for(&[admitted]);
+            overlay.wait_for_everybody();
+            assert!(overlay.talk(2, 0, false, PATIENCE).is_some(), "seed {seed}, {weather:?}: a member like others");
+        }
     }
 }

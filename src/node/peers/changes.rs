@@ -14,6 +14,7 @@ impl PeerTable {
     pub fn handle_policy(&mut self, ctx: &mut Context<'_, impl CryptoRng>, diff: &PolicyDiff) {
         let (now, policy) = (ctx.now, ctx.policy);
         self.responder.handle_policy(policy);
+        self.kept.retain(|key| !diff.removed_keys.contains(key));
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
@@ -94,7 +95,7 @@ impl PeerTable {
     /// Removes a peer and everything of it.
     fn forget(&mut self, now: Now, key: TransportKey) {
         let Some(mut peer) = self.peers.remove(&key) else { return };
-        let (staged, expired) = peer.staged.take(now.instant);
+        let (staged, expired) = self.staging.take(now.instant, &key);
         self.drops.add(DropReason::NoRoute, (staged.len() + expired) as u64);
         if let Some(attempt) = peer.attempt.take() {
             self.owners.remove(&attempt.initiator.index());

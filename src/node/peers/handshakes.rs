@@ -2,7 +2,6 @@
 
 use super::{Context, PeerTable, Transmit};
 use crate::crypto::exchange::TransportKey;
-use crate::node::control::MAX_GUESTS;
 use crate::node::peer::Attempt;
 use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
@@ -74,8 +73,6 @@ impl PeerTable {
             InitiatorStep::GaveUp => {
                 let index = attempt.initiator.index();
                 peer.attempt_failed(ctx.now.instant);
-                let expired = peer.staged.expire(ctx.now.instant);
-                self.drops.add(DropReason::NoPath, expired as u64);
                 self.owners.remove(&index);
                 self.indices.release(index);
             }
@@ -107,18 +104,22 @@ impl PeerTable {
         if outcome.transmit.iter().any(|datagram| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)))) {
             self.drops.count(DropReason::CookieRequired);
         }
-        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
         if let Some(established) = outcome.established {
-            let key = *established.session.admission().transport_key();
+            let (key, index) = (*established.session.admission().transport_key(), established.session.local_index());
             // By the policy of now: a guest may have become a member while its handshake ran.
-            let id = ctx.policy.admit(&key).member();
-            if id.is_none() && self.guest_count() >= MAX_GUESTS && !self.peers.contains_key(&key) {
-                self.indices.release(established.session.local_index());
-                return Err(DropReason::HalfOpenFull);
+            let admission = ctx.policy.admit(&key);
+            let (id, is_guest) = (admission.member(), admission.rights() == Rights::Guest);
+            let origin = self.responder.origin(index).filter(|_| is_guest);
+            if is_guest && !self.make_place(ctx.now, &key, origin) {
+                // It gets no answer, then or later, and knocks again after longer and longer waits.
+                self.responder.withdraw(index);
+                self.indices.release(index);
+                return Err(DropReason::NoPlace);
             }
-            self.entry(key, id);
+            self.entry(key, id).guest_origin = origin;
             self.install(ctx, key, established);
         }
+        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
         Ok(())
     }
 
@@ -136,8 +137,16 @@ impl PeerTable {
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
         let finished = attempt.initiator.handle_response(local, ctx.now.instant, datagram).map_err(DropReason::from)?;
         if let Some(established) = finished {
+            // M2 cannot be made without the flight: where that went to alone, or the peer was before, it reads. A record may name a victim
+            // beside the peer, and M2 comes from wherever its sender likes.
+            let is_sole = attempt.targets == [from];
             peer.attempt_succeeded();
-            peer.paths.established(ctx.now.instant, from);
+            if is_sole || peer.paths.candidates().is_trusted(from) {
+                peer.paths.established(ctx.now.instant, from);
+            } else {
+                // The confirmation is a probe there.
+                peer.paths.heard_from(ctx.now.instant, from);
+            }
             self.install(ctx, key, established);
             self.flush(ctx.now, key);
         }

@@ -10,17 +10,19 @@
 //! ledger nor what a stream carries.
 
 mod changes;
+mod guests;
 mod handshakes;
 mod records;
 mod upkeep;
 
 use super::peer::Peer;
+use super::staging::Staging;
 use super::table::{Inlet, Outlet};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::path::{CandidateError, CandidateSource, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
-use crate::session::{Gate, Indices, LocalKeys, Responder, Scope, Session, Terms, TimestampSource};
+use crate::session::{Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::Drops;
@@ -96,6 +98,8 @@ pub struct PeerTable {
     owners: BTreeMap<SessionIndex, TransportKey>,
     /// Members whose sessions are kept up.
     kept: BTreeSet<TransportKey>,
+    /// Packets that wait for a session.
+    staging: Staging,
     /// What this node knows of its own place.
     around: Surroundings,
     transmits: VecDeque<Transmit>,
@@ -117,6 +121,7 @@ impl PeerTable {
             peers: BTreeMap::new(),
             owners: BTreeMap::new(),
             kept: BTreeSet::new(),
+            staging: Staging::default(),
             around: Surroundings::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -250,6 +255,12 @@ impl PeerTable {
         })
     }
 
+    /// Says whether this node began the session in use with a peer.
+    pub fn is_initiator(&self, key: &TransportKey) -> bool {
+        let session = self.peers.get(key).and_then(|peer| peer.sessions.sending());
+        session.is_some_and(|session| session.role() == Role::Initiator)
+    }
+
     /// Says whether there is a session with a peer, confirmed or not.
     pub fn has_session(&self, key: &TransportKey) -> bool {
         self.peers.get(key).is_some_and(|peer| !peer.sessions.is_empty())
@@ -283,10 +294,6 @@ impl PeerTable {
             peer.sessions.set_remote(id);
         }
         peer
-    }
-
-    fn guest_count(&self) -> usize {
-        self.peers.values().filter(|peer| peer.id.is_none()).count()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::crypto::identity::NodeId;
 use crate::node::forward::{HEADROOM, TAILROOM};
 use crate::path::ProbeId;
 use crate::policy::Rights;
-use crate::session::Session;
+use crate::session::{Role, Session, Source};
 use crate::time::Now;
 use crate::wire::control::ControlMessage;
 use crate::wire::data::{RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
@@ -14,6 +14,16 @@ use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Whence a record came.
+#[derive(Clone, Copy)]
+struct Heard {
+    key: TransportKey,
+    rights: Rights,
+    index: SessionIndex,
+    from: SocketAddr,
+}
 
 /// The bytes of a probe's datagram: header, kind, tag, and what it says.
 const PROBE_LEN: usize = HEADROOM + TAILROOM + 1 + 8 + 24;
@@ -38,7 +48,7 @@ impl PeerTable {
         };
         match Record::decode(record) {
             Ok(Record::Empty) => {}
-            Ok(Record::Control(content)) => self.handle_control(ctx.now, (key, rights), from, content),
+            Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, from }, content),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. }) | Err(_) => self.drops.count(DropReason::MalformedRecord),
         }
@@ -54,21 +64,35 @@ impl PeerTable {
         let key = *self.owners.get(&index)?;
         let peer = self.peers.get_mut(&key)?;
         let actions = peer.sessions.handle_received(ctx.now.instant, index, is_empty);
-        let rights = rights_of(peer.sessions.receiving().find(|session| session.local_index() == index)?);
-        if peer.confirm(index) {
+        let session = peer.sessions.receiving().find(|session| session.local_index() == index)?;
+        let (role, rights) = (session.role(), rights_of(session));
+        let is_first = role == Role::Responder && !peer.is_confirmed(index);
+        // The source of D3 is what its sender likes; but D3 cannot be made without M2, which one source alone was sent.
+        if is_first && self.responder.answered(index) == Some(Source::Endpoint(from)) {
             peer.paths.established(ctx.now.instant, from);
-            self.is_changed = true;
-            self.events.push_back(PeerEvent::Up(key, rights));
-        } else if let Some(endpoint) = peer.paths.heard_from(ctx.now.instant, from) {
+        } else if let Some(endpoint) = peer.paths.heard_from(ctx.now.instant, from)
+            && actions.is_empty()
+        {
             self.probe(ctx, key, endpoint);
         }
         self.act(ctx, key, &actions);
-        self.flush(ctx.now, key);
+        self.announce(ctx.now, (key, rights), index);
         self.promote(ctx, key);
         Some((key, rights))
     }
 
-    fn handle_control(&mut self, now: Now, (key, rights): (TransportKey, Rights), from: SocketAddr, content: &[u8]) {
+    /// Once a session is confirmed and there is a path, tells of it, and sends what waited for it.
+    fn announce(&mut self, now: Now, (key, rights): (TransportKey, Rights), index: SessionIndex) {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.paths.endpoint().is_some()) else { return };
+        if peer.confirm(index) {
+            self.is_changed = true;
+            self.events.push_back(PeerEvent::Up(key, rights));
+        }
+        self.flush(now, key);
+    }
+
+    fn handle_control(&mut self, now: Now, origin: Heard, content: &[u8]) {
+        let Heard { key, rights, index, from } = origin;
         match ControlMessage::decode(content) {
             Ok(ControlMessage::Probe { id, .. }) => {
                 let pong = ControlMessage::Pong { id, observed: from };
@@ -85,14 +109,20 @@ impl PeerTable {
                 self.is_changed |= peer.paths.endpoint() != before;
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
                 self.events.push_back(PeerEvent::Observed(key, observed));
+                self.announce(now, (key, rights), index);
             }
             // A guest has the control link, which keeps it to its services and its pace.
             Ok(ControlMessage::Ledger(_)) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
             Ok(ControlMessage::Ledger(bytes)) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
             Ok(ControlMessage::Goodbye) => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
-                let actions = peer.sessions.retire_all();
-                peer.paths.forget_current();
+                let session = peer.sessions.receiving().find(|session| session.local_index() == index);
+                let age = session.map_or(Duration::ZERO, |session| now.instant.saturating_since(session.created()));
+                peer.note_goodbye(now.instant, age);
+                let actions = peer.sessions.handle_goodbye(index);
+                if peer.sessions.is_empty() {
+                    peer.paths.forget_current();
+                }
                 self.retire(key, &actions);
             }
             Err(_) => self.drops.count(DropReason::MalformedRecord),
@@ -105,24 +135,21 @@ impl PeerTable {
             self.drops.count(DropReason::NoRoute);
             return;
         };
-        let peer = self.entry(key, Some(id));
-        let dropped = peer.staged.push(ctx.now.instant, packet);
-        let has_way = !peer.paths.candidates().is_empty();
+        self.entry(key, Some(id));
+        let dropped = self.staging.push(ctx.now.instant, key, packet);
         self.drops.add(DropReason::StagingFull, dropped as u64);
-        if !has_way {
-            self.drops.count(DropReason::NoPath);
-        }
         self.flush(ctx.now, key);
         self.connect(ctx, key);
     }
 
     /// Seals what waited for a session.
     pub(super) fn flush(&mut self, now: Now, key: TransportKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.staged.is_empty() || peer.sessions.sending().is_none_or(|session| !rights_of(session).is_member()) {
+        let Some(peer) = self.peers.get(&key).filter(|_| self.staging.has(&key)) else { return };
+        let is_member = peer.sessions.sending().is_some_and(|session| rights_of(session).is_member());
+        if !is_member || peer.paths.endpoint().is_none() {
             return;
         }
-        let (packets, expired) = peer.staged.take(now.instant);
+        let (packets, expired) = self.staging.take(now.instant, &key);
         self.drops.add(DropReason::NoPath, expired as u64);
         for packet in packets {
             self.send(now, key, RECORD_PACKET, &packet);

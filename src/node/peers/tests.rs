@@ -16,6 +16,9 @@ use crate::wire::handshake::Versions;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+mod guests;
+mod sources;
+
 /// A node of its seed: keys, table, and what it thinks of the network.
 struct Side {
     endpoint: SocketAddr,
@@ -67,6 +70,12 @@ impl Side {
     fn connect(&mut self, now: Now, seed: u8) {
         let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
         self.table.connect(&mut ctx, transport(seed).public_key());
+    }
+
+    /// Takes a packet for a member that there is no session with.
+    fn stage(&mut self, now: Now, seed: u8, packet: Vec<u8>) {
+        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
+        self.table.stage(&mut ctx, NodeId([seed; 32]), packet);
     }
 
     fn ping(&mut self, now: Now, key: TransportKey) -> Option<ProbeId> {
@@ -267,7 +276,7 @@ fn there_are_as_many_guests_as_may_be() {
         carry(now, &mut guest, &mut host);
     }
     assert_eq!(host.table.usable().count(), MAX_GUESTS);
-    assert_eq!(host.dropped(DropReason::HalfOpenFull), 1);
+    assert_eq!(host.dropped(DropReason::NoPlace), 1);
 }
 
 #[test]
@@ -404,4 +413,86 @@ fn records_that_name_new_endpoints_every_second_do_not_end_the_waits() {
     }
     // Without records there are six attempts in two minutes, five times to eight targets each; every half minute it begins anew.
     assert!(flights <= 16 * 5 * MAX_TARGETS, "{flights}");
+}
+
+#[test]
+fn a_late_goodbye_ends_what_is_older_and_not_what_was_made_since() {
+    let (mut left, mut right) = acquainted();
+    left.table.say_goodbye(at(10));
+    let farewell = left.sent();
+    left.connect(at(20), 2);
+    carry(at(20), &mut left, &mut right);
+    right.events();
+    for transmit in farewell {
+        right.receive(at(30), left.endpoint, transmit.datagram);
+    }
+    let left_key = transport(1).public_key();
+    assert!(right.table.usable().any(|(key, _)| key == left_key), "the newer session stays, and its path");
+    assert_eq!(right.table.holdings().sessions, 1, "the older one is gone");
+    assert!(!right.events().iter().any(|event| matches!(event, PeerEvent::Down(_))));
+    left.table.say_goodbye(at(40));
+    carry(at(40), &mut left, &mut right);
+    assert!(!right.table.has_session(&left_key), "a goodbye in the session in use ends it");
+}
+
+#[test]
+fn who_was_revoked_is_not_kept_until_the_next_review() {
+    let mut left = Side::new(1, &[1, 2]);
+    let key = transport(2).public_key();
+    left.table.keep(BTreeSet::from([key]));
+    assert!(left.table.mentions(&key), "nothing else is known of it");
+    let (older, newer) = (policy_of(&[1, 2]), policy_of(&[1]));
+    let mut ctx = Context { now: at(1), policy: &newer, rng: &mut left.rng };
+    left.table.handle_policy(&mut ctx, &crate::policy::PolicyDiff::between(&older, &newer));
+    assert!(!left.table.mentions(&key));
+}
+
+#[test]
+fn a_packet_that_waits_without_a_way_is_a_drop_once_it_is_too_old_and_none_when_it_arrives() {
+    for is_found in [false, true] {
+        let (mut left, mut right) = (Side::new(1, &[1, 2]), Side::new(2, &[1, 2]));
+        left.stage(at(0), 2, vec![0x45; 100]);
+        assert_eq!(left.dropped(DropReason::NoPath), 0, "it waits");
+        assert!(left.table.poll_timeout().is_some(), "and is looked at");
+        if is_found {
+            left = left.knows(2);
+            left.connect(at(10), 2);
+            carry(at(10), &mut left, &mut right);
+        }
+        pass(1000..7000, &mut left, &mut right);
+        assert_eq!(left.dropped(DropReason::NoPath), u64::from(!is_found));
+    }
+}
+
+#[test]
+fn a_worn_key_is_replaced_within_a_second() {
+    let (mut left, mut right) = acquainted();
+    let in_use = |side: &Side| Arc::clone(&side.table.outlets()[&NodeId([2; 32])].session);
+    let worn = in_use(&left);
+    pass(1000..60_000, &mut left, &mut right);
+    assert_eq!(in_use(&left).local_index(), worn.local_index(), "a minute is no age");
+    worn.wear_out();
+    pass(60_250..61_500, &mut left, &mut right);
+    let fresh = in_use(&left);
+    assert_ne!(fresh.local_index(), worn.local_index());
+    assert!(!fresh.wants_rekey() && right.table.outlets().len() == 1);
+}
+
+#[test]
+fn who_is_sent_away_at_once_knocks_less_and_less_often() {
+    let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
+    let (left_key, right_key) = (transport(1).public_key(), transport(2).public_key());
+    left.table.keep(BTreeSet::from([right_key]));
+    let mut sent_away = 0;
+    for millis in (0..300_000).step_by(250) {
+        pass(millis..millis + 1, &mut left, &mut right);
+        if right.table.usable().next().is_some() {
+            right.table.dismiss(at(millis), left_key);
+            carry(at(millis), &mut left, &mut right);
+            sent_away += 1;
+        }
+    }
+    assert!((8..=12).contains(&sent_away), "{sent_away}");
+    pass(300_000..400_000, &mut left, &mut right);
+    assert!(right.table.usable().next().is_some(), "and is let in when there is a place");
 }

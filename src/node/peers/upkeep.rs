@@ -4,9 +4,7 @@ use super::{Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
 use crate::path::PathCheck;
 use crate::session::{Action, Role};
-use crate::time::{Instant, Now};
-use crate::wire::control::ControlMessage;
-use crate::wire::data::RECORD_CONTROL;
+use crate::time::Instant;
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
@@ -54,6 +52,8 @@ impl PeerTable {
             }
         }
         if is_check {
+            let expired = self.staging.expire(ctx.now.instant);
+            self.drops.add(DropReason::NoPath, expired as u64);
             let kept: Vec<_> = self.kept.iter().copied().collect();
             for key in kept {
                 self.keep_up(ctx, key);
@@ -66,11 +66,9 @@ impl PeerTable {
         let is_member = ctx.policy.member(&self.keys.node_id).is_some();
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if is_member && peer.is_stay_over(ctx.now.instant) {
-            self.see_off(ctx.now, key);
+            self.dismiss(ctx.now, key);
             return;
         }
-        let expired = peer.staged.expire(ctx.now.instant);
-        self.drops.add(DropReason::NoPath, expired as u64);
         let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
         let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
         match peer.paths.check(ctx.now.instant, sent, received) {
@@ -96,14 +94,6 @@ impl PeerTable {
         }
     }
 
-    /// Ends the stay of a guest: it is told, and its place is free.
-    fn see_off(&mut self, now: Now, key: TransportKey) {
-        self.send(now, key, RECORD_CONTROL, &ControlMessage::Goodbye.encode());
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let actions = peer.sessions.retire_all();
-        self.retire(key, &actions);
-    }
-
     pub(super) fn act(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, actions: &[Action]) {
         for action in actions {
             match *action {
@@ -111,7 +101,12 @@ impl PeerTable {
                     let Some(peer) = self.peers.get(&key) else { return };
                     let session = peer.sessions.receiving().find(|session| session.local_index() == index);
                     let Some(session) = session.map(Arc::clone) else { continue };
+                    let elsewhere = peer.paths.elsewhere();
                     self.seal_in(ctx.now, key, &session, None, &[]);
+                    // Whoever spoke from elsewhere is confirmed by a probe there, which asks for the proof that it reads there.
+                    if let Some(endpoint) = elsewhere {
+                        self.probe(ctx, key, endpoint);
+                    }
                     if let Some(peer) = self.peers.get_mut(&key).filter(|_| session.role() == Role::Responder) {
                         peer.paths.answered(ctx.now.instant);
                     }
@@ -128,7 +123,7 @@ impl PeerTable {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let mut deadline = self.responder.poll_timeout();
         let mut sooner = |at: Option<Instant>| deadline = [deadline, at].into_iter().flatten().min();
-        let mut is_anybody_busy = !self.kept.is_empty();
+        let mut is_anybody_busy = !self.kept.is_empty() || !self.staging.is_empty();
         for peer in self.peers.values().filter(|peer| peer.is_busy()) {
             is_anybody_busy = true;
             sooner(peer.sessions.poll_timeout().map(|(at, _)| at));

@@ -15,10 +15,10 @@ use super::timestamps::TimestampTable;
 use super::{Established, Local, LocalKeys, Refusal, begin};
 use crate::crypto::exchange::{KEM_KEY_LEN, TransportKey};
 use crate::policy::{Admission, Policy, Rights};
-use crate::session::cookie::{CookieSecrets, Source};
+use crate::session::cookie::{CookieSecrets, Origin, Source};
 use crate::session::index::Indices;
 use crate::time::Instant;
-use crate::wire::data::{Datagram, DatagramError, TYPE_INITIATION};
+use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
 use crate::wire::handshake::{
     Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, Part, SEALED_KEY_HALF_LEN, Timestamp,
 };
@@ -147,6 +147,28 @@ impl Responder {
         [&self.members, &self.guests]
             .into_iter()
             .any(|table| table.count(|half_open| half_open.admission.transport_key() == key) > 0)
+    }
+
+    /// Returns the one source that got the answer which made a session: whoever speaks in the session from there has read the answer
+    /// there. None when the answer went to several, or after [`super::HALF_OPEN_LIFETIME`].
+    pub fn answered(&self, session: SessionIndex) -> Option<Source> {
+        self.of_session(session)?.sole_answered()
+    }
+
+    /// Returns whence the initiation came that made a session; a guest's is proved by its cookie. None as with [`Self::answered`].
+    pub fn origin(&self, session: SessionIndex) -> Option<Origin> {
+        Some(self.of_session(session)?.origin)
+    }
+
+    /// Forgets the initiation that made a session which the node does not want: no repetition of it is answered.
+    pub fn withdraw(&mut self, session: SessionIndex) {
+        for table in [&mut self.members, &mut self.guests] {
+            table.retain(|half_open| !half_open.made(session));
+        }
+    }
+
+    fn of_session(&self, session: SessionIndex) -> Option<&HalfOpen> {
+        self.members.of_session(session).or_else(|| self.guests.of_session(session))
     }
 
     /// Returns how many initiations of members and of guests are half open or answered within their lifetime.
@@ -279,7 +301,7 @@ impl Responder {
         let part = key_part.part;
         match (&half_open.key_parts[part.position()], &half_open.stage) {
             (Some(accepted), _) if *accepted == key_part => {}
-            (Some(_), _) | (None, Stage::Answered(_)) => return Err(Refusal::Conflict),
+            (Some(_), _) | (None, Stage::Answered { .. }) => return Err(Refusal::Conflict),
             (None, Stage::Waiting(waiting)) => {
                 open_half(waiting, &key_part)?;
                 half_open.key_parts[part.position()] = Some(key_part);
@@ -298,7 +320,7 @@ impl Responder {
                 let index = indices.reserve(rng).ok_or(Refusal::NoIndex)?;
                 let answering = Answering { local, waiting, key_parts: [first, second], half_open, index, now };
                 let (answers, established) = answer(&answering, rng).inspect_err(|_| indices.release(index))?;
-                half_open.stage = Stage::Answered(answers);
+                half_open.stage = Stage::Answered { answers, session: index };
                 Some(established)
             }
             _ => None,
@@ -360,4 +382,30 @@ pub(super) fn front<const N: usize>(opened: &[u8]) -> [u8; N] {
 /// otherwise be cut off at the very block that admits it.
 pub fn is_still_admitted(policy: &Policy, admission: &Admission) -> bool {
     admission.rights() == Rights::Guest || policy.admit(admission.transport_key()) == *admission
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HALF_OPEN_LIFETIME, begin};
+    use super::*;
+    use crate::session::testing::{Node, at, policy_of, transport_key};
+
+    #[test]
+    fn as_many_initiations_of_members_wait_as_may_be_and_no_more() {
+        let mut node = Node::new(2, policy_of([1, 2, 3]));
+        let admission = node.policy.admit(&transport_key(1));
+        let offer = node.terms.offer(Timestamp::default());
+        for number in 0..MAX_HALF_OPEN as u64 {
+            assert_eq!(node.responder.check_room(&transport_key(3), false, at(1)), Ok(()));
+            let noise = begin(&node.keys, &transport_key(2));
+            let waiting = Waiting { noise, ephemeral: transport_key(1), offer, key_retired: false };
+            let half_open = HalfOpen::new(admission, SessionIndex(1), at(1).origin(), waiting);
+            node.responder.members.insert(Instant::ZERO, InitiationTag(number.to_le_bytes()), half_open);
+        }
+        let room = |node: &Node, is_guest| node.responder.check_room(&transport_key(3), is_guest, at(1));
+        assert_eq!(room(&node, false), Err(Refusal::HalfOpenFull));
+        assert_eq!(room(&node, true), Ok(()), "guests have a table of their own");
+        node.responder.handle_timeout(Instant::ZERO + HALF_OPEN_LIFETIME);
+        assert_eq!(room(&node, false), Ok(()));
+    }
 }

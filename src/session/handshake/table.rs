@@ -64,8 +64,8 @@ pub(super) struct HalfOpen {
 pub(super) enum Stage {
     /// Halves of the encapsulation key are missing.
     Waiting(Box<Waiting>),
-    /// M2a and M2b, which answer duplicates as well.
-    Answered([Vec<u8>; 2]),
+    /// M2a and M2b, which answer duplicates as well, and the session that they made.
+    Answered { answers: [Vec<u8>; 2], session: SessionIndex },
 }
 
 /// What D1 left behind for the answer.
@@ -104,7 +104,7 @@ impl HalfOpen {
 
     /// Takes the answers that `source` may have: all parts came from it, and it never gets more bytes than it sent.
     pub(super) fn take_answers(&mut self, source: Source) -> Vec<Vec<u8>> {
-        let Stage::Answered(answers) = &self.stage else { return Vec::new() };
+        let Stage::Answered { answers, .. } = &self.stage else { return Vec::new() };
         let mut taken = Vec::new();
         let complete = |budget: &&mut SourceBudget| budget.source == source && budget.parts == WHOLE_FLIGHT;
         let Some(budget) = self.sources.iter_mut().find(complete) else { return taken };
@@ -119,6 +119,20 @@ impl HalfOpen {
             taken.push(answer.clone());
         }
         taken
+    }
+}
+
+impl HalfOpen {
+    /// Says whether its answer made this session.
+    pub(super) fn made(&self, index: SessionIndex) -> bool {
+        matches!(self.stage, Stage::Answered { session, .. } if session == index)
+    }
+
+    /// The only source that got answers; none when several did.
+    pub(super) fn sole_answered(&self) -> Option<Source> {
+        let mut answered = self.sources.iter().filter(|budget| budget.sent_len > 0);
+        let sole = answered.next().map(|budget| budget.source);
+        sole.filter(|_| answered.next().is_none())
     }
 }
 
@@ -138,6 +152,10 @@ impl HalfOpenTable {
     pub(super) fn insert(&mut self, now: Instant, tag: InitiationTag, half_open: HalfOpen) -> &mut HalfOpen {
         self.expiries.push_back((now + HALF_OPEN_LIFETIME, tag));
         self.entries.entry(tag).or_insert(half_open)
+    }
+
+    pub(super) fn of_session(&self, index: SessionIndex) -> Option<&HalfOpen> {
+        self.entries.values().find(|half_open| half_open.made(index))
     }
 
     pub(super) fn len(&self) -> usize {
