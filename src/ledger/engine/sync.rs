@@ -9,6 +9,7 @@ use crate::ledger::TxId;
 use crate::ledger::block::{Block, Height};
 use crate::ledger::chain::ChainError;
 use crate::ledger::sync::{CommittedBlock, HeadNotice, LedgerMessage, MAX_BLOCKS, MAX_BLOCKS_LEN, MAX_TRANSACTIONS};
+use crate::policy::Rights;
 use crate::time::Now;
 
 impl Ledger {
@@ -19,7 +20,7 @@ impl Ledger {
                 self.send(Recipient::Peer(peer), LedgerMessage::Head(notice));
                 let pending = self.pending_ids();
                 // A member that was connected to for them: they were not sent, because there was no session.
-                if !pending.is_empty() && self.is_member(&peer) {
+                if !pending.is_empty() && self.takes_part(&peer) {
                     self.send(Recipient::Peer(peer), LedgerMessage::HaveTransactions(pending));
                 }
             }
@@ -80,16 +81,18 @@ impl Ledger {
         result
     }
 
-    pub(super) fn is_member(&self, peer: &TransportKey) -> bool {
-        self.policy.admit(peer).member().is_some()
+    /// Says whether a peer is more than a guest: a member, or a validator that was revoked on sight, which hears and is asked for all that
+    /// it is to order.
+    pub(super) fn takes_part(&self, peer: &TransportKey) -> bool {
+        self.policy.admit(peer).rights() != Rights::Guest
     }
 
     pub(super) fn reader(&self, peer: TransportKey) -> Reader {
-        Reader { peer, is_member: self.is_member(&peer) }
+        Reader { peer, is_member: self.takes_part(&peer) }
     }
 
     fn for_members(&mut self, from: &TransportKey, then: impl FnOnce(&mut Self)) -> Result<(), MessageRefused> {
-        if !self.is_member(from) {
+        if !self.takes_part(from) {
             return Err(MessageRefused::NotAMember);
         }
         then(self);
@@ -134,7 +137,7 @@ impl Ledger {
     }
 
     fn on_head(&mut self, now: Now, from: TransportKey, notice: &HeadNotice) {
-        self.peers.note(from, notice.height, self.is_member(&from), now.instant);
+        self.peers.note(from, notice.height, self.takes_part(&from), now.instant);
         let differs = notice.revocations != self.revocations.digest();
         if self.head.is_some() && differs && self.peers.may_ask_revocations(from, now.instant) {
             self.send(Recipient::Peer(from), LedgerMessage::GetRevocations);

@@ -29,7 +29,8 @@ fn a_revocation_acts_before_any_block_and_survives_a_restart() {
     world.nodes[1].ledger.submit(world.now, revocation.clone()).unwrap();
     assert!(!is_member(&world, 1, NODE + 1));
     world.settle();
-    let removed = PolicyDiff { removed: vec![id(NODE + 1)], ..PolicyDiff::default() };
+    let removed_keys = vec![TransportKey([NODE + 1; 32])];
+    let removed = PolicyDiff { removed: vec![id(NODE + 1)], removed_keys, ..PolicyDiff::default() };
     assert_eq!(world.nodes[1].policy_changes(), [&removed]);
     assert_eq!(world.nodes[1].ledger.head().unwrap().height(), Height(2));
     world.nodes[1].restart().unwrap();
