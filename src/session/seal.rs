@@ -311,7 +311,7 @@ impl Session {
         self.outdated.store(true, Ordering::Relaxed);
     }
 
-    /// Says whether the session still seals, as far as [`Session::stop_sealing`] goes.
+    /// Says whether the session still seals: it stops for good at a clock jump.
     pub fn may_seal(&self) -> bool {
         !self.outdated.load(Ordering::Relaxed)
     }
