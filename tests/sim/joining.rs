@@ -41,6 +41,23 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 }
 
 #[test]
+fn a_joiner_whose_clock_is_days_behind_is_admitted_to_a_chain_where_nothing_happened_for_hours() {
+    let mut overlay = Overlay::found(21, Weather::FAIR);
+    let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(86_400) };
+    let issued = overlay.order(0, |node, now| node.invite(now, terms)).unwrap();
+    overlay.world.run_for(Duration::from_secs(3 * 3600));
+    let founder = &overlay.node(0).machine;
+    let host = Bootstrap {
+        id: founder.id(),
+        transport_key: founder.transport().public_key(),
+        endpoints: vec![founder.address],
+    };
+    overlay.world.behind.insert(crate::overlay::address(1), Duration::from_secs(5 * 86_400));
+    overlay.join(Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host] });
+    overlay.wait_for_everybody();
+}
+
+#[test]
 fn the_first_packet_waits_for_the_session_and_arrives() {
     for seed in 1..4 {
         let mut overlay = Overlay::of(3, seed, Weather::FAIR);

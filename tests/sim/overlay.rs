@@ -183,7 +183,7 @@ impl Overlay {
     /// Starts a joiner with this invitation; returns its number.
     pub fn join(&mut self, invitation: Invitation) -> usize {
         let number = self.addresses.len();
-        let now = self.world.now();
+        let now = self.world.now_at(address(number));
         let head = self.world.host(self.addresses[0]).node.ledger().head().unwrap();
         let checkpoint = Checkpoint { height: head.height(), id: head.id };
         let machine = Machine::new(self.seed * 1000 + number as u64, address(number), self.network_id);

@@ -94,6 +94,8 @@ pub struct World<G> {
     restless: u32,
     /// Says whether the link from the first to the second is cut.
     pub cut: Box<dyn Fn(SocketAddr, SocketAddr) -> bool>,
+    /// How far the wall clocks of some hosts are behind everybody's.
+    pub behind: BTreeMap<SocketAddr, Duration>,
     /// How long what is injected travels.
     pub latency_of_injected: Duration,
     /// Every datagram that left a host, while somebody listens.
@@ -114,6 +116,7 @@ impl<G: Guest> World<G> {
             trace: Digest::default(),
             restless: 0,
             cut: Box::new(|_, _| false),
+            behind: BTreeMap::new(),
             latency_of_injected: weather.latency,
             wire: None,
         }
@@ -122,6 +125,12 @@ impl<G: Guest> World<G> {
     /// The moment.
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// The moment by the clocks of one host.
+    pub fn now_at(&self, address: SocketAddr) -> Now {
+        let behind = self.behind.get(&address).map_or(0, |behind| u64::try_from(behind.as_millis()).unwrap());
+        Now { wall: UnixMillis(self.now.wall.0 - behind), ..self.now }
     }
 
     /// A hash over everything that was delivered, when and to whom.
@@ -172,7 +181,7 @@ impl<G: Guest> World<G> {
 
     /// Acts on a host, then sends what it has to say.
     pub fn with<T>(&mut self, address: SocketAddr, act: impl FnOnce(&mut G, Now) -> T) -> T {
-        let now = self.now;
+        let now = self.now_at(address);
         let result = act(self.hosts.get_mut(&address).expect("a host lives there"), now);
         self.collect(address);
         result
@@ -236,7 +245,7 @@ impl<G: Guest> World<G> {
     }
 
     fn collect(&mut self, from: SocketAddr) {
-        let now = self.now;
+        let now = self.now_at(from);
         while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
             let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
             if let Some(wire) = &mut self.wire {
