@@ -7,7 +7,7 @@ use crate::crypto::identity::{NodeId, SigningKey, VerifyingKey};
 use crate::ledger::engine::SubmitError;
 use crate::ledger::name::Label;
 use crate::ledger::operation::{
-    Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, Scopes, SignerSet, credential_hash,
+    Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, Scope, Scopes, SignerSet, credential_hash,
 };
 use crate::ledger::{Transaction, TxId};
 use crate::time::{Now, UnixMillis};
@@ -81,14 +81,29 @@ impl<R: CryptoRng> Node<R> {
         self.order(now, Operation::CredentialRevoke(CredentialRevoke { key_hash: credential }))
     }
 
-    /// Cuts a member: here at once, elsewhere on sight.
+    /// Cuts a member: here at once, elsewhere on sight. One that was a signer loses that too, where this node governs.
     ///
     /// # Errors
     /// [`SubmitError`] when the ledger refuses it.
     pub fn revoke(&mut self, now: Now, identity: NodeId) -> Result<TxId, SubmitError> {
         let incarnation = self.ledger.state().incarnation(&identity);
         let transaction = Transaction::revocation(self.author(), [Revoke { identity, incarnation }]);
-        self.submit(now, transaction)
+        let revocation = self.submit(now, transaction)?;
+        self.end_signer(now, &identity);
+        Ok(revocation)
+    }
+
+    /// Ends what a revoked identity may sign: by a transaction of its own, because with anything else a revocation would not act on sight.
+    fn end_signer(&mut self, now: Now, identity: &NodeId) {
+        let (key, state) = (identity.verifying_key(), self.ledger.state());
+        let governs = state.signer(&self.author()).is_some_and(|signer| signer.scopes.contains(Scope::Governance));
+        if *identity == self.own_id || !governs || state.signer(&key).is_none() {
+            return;
+        }
+        let none = Scopes::from_iter([]);
+        if let Err(error) = self.order(now, Operation::SignerSet(SignerSet { key, weight: 0, scopes: none })) {
+            tracing::warn!(%identity, %error, "revoked, and a signer still");
+        }
     }
 
     /// Renames a member.

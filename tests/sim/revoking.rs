@@ -137,6 +137,21 @@ fn a_revoked_node_that_hears_of_it_stops_and_is_let_in_no_more() {
 }
 
 #[test]
+fn a_revoked_admin_signs_no_more() {
+    let mut overlay = Overlay::of(3, 70, Weather::FAIR);
+    let signer = overlay.node(1).machine.signing_key("identity").verifying_key();
+    let added = overlay.order(0, |node, now| node.add_signer(now, signer)).unwrap();
+    overlay.wait_for(&[added]);
+    let id = overlay.id(1);
+    overlay.order(0, |node, now| node.revoke(now, id)).unwrap();
+    let others = [overlay.addresses[0], overlay.addresses[2]];
+    let is_over = |world: &World<SimNode>| {
+        others.iter().all(|at| world.host(*at).node.ledger().state().signer(&signer).is_none())
+    };
+    assert!(overlay.world.run_until(PATIENCE, is_over).is_some(), "{}", overlay.standings());
+}
+
+#[test]
 fn the_only_validator_goes_on_ordering_when_it_was_revoked_on_sight_and_is_let_in_again() {
     for weather in [Weather::FAIR, Weather::foul(5)] {
         for seed in 60..62 {
