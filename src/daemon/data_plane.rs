@@ -77,9 +77,9 @@ fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender:
                 outcome = forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone());
             }
             match outcome {
-                Outbound::Send { to, datagram } => {
+                Outbound::Send { path, datagram } => {
                     let bytes = slot.offset + datagram.start..slot.offset + datagram.end;
-                    datagrams.push(Datagram { bytes, to, socket: None });
+                    datagrams.push(Datagram { bytes, path });
                 }
                 Outbound::Stage(peer) => {
                     let packet = slot.buffer[slot.packet].to_vec();
@@ -98,7 +98,7 @@ fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender:
         }
         sender.send_each(batch.memory(), &datagrams, |position, error| {
             if error == SendError::TooLong {
-                outgoing.forget_link(datagrams[position].to);
+                outgoing.forget_link(datagrams[position].path.remote);
             }
             shared.drops.count(unsent(error));
         });
@@ -145,8 +145,8 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
         let table = shared.table.load();
         let now = clock::now().instant;
         for datagram in batch.datagrams() {
-            let from = datagram.from;
-            let (inbound, news) = forward::open(&table, &mut incoming, now, from, datagram.payload);
+            let path = datagram.path;
+            let (inbound, news) = forward::open(&table, &mut incoming, now, path, datagram.payload);
             match inbound {
                 Inbound::Deliver(packet) if is_ipv4(packet) && !shared.takes_ipv4.load(Ordering::Relaxed) => {
                     shared.drops.count(DropReason::AddressConflict);
@@ -158,15 +158,15 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                 }
                 Inbound::Record(index, record) => {
                     let record = record.to_vec();
-                    shared.tell_of(&table, index, |rights| FromWire::Record { index, rights, from, record });
+                    shared.tell_of(&table, index, |rights| FromWire::Record { index, rights, path, record });
                 }
                 Inbound::Handshake(trust, datagram) => {
-                    shared.tell(FromWire::Handshake { trust, from, datagram: datagram.to_vec() });
+                    shared.tell(FromWire::Handshake { trust, path, datagram: datagram.to_vec() });
                 }
                 Inbound::Drop(reason) => shared.drops.count(reason),
             }
             if let Some(index) = news {
-                shared.tell_of(&table, index, |rights| FromWire::News { index, rights, from });
+                shared.tell_of(&table, index, |rights| FromWire::News { index, rights, path });
             }
         }
     })

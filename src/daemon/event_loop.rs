@@ -130,11 +130,11 @@ impl EventLoop {
     fn handle(&mut self, now: Now, message: Message) {
         let node = &mut self.parts.node;
         match message {
-            Message::Wire(FromWire::Handshake { from, datagram, .. }) => node.handle_handshake(now, from, &datagram),
-            Message::Wire(FromWire::Record { index, from, record, .. }) => {
-                node.handle_record(now, index, from, &record);
+            Message::Wire(FromWire::Handshake { path, datagram, .. }) => node.handle_handshake(now, path, &datagram),
+            Message::Wire(FromWire::Record { index, path, record, .. }) => {
+                node.handle_record(now, index, path, &record);
             }
-            Message::Wire(FromWire::News { index, from, .. }) => node.handle_news(now, index, from),
+            Message::Wire(FromWire::News { index, path, .. }) => node.handle_news(now, index, path),
             Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
             Message::Call(call) => self.answer(now, *call),
             Message::Host(_) => self.host_check_at = Some(now.instant + HOST_SETTLE),
@@ -171,7 +171,7 @@ impl EventLoop {
             self.show(event);
         }
         while let Some(transmit) = self.parts.node.poll_transmit() {
-            if let Err(error) = self.parts.sender.send(transmit.to, &transmit.datagram) {
+            if let Err(error) = self.parts.sender.send(transmit.path, &transmit.datagram) {
                 self.parts.shared.drops.count(unsent(error));
             }
         }

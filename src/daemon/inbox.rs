@@ -17,11 +17,12 @@ use super::workers::WorkerFailure;
 use crate::crypto::identity::NodeId;
 use crate::io::watch::NetworkEvent;
 use crate::node::forward::Trust;
+use crate::path::Path;
 use crate::policy::Rights;
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::DropReason;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ pub enum FromWire {
         /// How far it may be trusted.
         trust: Trust,
         /// Who sent it.
-        from: SocketAddr,
+        path: Path,
         /// All of it.
         datagram: Vec<u8>,
     },
@@ -103,7 +104,7 @@ pub enum FromWire {
         /// What its peer may do.
         rights: Rights,
         /// Who sent it.
-        from: SocketAddr,
+        path: Path,
         /// The plaintext.
         record: Vec<u8>,
     },
@@ -114,7 +115,7 @@ pub enum FromWire {
         /// What its peer may do.
         rights: Rights,
         /// Who sent it.
-        from: SocketAddr,
+        path: Path,
     },
     /// A packet for a member that there is no session with.
     Unsent {
@@ -128,13 +129,13 @@ pub enum FromWire {
 impl FromWire {
     fn place(&self) -> (Queue, Sender) {
         match self {
-            Self::Handshake { trust, from, .. } => {
+            Self::Handshake { trust, path, .. } => {
                 let queue = match trust {
                     Trust::Proved => Queue::Proved,
                     Trust::Answer => Queue::Answers,
                     Trust::Stranger => Queue::Strangers,
                 };
-                (queue, Sender::Address(from.ip()))
+                (queue, Sender::Address(path.remote.ip()))
             }
             Self::Record { index, rights, .. } | Self::News { index, rights, .. } => {
                 let queue = match rights {
@@ -278,6 +279,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use std::thread;
     use std::time::Instant;
 
@@ -285,13 +287,13 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn handshake(trust: Trust, source: u32) -> FromWire {
-        let from = (IpAddr::from(source.to_be_bytes()), 4647).into();
-        FromWire::Handshake { trust, from, datagram: vec![1; 172] }
+        let path = SocketAddr::from((IpAddr::from(source.to_be_bytes()), 4647)).into();
+        FromWire::Handshake { trust, path, datagram: vec![1; 172] }
     }
 
     fn record(session: u32, number: usize, rights: Rights) -> FromWire {
-        let from = ([192, 0, 2, 1], 4647).into();
-        FromWire::Record { index: SessionIndex(session), rights, from, record: number.to_le_bytes().to_vec() }
+        let path = SocketAddr::from(([192, 0, 2, 1], 4647)).into();
+        FromWire::Record { index: SessionIndex(session), rights, path, record: number.to_le_bytes().to_vec() }
     }
 
     const MEMBER: Rights = Rights::Member(NodeId([1; 32]));

@@ -7,7 +7,7 @@
 //!   slot of a DatagramBatch: | datagram (≤ capacity)            |
 //! ```
 
-use std::net::SocketAddr;
+use crate::path::Path;
 use std::ops::Range;
 
 /// How a [`PacketBatch`] is cut. Bytes, except `count`.
@@ -125,18 +125,18 @@ impl Default for DatagramShape {
     }
 }
 
-/// Datagrams received from one socket, each with its sender.
+/// Datagrams received from one socket, each with the path that it came by.
 pub struct DatagramBatch {
     shape: DatagramShape,
     memory: Box<[u8]>,
-    /// Slot, length and sender of each datagram received whole.
-    received: Vec<(usize, usize, SocketAddr)>,
+    /// Slot, length and path of each datagram received whole.
+    received: Vec<(usize, usize, Path)>,
 }
 
 /// One datagram of a batch.
 pub struct Datagram<'b> {
-    /// Where it came from.
-    pub from: SocketAddr,
+    /// The path that it came by.
+    pub path: Path,
     /// The payload, to be opened in place.
     pub payload: &'b mut [u8],
 }
@@ -166,8 +166,8 @@ impl DatagramBatch {
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let mut received = self.received.iter().peekable();
         self.memory.chunks_exact_mut(self.shape.capacity).enumerate().filter_map(move |(slot, memory)| {
-            let (_, length, from) = received.next_if(|entry| entry.0 == slot)?;
-            Some(Datagram { from: *from, payload: &mut memory[..*length] })
+            let (_, length, path) = received.next_if(|entry| entry.0 == slot)?;
+            Some(Datagram { path: *path, payload: &mut memory[..*length] })
         })
     }
 
@@ -183,16 +183,17 @@ impl DatagramBatch {
         &mut self.memory
     }
 
-    /// Takes `slot` as filled with `length` bytes from `from`; slots come in rising order.
-    pub(super) fn push(&mut self, slot: usize, length: usize, from: SocketAddr) {
+    /// Takes `slot` as filled with `length` bytes that came by `path`; slots come in rising order.
+    pub(super) fn push(&mut self, slot: usize, length: usize, path: Path) {
         debug_assert!(slot < self.shape.count && length <= self.shape.capacity);
-        self.received.push((slot, length, from));
+        self.received.push((slot, length, path));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn a_slot_has_its_room_around_the_packet() {
@@ -216,12 +217,12 @@ mod tests {
     fn a_dropped_datagram_leaves_the_others_with_their_senders() {
         let mut batch = DatagramBatch::new(DatagramShape { count: 4, capacity: 2 });
         batch.memory_mut().copy_from_slice(&[0, 0, 1, 1, 2, 2, 3, 3]);
-        let sender = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let sender = |port| Path::from(SocketAddr::from(([127, 0, 0, 1], port)));
         batch.push(0, 2, sender(10));
         batch.push(2, 1, sender(12));
         batch.push(3, 0, sender(13));
         let seen: Vec<_> =
-            batch.datagrams().map(|datagram| (datagram.from.port(), datagram.payload.to_vec())).collect();
+            batch.datagrams().map(|datagram| (datagram.path.remote.port(), datagram.payload.to_vec())).collect();
         assert_eq!(seen, [(10, vec![0, 0]), (12, vec![2]), (13, vec![])]);
     }
 }

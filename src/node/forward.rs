@@ -5,6 +5,7 @@
 
 use super::table::{ForwardingTable, Inlet};
 use crate::crypto::identity::NodeId;
+use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::icmp::{AnswerSources, Answerer};
 use crate::session::{Knock, LaneSealer, Source};
@@ -49,8 +50,8 @@ const MAX_PAID: usize = 1024;
 pub enum Outbound {
     /// Send these bytes of the buffer.
     Send {
-        /// The peer's endpoint.
-        to: SocketAddr,
+        /// The path to the peer.
+        path: Path,
         /// Where the datagram lies in the buffer.
         datagram: Range<usize>,
     },
@@ -174,7 +175,9 @@ pub fn seal(
         return Outbound::Stage(peer);
     }
     if bytes.len() > FITS_ANY_LINK {
-        let Some(longest) = outgoing.longest(now, outlet.endpoint) else { return Outbound::Measure(outlet.endpoint) };
+        let Some(longest) = outgoing.longest(now, outlet.path.remote) else {
+            return Outbound::Measure(outlet.path.remote);
+        };
         if bytes.len() > longest {
             let mtu = u16::try_from(longest).unwrap_or(u16::MAX);
             let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
@@ -191,7 +194,7 @@ pub fn seal(
     let start = packet.start - HEADROOM;
     buffer[packet.start - 1] = data::RECORD_PACKET;
     match sealer.seal(now, &mut buffer[start..packet.end + TAILROOM]) {
-        Ok(_) => Outbound::Send { to: outlet.endpoint, datagram: start..packet.end + TAILROOM },
+        Ok(_) => Outbound::Send { path: outlet.path, datagram: start..packet.end + TAILROOM },
         Err(error) => Outbound::Drop(error.into()),
     }
 }
@@ -199,7 +202,7 @@ pub fn seal(
 /// One receiving thread's own state: what it reported lately, and whose initiations were paid for.
 #[derive(Default)]
 pub struct Incoming {
-    reported: HashMap<SessionIndex, (SocketAddr, Instant)>,
+    reported: HashMap<SessionIndex, (Path, Instant)>,
     paid: Paid,
     generation: u64,
 }
@@ -250,29 +253,29 @@ impl Incoming {
         }
     }
 
-    /// Says whether the node should hear that `from` speaks for this session, and notes it.
-    fn is_news(&mut self, now: Instant, inlet: &Inlet, from: SocketAddr) -> bool {
-        if !inlet.awaited && inlet.endpoint == Some(from) {
+    /// Says whether the node should hear that something of this session came by `path`, and notes it.
+    fn is_news(&mut self, now: Instant, inlet: &Inlet, path: Path) -> bool {
+        if !inlet.awaited && inlet.path == Some(path) {
             return false;
         }
         let index = inlet.session.local_index();
         let known = self
             .reported
             .get(&index)
-            .is_some_and(|(endpoint, at)| *endpoint == from && now.saturating_since(*at) < REPORT_INTERVAL);
+            .is_some_and(|(reported, at)| *reported == path && now.saturating_since(*at) < REPORT_INTERVAL);
         if !known {
-            self.reported.insert(index, (from, now));
+            self.reported.insert(index, (path, now));
         }
         !known
     }
 }
 
-/// Opens a datagram in place. `news` says the index of a session whose peer turned out to be alive or elsewhere.
+/// Opens a datagram in place that came by `path`. `news` says the index of a session whose peer turned out to be alive or elsewhere.
 pub fn open<'d>(
     table: &ForwardingTable,
     incoming: &mut Incoming,
     now: Instant,
-    from: SocketAddr,
+    path: Path,
     datagram: &'d mut [u8],
 ) -> (Inbound<'d>, Option<SessionIndex>) {
     incoming.follow(table);
@@ -282,8 +285,8 @@ pub fn open<'d>(
             return (Inbound::Drop(DropReason::UnknownType), None);
         }
         Ok(_) => {
-            return match table.gate.check(Source::Endpoint(from), datagram) {
-                Ok(knock) => (Inbound::Handshake(incoming.paid.trust(from, knock), datagram), None),
+            return match table.gate.check(Source::Endpoint(path.remote), datagram) {
+                Ok(knock) => (Inbound::Handshake(incoming.paid.trust(path.remote, knock), datagram), None),
                 Err(refusal) => (Inbound::Drop(refusal.into()), None),
             };
         }
@@ -296,7 +299,7 @@ pub fn open<'d>(
         Ok(plaintext) => plaintext,
         Err(error) => return (Inbound::Drop(error.into()), None),
     };
-    let news = incoming.is_news(now, inlet, from).then_some(header.receiver);
+    let news = incoming.is_news(now, inlet, path).then_some(header.receiver);
     let inbound = match Record::decode(plaintext) {
         Ok(Record::Packet { needs_checksum: false, packet }) => admit(table, inlet, packet),
         Ok(Record::Packet { needs_checksum: true, .. }) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),

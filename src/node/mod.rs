@@ -29,7 +29,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, SigningKey};
 use crate::ledger::address::{ipv6_prefix, resolver_ipv4, resolver_ipv6};
 use crate::ledger::{Ledger, TxId};
-use crate::path::ProbeId;
+use crate::path::{Path, ProbeId};
 use crate::policy::{Policy, PolicyDiff};
 use crate::router::Prefix;
 use crate::router::icmp::AnswerSources;
@@ -48,7 +48,7 @@ use reach::Reach;
 pub use reach::Underlay;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use table::ForwardingTable;
@@ -189,26 +189,26 @@ impl<R: CryptoRng> Node<R> {
     }
 
     /// Takes a handshake datagram or a cookie.
-    pub fn handle_handshake(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+    pub fn handle_handshake(&mut self, now: Now, path: Path, datagram: &[u8]) {
         self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_handshake(&mut ctx, from, datagram);
+        peers.handle_handshake(&mut ctx, path, datagram);
         self.settle(now);
     }
 
     /// Takes an opened record that is not an inner packet.
-    pub fn handle_record(&mut self, now: Now, index: SessionIndex, from: SocketAddr, record: &[u8]) {
+    pub fn handle_record(&mut self, now: Now, index: SessionIndex, path: Path, record: &[u8]) {
         self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_record(&mut ctx, index, from, record);
+        peers.handle_record(&mut ctx, index, path, record);
         self.settle(now);
     }
 
     /// Takes the news that something authentic came in a session that waits for it, or from an unexpected endpoint.
-    pub fn handle_news(&mut self, now: Now, index: SessionIndex, from: SocketAddr) {
+    pub fn handle_news(&mut self, now: Now, index: SessionIndex, path: Path) {
         self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_news(&mut ctx, index, from);
+        peers.handle_news(&mut ctx, index, path);
         self.settle(now);
     }
 
@@ -226,6 +226,7 @@ impl<R: CryptoRng> Node<R> {
         let is_elsewhere = self.reach.set_local(underlay);
         self.peers.set_surroundings(self.reach.surroundings());
         if is_elsewhere {
+            self.peers.forget_local_ends();
             self.publish_record(now);
             let (peers, mut ctx) = self.peers_and_context(now);
             peers.handle_underlay_change(&mut ctx);

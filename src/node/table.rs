@@ -5,13 +5,13 @@
 
 use super::pulse::Heartbeat;
 use crate::crypto::identity::NodeId;
+use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::Router;
 use crate::router::icmp::AnswerSources;
 use crate::session::{Gate, Session};
 use crate::wire::data::SessionIndex;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where to seal for a peer, and where to send.
@@ -20,7 +20,7 @@ pub struct Outlet {
     /// The confirmed session to seal in.
     pub session: Arc<Session>,
     /// The path in use.
-    pub endpoint: SocketAddr,
+    pub path: Path,
 }
 
 /// A session that datagrams may arrive for.
@@ -30,8 +30,8 @@ pub struct Inlet {
     pub session: Arc<Session>,
     /// What its peer may send.
     pub rights: Rights,
-    /// Where the peer is believed to be: a datagram from elsewhere is reported.
-    pub endpoint: Option<SocketAddr>,
+    /// The path in use: a datagram by another one is reported.
+    pub path: Option<Path>,
     /// Whether every authenticated datagram is reported: the session waits for its confirmation.
     pub awaited: bool,
 }

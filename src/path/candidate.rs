@@ -2,6 +2,7 @@
 //! sent to those that nobody proved.
 
 use super::allowance::Allowance;
+use super::local::{LocalEnd, Path};
 use crate::time::Instant;
 use crate::wire::prefix::Prefix;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,6 +58,8 @@ struct Candidate {
     source: CandidateSource,
     /// When something authenticated last came from there.
     heard: Option<Instant>,
+    /// The end of this host at which that came.
+    local: Option<LocalEnd>,
     /// Whether an answer came to what was sent there: a source address alone proves nothing.
     proved: bool,
     allowance: Allowance,
@@ -111,15 +114,33 @@ impl Candidates {
                 _ => return Err(CandidateError::Full),
             }
         }
-        self.held.push(Candidate { endpoint, source, heard: None, proved: false, allowance: Allowance::of(1) });
+        self.held.push(Candidate {
+            endpoint,
+            source,
+            heard: None,
+            local: None,
+            proved: false,
+            allowance: Allowance::of(1),
+        });
         Ok(())
     }
 
-    /// Notes that something authenticated came from `endpoint`.
-    pub fn heard(&mut self, now: Instant, endpoint: SocketAddr) {
-        if let Some(candidate) = self.find(endpoint) {
+    /// Notes that something authenticated came by `path`.
+    pub fn heard(&mut self, now: Instant, path: Path) {
+        if let Some(candidate) = self.find(path.remote) {
             candidate.heard = Some(now);
+            candidate.local = path.local;
         }
+    }
+
+    /// The end of this host at which something last came from `endpoint`.
+    pub fn local_end(&self, endpoint: SocketAddr) -> Option<LocalEnd> {
+        self.held.iter().find(|candidate| candidate.endpoint == endpoint)?.local
+    }
+
+    /// Forgets all of these.
+    pub fn forget_local_ends(&mut self) {
+        self.held.iter_mut().for_each(|candidate| candidate.local = None);
     }
 
     /// Notes that the peer answered what was sent to `endpoint`.
@@ -343,7 +364,7 @@ mod tests {
             let mut candidates = Candidates::default();
             candidates.add(endpoint(1), source, underlay).unwrap();
             if source == CandidateSource::Record {
-                candidates.heard(Instant::ZERO, endpoint(1));
+                candidates.heard(Instant::ZERO, endpoint(1).into());
                 assert!(total(&sent(&mut candidates.clone(), 600)) < 600 * 7260, "a source address proves nothing");
                 candidates.proved(endpoint(1));
             }
@@ -389,7 +410,7 @@ mod tests {
         let mut candidates = Candidates::default();
         candidates.add(endpoint(1), CandidateSource::Configured, underlay).unwrap();
         candidates.add(endpoint(2), CandidateSource::Record, underlay).unwrap();
-        candidates.heard(Instant::from_micros(1), endpoint(2));
+        candidates.heard(Instant::from_micros(1), endpoint(2).into());
         assert_eq!(candidates.ranked(), [endpoint(2), endpoint(1)]);
         candidates.retain_records(&[]);
         assert_eq!(candidates.ranked(), [endpoint(2), endpoint(1)]);

@@ -11,9 +11,11 @@
 
 pub mod allowance;
 pub mod candidate;
+pub mod local;
 pub mod probe;
 pub mod select;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
+pub use local::{LocalEnd, Path};
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths};

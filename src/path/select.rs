@@ -5,6 +5,7 @@
 //! who copies packets nor a member that makes up sources moves anything.
 
 use super::candidate::{CandidateSource, Candidates};
+use super::local::Path;
 use super::probe::{ProbeId, Probes};
 use crate::time::Instant;
 use std::net::{IpAddr, SocketAddr};
@@ -28,14 +29,14 @@ pub enum PathCheck {
     /// Nothing to do.
     Healthy,
     /// The peer owes an answer: probe the current path.
-    Probe(SocketAddr),
+    Probe(Path),
     /// The path seems dead: handshake with every candidate.
     Reconnect,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Current {
-    endpoint: SocketAddr,
+    path: Path,
     rtt: Option<Duration>,
 }
 
@@ -49,16 +50,33 @@ pub struct Paths {
     owed_since: Option<Instant>,
     /// When the peer last got an answer: by itself that asks for none.
     answered_at: Option<Instant>,
-    /// The other endpoint that the peer was last heard from.
-    moved_to: Option<SocketAddr>,
-    /// When such an endpoint was last asked.
+    /// The other path that the peer was last heard on.
+    moved_to: Option<Path>,
+    /// When such a path was last asked.
     asked_at: Option<Instant>,
 }
 
 impl Paths {
+    /// The path in use.
+    pub fn path(&self) -> Option<Path> {
+        self.current.map(|current| current.path)
+    }
+
     /// The endpoint in use.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.current.map(|current| current.endpoint)
+        self.path().map(|path| path.remote)
+    }
+
+    /// The path to an endpoint: by the local end at which the peer was last heard from there, if it was.
+    pub fn path_to(&self, endpoint: SocketAddr) -> Path {
+        Path { remote: endpoint, local: self.candidates.local_end(endpoint) }
+    }
+
+    /// Forgets at which local ends the peer was heard: the host may have lost them, or its routes may lead elsewhere.
+    pub fn forget_local_ends(&mut self) {
+        self.candidates.forget_local_ends();
+        self.current.iter_mut().for_each(|current| current.path.local = None);
+        self.moved_to.iter_mut().for_each(|path| path.local = None);
     }
 
     /// The last measured round trip of the path in use.
@@ -76,41 +94,41 @@ impl Paths {
         &mut self.candidates
     }
 
-    /// The endpoint that the peer spoke from last, when that is not the path in use.
-    pub fn elsewhere(&self) -> Option<SocketAddr> {
+    /// The path that the peer spoke on last, when that is not the one in use.
+    pub fn elsewhere(&self) -> Option<Path> {
         self.moved_to
     }
 
-    /// A handshake was completed with a peer that reads at `endpoint`: it is the path, whatever was before.
-    pub fn established(&mut self, now: Instant, endpoint: SocketAddr) {
-        self.note(now, endpoint);
-        self.candidates.proved(endpoint);
+    /// A handshake was completed with a peer that reads at the end of `path`: it is in use from now on, whatever was before.
+    pub fn established(&mut self, now: Instant, path: Path) {
+        self.note(now, path);
+        self.candidates.proved(path.remote);
         self.owed_since = None;
         self.moved_to = None;
-        if self.endpoint() != Some(endpoint) {
-            self.current = Some(Current { endpoint, rtt: None });
+        if self.path() != Some(path) {
+            self.current = Some(Current { path, rtt: None });
         }
     }
 
-    /// Something authenticated came from `endpoint`. Returns it when it deserves a probe: it is not the path in use, and no
-    /// such place of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
-    pub fn heard_from(&mut self, now: Instant, endpoint: SocketAddr) -> Option<SocketAddr> {
-        self.note(now, endpoint);
-        if self.endpoint() == Some(endpoint) {
+    /// Something authenticated came by `path`. Returns it when it deserves a probe: it is not the one in use, and no
+    /// such path of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
+    pub fn heard_from(&mut self, now: Instant, path: Path) -> Option<Path> {
+        self.note(now, path);
+        if self.path() == Some(path) {
             self.moved_to = None;
             return None;
         }
-        self.moved_to = Some(endpoint);
+        self.moved_to = Some(path);
         if self.asked_at.is_some_and(|at| now.saturating_since(at) < ROAMING_PROBE_INTERVAL) {
             return None;
         }
         self.asked_at = Some(now);
-        Some(endpoint)
+        Some(path)
     }
 
-    /// Notes a probe with `id` that leaves for `endpoint` now.
-    pub fn probe_sent(&mut self, now: Instant, id: ProbeId, endpoint: SocketAddr) {
-        self.probes.sent(now, id, endpoint);
+    /// Notes a probe with `id` that leaves by `path` now.
+    pub fn probe_sent(&mut self, now: Instant, id: ProbeId, path: Path) {
+        self.probes.sent(now, id, path);
     }
 
     /// Notes an answer that leaves now, a pong or a confirmation: two ends that answered answers would never fall silent.
@@ -118,25 +136,25 @@ impl Paths {
         self.answered_at = Some(now);
     }
 
-    /// A pong for `id` came. Returns the round trip when the probe was ours and in time. Its endpoint becomes the path when the peer
-    /// itself speaks from there, when the path in use owes an answer, or when that is slower by 5 ms and 10 %.
+    /// A pong for `id` came. Returns the round trip when the probe was ours and in time. Its path is in use from now on when the
+    /// peer itself speaks there, when the one in use owes an answer, or when that is slower by 5 ms and 10 %.
     pub fn handle_pong(&mut self, now: Instant, id: ProbeId) -> Option<Duration> {
-        let (endpoint, rtt) = self.probes.answered(now, id)?;
-        self.note(now, endpoint);
-        self.candidates.proved(endpoint);
-        let moved = self.moved_to == Some(endpoint);
+        let (path, rtt) = self.probes.answered(now, id)?;
+        self.note(now, path);
+        self.candidates.proved(path.remote);
+        let moved = self.moved_to == Some(path);
         let silent = self.owed_since.is_some_and(|since| now.saturating_since(since) > rtt);
         match &mut self.current {
-            Some(current) if current.endpoint == endpoint => current.rtt = Some(rtt),
+            Some(current) if current.path == path => current.rtt = Some(rtt),
             Some(current) => {
                 let faster = current.rtt.is_some_and(|used| rtt + SWITCH_GAIN.max(used / 10) <= used);
                 if moved || silent || faster {
-                    *current = Current { endpoint, rtt: Some(rtt) };
+                    *current = Current { path, rtt: Some(rtt) };
                     self.moved_to = None;
                 }
             }
             None => {
-                self.current = Some(Current { endpoint, rtt: Some(rtt) });
+                self.current = Some(Current { path, rtt: Some(rtt) });
                 self.moved_to = None;
             }
         }
@@ -146,7 +164,7 @@ impl Paths {
     /// Judges the path in use by the times of the last packet sent to and received from the peer. After an answer nothing is owed: what was
     /// sent before it was answered by what it answers.
     pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
-        let (Some(endpoint), Some(sent)) = (self.endpoint(), sent) else { return PathCheck::Healthy };
+        let (Some(path), Some(sent)) = (self.path(), sent) else { return PathCheck::Healthy };
         let received = received.unwrap_or(Instant::ZERO);
         if received >= sent || self.answered_at >= Some(sent) {
             self.owed_since = None;
@@ -159,7 +177,7 @@ impl Paths {
             self.owed_since = Some(now);
             PathCheck::Reconnect
         } else if silence >= SILENCE_UNTIL_PROBE {
-            PathCheck::Probe(endpoint)
+            PathCheck::Probe(path)
         } else {
             PathCheck::Healthy
         }
@@ -170,19 +188,21 @@ impl Paths {
         self.current = None;
     }
 
-    fn note(&mut self, now: Instant, endpoint: SocketAddr) {
+    fn note(&mut self, now: Instant, path: Path) {
         // Refused endpoints (a full set, a forbidden place) stay usable as the way back to who spoke from there.
-        let _ = self.candidates.add(endpoint, CandidateSource::Observed, |_: IpAddr| false);
-        self.candidates.heard(now, endpoint);
+        let _ = self.candidates.add(path.remote, CandidateSource::Observed, |_: IpAddr| false);
+        self.candidates.heard(now, path);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::local::LocalEnd;
     use super::*;
 
-    fn endpoint(last: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, last], 4647))
+    /// A path whose local end is not known.
+    fn path(last: u8) -> Path {
+        SocketAddr::from(([192, 0, 2, last], 4647)).into()
     }
 
     fn seconds(seconds: u64) -> Instant {
@@ -192,45 +212,45 @@ mod tests {
     #[test]
     fn a_packet_from_elsewhere_moves_nothing_until_its_pong() {
         let mut paths = Paths::default();
-        paths.established(seconds(1), endpoint(1));
-        assert_eq!(paths.heard_from(seconds(2), endpoint(2)), Some(endpoint(2)));
-        paths.probe_sent(seconds(2), ProbeId(7), endpoint(2));
-        assert_eq!(paths.heard_from(seconds(2), endpoint(2)), None, "one probe a second");
-        assert_eq!(paths.heard_from(seconds(2), endpoint(3)), None, "not one for each address");
-        assert_eq!(paths.heard_from(seconds(2), endpoint(2)), None);
-        assert_eq!(paths.endpoint(), Some(endpoint(1)));
+        paths.established(seconds(1), path(1));
+        assert_eq!(paths.heard_from(seconds(2), path(2)), Some(path(2)));
+        paths.probe_sent(seconds(2), ProbeId(7), path(2));
+        assert_eq!(paths.heard_from(seconds(2), path(2)), None, "one probe a second");
+        assert_eq!(paths.heard_from(seconds(2), path(3)), None, "not one for each address");
+        assert_eq!(paths.heard_from(seconds(2), path(2)), None);
+        assert_eq!(paths.path(), Some(path(1)));
         let rtt = Duration::from_millis(10);
         assert_eq!(paths.handle_pong(seconds(2) + rtt, ProbeId(7)), Some(rtt));
-        assert_eq!(paths.endpoint(), Some(endpoint(2)));
+        assert_eq!(paths.path(), Some(path(2)));
         assert_eq!(paths.handle_pong(seconds(3), ProbeId(8)), None, "an unknown probe");
     }
 
     #[test]
     fn a_working_path_is_left_only_for_a_faster_one() {
         let mut paths = Paths::default();
-        paths.established(seconds(1), endpoint(1));
-        paths.probe_sent(seconds(1), ProbeId(1), endpoint(1));
+        paths.established(seconds(1), path(1));
+        paths.probe_sent(seconds(1), ProbeId(1), path(1));
         paths.handle_pong(seconds(1) + Duration::from_millis(30), ProbeId(1));
-        for (id, millis, expected) in [(2, 27, endpoint(1)), (3, 25, endpoint(2))] {
+        for (id, millis, expected) in [(2, 27, path(1)), (3, 25, path(2))] {
             let sent = seconds(10);
-            paths.probe_sent(sent, ProbeId(id), endpoint(2));
+            paths.probe_sent(sent, ProbeId(id), path(2));
             let pong = sent + Duration::from_millis(millis);
             paths.handle_pong(pong, ProbeId(id));
-            assert_eq!(paths.endpoint(), Some(expected));
+            assert_eq!(paths.path(), Some(expected));
         }
     }
 
     #[test]
     fn silence_is_asked_about_and_then_acted_on_once() {
         let mut paths = Paths::default();
-        paths.established(seconds(1), endpoint(1));
+        paths.established(seconds(1), path(1));
         let (sent, received) = (Some(seconds(111)), Some(seconds(10)));
         assert_eq!(
             paths.check(seconds(111), sent, received),
             PathCheck::Healthy,
             "the first packet after a long silence"
         );
-        assert_eq!(paths.check(seconds(113), sent, received), PathCheck::Probe(endpoint(1)));
+        assert_eq!(paths.check(seconds(113), sent, received), PathCheck::Probe(path(1)));
         assert_eq!(paths.check(seconds(117), sent, received), PathCheck::Reconnect);
         assert_eq!(paths.check(seconds(118), sent, received), PathCheck::Healthy);
         assert_eq!(paths.check(seconds(140), Some(seconds(120)), Some(seconds(121))), PathCheck::Healthy, "idle");
@@ -239,7 +259,7 @@ mod tests {
     #[test]
     fn an_answer_asks_for_none() {
         let mut paths = Paths::default();
-        paths.established(seconds(1), endpoint(1));
+        paths.established(seconds(1), path(1));
         let just_after = seconds(10) + Duration::from_micros(50);
         paths.answered(just_after);
         for second in 11..60 {
@@ -247,20 +267,32 @@ mod tests {
         }
         let sent = Some(seconds(60));
         assert_eq!(paths.check(seconds(60), sent, Some(seconds(10))), PathCheck::Healthy);
-        assert_eq!(
-            paths.check(seconds(62), sent, Some(seconds(10))),
-            PathCheck::Probe(endpoint(1)),
-            "data after it does"
-        );
+        assert_eq!(paths.check(seconds(62), sent, Some(seconds(10))), PathCheck::Probe(path(1)), "data after it does");
     }
 
     #[test]
     fn a_busy_path_that_answers_is_healthy() {
         let mut paths = Paths::default();
-        paths.established(seconds(1), endpoint(1));
+        paths.established(seconds(1), path(1));
         for second in 2..60 {
             let received = Some(seconds(second) - Duration::from_millis(2));
             assert_eq!(paths.check(seconds(second), Some(seconds(second)), received), PathCheck::Healthy);
         }
+    }
+
+    #[test]
+    fn the_other_end_of_a_path_is_the_hosts_own_and_counts_as_much() {
+        let by = |socket| Path { local: Some(LocalEnd { socket, address: None }), ..path(1) };
+        let mut paths = Paths::default();
+        paths.established(seconds(1), by(0));
+        assert_eq!(paths.heard_from(seconds(2), by(0)), None);
+        assert_eq!(paths.heard_from(seconds(2), by(1)), Some(by(1)), "the same endpoint spoke to another socket");
+        assert_eq!((paths.path(), paths.path_to(path(1).remote)), (Some(by(0)), by(1)));
+        paths.probe_sent(seconds(2), ProbeId(1), by(1));
+        paths.handle_pong(seconds(2) + Duration::from_millis(9), ProbeId(1));
+        assert_eq!(paths.path(), Some(by(1)));
+        paths.forget_local_ends();
+        assert_eq!((paths.path(), paths.path_to(path(1).remote)), (Some(path(1)), path(1)));
+        assert_eq!(paths.path_to(path(2).remote), path(2), "never heard from there");
     }
 }

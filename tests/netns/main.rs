@@ -16,6 +16,7 @@ mod hostile_datagrams;
 mod image;
 mod lab;
 mod membership;
+mod multihomed;
 mod narrow;
 mod network;
 mod node;

@@ -5,7 +5,7 @@ use crate::lab::{Lab, eventually};
 use p2plus::daemon::workers::Workers;
 use p2plus::io::batch::{DatagramShape, PacketShape};
 use p2plus::io::udp::{self, Listen, Outgoing};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -31,7 +31,7 @@ fn ten_thousand_packets_pass_the_device_and_the_udp_threads_and_are_all_counted(
     let (failures, failed) = mpsc::channel();
     let mut workers = Workers::new(move |failure| failures.send(failure).unwrap()).unwrap();
 
-    let (sender, to) = (sockets_a.sender.clone(), (b.v4(), udp::DEFAULT_PORT).into());
+    let (sender, to) = (sockets_a.sender.clone(), SocketAddr::new(b.v4(), udp::DEFAULT_PORT));
     let batches = Arc::new(AtomicU32::new(0));
     workers
         .read_device(tun_a.clone(), PacketShape::default(), {
@@ -47,11 +47,8 @@ fn ten_thousand_packets_pass_the_device_and_the_udp_threads_and_are_all_counted(
                     // As sealing does: a header in the headroom, sent from where it lies.
                     let start = slot.packet.start - 16;
                     slot.buffer[start..slot.packet.start].fill(0x10);
-                    outgoing.push(Outgoing {
-                        bytes: slot.offset + start..slot.offset + slot.packet.end,
-                        to,
-                        socket: None,
-                    });
+                    outgoing
+                        .push(Outgoing { bytes: slot.offset + start..slot.offset + slot.packet.end, path: to.into() });
                 }
                 sender.send_batch(batch.memory(), &outgoing);
             }

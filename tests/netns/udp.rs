@@ -3,18 +3,23 @@
 use crate::lab::{Host, Lab, Underlay, stop_after};
 use p2plus::io::batch::{DatagramBatch, DatagramShape};
 use p2plus::io::udp::{self, Listen, SendError, UdpReceiver, UdpSockets};
-use std::net::SocketAddr;
+use p2plus::path::Path;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 fn bind(host: &Host) -> UdpSockets {
     host.run(|| udp::bind(&Listen::default())).unwrap()
 }
 
+fn path_to(address: IpAddr, port: u16) -> Path {
+    SocketAddr::new(address, port).into()
+}
+
 fn receive_one(receiver: &mut UdpReceiver) -> (SocketAddr, Vec<u8>) {
     let mut batch = DatagramBatch::new(DatagramShape::default());
     assert_eq!(receiver.receive_batch(&stop_after(Duration::from_secs(20)), &mut batch).unwrap(), 1);
     let datagram = batch.datagrams().next().unwrap();
-    (datagram.from, datagram.payload.to_vec())
+    (datagram.path.remote, datagram.payload.to_vec())
 }
 
 #[test]
@@ -25,7 +30,7 @@ fn the_default_sockets_carry_both_families_across_a_router() {
     let expected: Vec<SocketAddr> = vec!["0.0.0.0:4647".parse().unwrap(), "[::]:4647".parse().unwrap()];
     assert_eq!(from.sender.local_addresses(), expected);
     for (index, (source, destination)) in [(a.v4(), b.v4()), (a.v6(), b.v6())].into_iter().enumerate() {
-        from.sender.send((destination, 4647).into(), &[7; 1_400]).unwrap();
+        from.sender.send(path_to(destination, 4647), &[7; 1_400]).unwrap();
         let received = receive_one(&mut to.receivers[index]);
         assert_eq!(received, (SocketAddr::new(source, 4647), vec![7; 1_400]));
     }
@@ -38,9 +43,9 @@ fn a_host_with_one_family_uses_it_and_names_the_other_as_unreachable() {
     let mut to = bind(&both);
     for (index, host, there, not_there) in [(0, &v4, both.v4(), both.v6()), (1, &v6, both.v6(), both.v4())] {
         let from = bind(host);
-        from.sender.send((there, 4647).into(), b"hello").unwrap();
+        from.sender.send(path_to(there, 4647), b"hello").unwrap();
         assert_eq!(receive_one(&mut to.receivers[index]).1, b"hello");
-        assert_eq!(from.sender.send((not_there, 4647).into(), b"hello"), Err(SendError::Unreachable));
+        assert_eq!(from.sender.send(path_to(not_there, 4647), b"hello"), Err(SendError::Unreachable));
         assert_eq!(from.sender.counts().send_unreachable, 1);
     }
 }
@@ -53,14 +58,14 @@ fn an_unreachable_host_a_closed_port_and_a_dead_link_end_no_loop() {
     for nowhere in ["198.18.2.2:9", "198.18.77.1:4647", "198.18.2.99:4647", "[2001:db8:2::2]:9", "[2001:db8:99::1]:9"] {
         for _ in 0..3 {
             // Whether the kernel knows already that it is in vain is its own affair.
-            let _ = from.sender.send(nowhere.parse().unwrap(), b"nobody");
+            let _ = from.sender.send(nowhere.parse::<SocketAddr>().unwrap().into(), b"nobody");
         }
     }
     a.ip("link set eth0 down");
-    assert_eq!(from.sender.send((b.v4(), 4647).into(), b"down"), Err(SendError::Unreachable));
+    assert_eq!(from.sender.send(path_to(b.v4(), 4647), b"down"), Err(SendError::Unreachable));
     a.ip("link set eth0 up");
     a.ip("route add default via 198.18.1.1");
-    from.sender.send((b.v4(), 4647).into(), b"alive").unwrap();
+    from.sender.send(path_to(b.v4(), 4647), b"alive").unwrap();
     assert_eq!(receive_one(&mut to.receivers[0]).1, b"alive");
 }
 
@@ -71,12 +76,12 @@ fn datagrams_carry_dont_fragment_and_heed_the_own_link_alone() {
     let (from, mut to) = (bind(&a), bind(&b));
     lab.router().ip(&format!("link set {} mtu 1280", b.router_link()));
     let endpoint = SocketAddr::new(b.v4(), 4647);
-    assert_eq!(from.sender.send(endpoint, &[0; 1_473]), Err(SendError::TooLong));
+    assert_eq!(from.sender.send(endpoint.into(), &[0; 1_473]), Err(SendError::TooLong));
     // Too long for the far link: dropped there, and the ICMP answer does not make the kernel fragment or refuse the next.
     for _ in 0..3 {
-        from.sender.send(endpoint, &[1; 1_472]).unwrap();
+        from.sender.send(endpoint.into(), &[1; 1_472]).unwrap();
     }
-    from.sender.send(endpoint, &[2; 1_252]).unwrap();
+    from.sender.send(endpoint.into(), &[2; 1_252]).unwrap();
     assert_eq!(receive_one(&mut to.receivers[0]), (SocketAddr::new(a.v4(), 4647), vec![2; 1_252]));
 }
 
@@ -88,8 +93,8 @@ fn a_marked_socket_follows_its_own_rule() {
     a.ip("rule add fwmark 0x500000 lookup 99");
     a.ip("route add unreachable default table 99");
     from.sender.set_mark(0x0050_0000).unwrap();
-    assert_eq!(from.sender.send((b.v4(), 4647).into(), b"marked"), Err(SendError::Unreachable));
+    assert_eq!(from.sender.send(path_to(b.v4(), 4647), b"marked"), Err(SendError::Unreachable));
     from.sender.set_mark(0).unwrap();
-    from.sender.send((b.v4(), 4647).into(), b"unmarked").unwrap();
+    from.sender.send(path_to(b.v4(), 4647), b"unmarked").unwrap();
     assert_eq!(receive_one(&mut to.receivers[0]).1, b"unmarked");
 }

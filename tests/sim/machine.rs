@@ -380,7 +380,7 @@ impl SimNode {
         }
         match outcome {
             Outbound::Measure(_) => panic!("the link was measured"),
-            Outbound::Send { to, datagram } => self.outbox.push_back((to, buffer[datagram].to_vec())),
+            Outbound::Send { path, datagram } => self.outbox.push_back((path.remote, buffer[datagram].to_vec())),
             Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
             Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
         }
@@ -395,7 +395,7 @@ impl SimNode {
             let mut datagram = vec![0; HEADROOM - 1 + record.len() + TAILROOM];
             datagram[HEADROOM - 1..][..record.len()].copy_from_slice(record);
             sealer.seal(now.instant, &mut datagram).unwrap();
-            self.outbox.push_back((outlet.endpoint, datagram));
+            self.outbox.push_back((outlet.path.remote, datagram));
         }
         true
     }
@@ -438,7 +438,7 @@ impl SimNode {
             }
         }
         while let Some(transmit) = self.node.poll_transmit() {
-            self.outbox.push_back((transmit.to, transmit.datagram));
+            self.outbox.push_back((transmit.path.remote, transmit.datagram));
         }
     }
 }
@@ -449,18 +449,18 @@ impl Guest for SimNode {
             return;
         }
         let table = Arc::clone(&self.table);
-        let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source, &mut datagram);
+        let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source.into(), &mut datagram);
         match inbound {
             Inbound::Deliver(packet) => {
                 let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
                 self.delivered.push(Delivered { at: now.instant, packet });
             }
-            Inbound::Record(index, record) => self.node.handle_record(now, index, source, record),
-            Inbound::Handshake(_, datagram) => self.node.handle_handshake(now, source, datagram),
+            Inbound::Record(index, record) => self.node.handle_record(now, index, source.into(), record),
+            Inbound::Handshake(_, datagram) => self.node.handle_handshake(now, source.into(), datagram),
             Inbound::Drop(reason) => self.drops.count(reason),
         }
         if let Some(index) = news {
-            self.node.handle_news(now, index, source);
+            self.node.handle_news(now, index, source.into());
         }
         self.settle(now);
     }

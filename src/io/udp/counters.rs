@@ -17,6 +17,8 @@ pub struct UdpCounts {
     pub receive_errors: u64,
     /// Handed to the kernel.
     pub sent: u64,
+    /// Of these, from an address that the host chose, because the kernel refused the one that the path had.
+    pub sent_from_elsewhere: u64,
     /// Dropped: no route, or ICMP said so before.
     pub send_unreachable: u64,
     /// Dropped: longer than the interface's MTU.
@@ -36,6 +38,7 @@ pub(super) struct Counters {
     pub(super) received_malformed: AtomicU64,
     pub(super) receive_errors: AtomicU64,
     pub(super) sent: AtomicU64,
+    pub(super) sent_from_elsewhere: AtomicU64,
     pub(super) send_unreachable: AtomicU64,
     pub(super) send_too_long: AtomicU64,
     pub(super) send_queue_full: AtomicU64,
@@ -54,6 +57,7 @@ impl Counters {
             receive_overflow,
             receive_errors: value(&self.receive_errors),
             sent: value(&self.sent),
+            sent_from_elsewhere: value(&self.sent_from_elsewhere),
             send_unreachable: value(&self.send_unreachable),
             send_too_long: value(&self.send_too_long),
             send_queue_full: value(&self.send_queue_full),

@@ -1,11 +1,13 @@
 //! The underlay: UDP sockets on every listen address, IPv4 and IPv6 apart.
 //!
-//! Owns binding, socket options and counters. Refuses to know what a datagram says and who is behind an endpoint.
+//! Owns binding, socket options and counters. Refuses to know what a datagram says and who is behind an endpoint. Which socket and which
+//! of the host's addresses a datagram came to is part of its path, and what answers it leaves from there.
 //! One thread receives per socket ([`UdpReceiver`]); every thread may send ([`UdpSender`]). What ICMP or a full queue does to one
 //! datagram is counted and never ends a loop: an error from the network is an opinion of the network.
 
 #![allow(unsafe_code)]
 
+mod control_message;
 mod counters;
 mod receive;
 mod send;
@@ -121,7 +123,8 @@ pub fn bind(listen: &Listen) -> Result<UdpSockets, BindError> {
         Listen::Preferred(port) => bind_everywhere(*port)?,
     };
     let shared = Arc::new(Shared { sockets, counters: Counters::default() });
-    let receivers = (0..shared.sockets.len()).map(|index| UdpReceiver::new(Arc::clone(&shared), index)).collect();
+    let receivers =
+        (0..).take(shared.sockets.len()).map(|index| UdpReceiver::new(Arc::clone(&shared), index)).collect();
     Ok(UdpSockets { receivers, sender: UdpSender::new(shared) })
 }
 
@@ -181,6 +184,13 @@ fn try_bind(address: SocketAddr) -> io::Result<Bound> {
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
     };
     set_option(&socket, level, name, probe)?;
+    if address.ip().is_unspecified() {
+        let (level, name) = match address {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        };
+        set_option(&socket, level, name, 1)?;
+    }
     enlarge_queue(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     enlarge_queue(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     socket.bind(&address.into())?;

@@ -1,11 +1,13 @@
 //! Receiving: one thread per socket, a batch per system call.
 
-use super::Shared;
+use super::control_message::ControlMessage;
 use super::counters::add;
 use super::sockaddr::RawAddress;
+use super::{Bound, Shared};
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape};
 use crate::io::stop::Wake;
+use crate::path::{LocalEnd, Path};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,7 +28,8 @@ pub enum ReceiveEnd {
 /// The receiving side of one socket, for one thread.
 pub struct UdpReceiver {
     shared: Arc<Shared>,
-    index: usize,
+    /// The socket's position among the node's sockets.
+    index: u8,
     headers: Headers,
 }
 
@@ -34,6 +37,7 @@ pub struct UdpReceiver {
 #[derive(Default)]
 struct Headers {
     addresses: Vec<RawAddress>,
+    controls: Vec<ControlMessage>,
     vectors: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
 }
@@ -42,18 +46,22 @@ struct Headers {
 unsafe impl Send for UdpReceiver {}
 
 impl UdpReceiver {
-    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, index: u8) -> Self {
         Self { shared, index, headers: Headers::default() }
     }
 
-    /// Returns the socket's position among the node's sockets, as [`UdpSender`](super::UdpSender) counts them.
-    pub fn socket_index(&self) -> usize {
+    /// Returns the socket's position among the node's sockets, as a [`LocalEnd`] counts them.
+    pub fn socket_index(&self) -> u8 {
         self.index
     }
 
     /// Returns the address that the socket is bound to.
     pub fn local_address(&self) -> SocketAddr {
-        self.shared.sockets[self.index].local
+        self.socket().local
+    }
+
+    fn socket(&self) -> &Bound {
+        &self.shared.sockets[usize::from(self.index)]
     }
 
     /// Waits for datagrams and fills `batch` with all that are there, up to its size; returns how many (at least one).
@@ -63,7 +71,7 @@ impl UdpReceiver {
     pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<usize, ReceiveEnd> {
         batch.clear();
         loop {
-            match stop.wait(self.shared.sockets[self.index].fd.as_fd(), None) {
+            match stop.wait(self.socket().fd.as_fd(), None) {
                 Wake::Stopped => return Err(ReceiveEnd::Stopped),
                 Wake::TimedOut => continue,
                 Wake::Ready => {}
@@ -85,10 +93,10 @@ impl UdpReceiver {
     /// Makes one `recvmmsg` call and files what it brought.
     fn receive(&mut self, batch: &mut DatagramBatch) -> io::Result<()> {
         let shape = batch.shape();
+        let fd = self.socket().fd.as_raw_fd();
         let messages = self.headers.point_at(batch.memory_mut(), shape);
-        let fd = self.shared.sockets[self.index].fd.as_raw_fd();
-        // SAFETY: each header points at an address and a vector of `self.headers` and at a slot of `batch`, all of which live and stay
-        // in place until the call returns, with their true lengths.
+        // SAFETY: each header points at an address, a control message and a vector of `self.headers` and at a slot of `batch`, all of which
+        // live and stay in place until the call returns, with their true lengths.
         let count = unsafe {
             libc::recvmmsg(
                 fd,
@@ -108,7 +116,11 @@ impl UdpReceiver {
                 continue;
             }
             match self.headers.addresses[slot].decode() {
-                Some(from) => batch.push(slot, message.msg_len as usize, from),
+                Some(remote) => {
+                    let address = ControlMessage::destination(&message.msg_hdr);
+                    let local = Some(LocalEnd { socket: self.index, address });
+                    batch.push(slot, message.msg_len as usize, Path { remote, local });
+                }
                 None => add(&counters.received_malformed, 1),
             }
         }
@@ -121,6 +133,7 @@ impl Headers {
     /// Points one header at each slot of `memory`.
     fn point_at(&mut self, memory: &mut [u8], shape: DatagramShape) -> &mut [libc::mmsghdr] {
         self.addresses.resize(shape.count, RawAddress::unspecified());
+        self.controls.resize(shape.count, ControlMessage::empty());
         self.vectors.clear();
         self.messages.clear();
         self.vectors.extend(
@@ -128,13 +141,15 @@ impl Headers {
                 .chunks_exact_mut(shape.capacity)
                 .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() }),
         );
-        for (address, vector) in self.addresses.iter_mut().zip(&mut self.vectors) {
+        for ((address, control), vector) in self.addresses.iter_mut().zip(&mut self.controls).zip(&mut self.vectors) {
             // SAFETY: integers and pointers, for which all zero is a value.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_name = (&raw mut *address).cast();
             message.msg_hdr.msg_namelen = RawAddress::LEN;
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = (&raw mut *control).cast();
+            message.msg_hdr.msg_controllen = ControlMessage::LEN;
             self.messages.push(message);
         }
         &mut self.messages

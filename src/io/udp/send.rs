@@ -1,10 +1,12 @@
 //! Sending: from any thread, one datagram or a batch per system call.
 
+use super::control_message::ControlMessage;
 use super::counters::{UdpCounts, add};
 use super::sockaddr::RawAddress;
 use super::{Bound, Shared, overflow, set_option};
+use crate::path::Path;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -39,10 +41,8 @@ pub enum SendError {
 pub struct Outgoing {
     /// The bytes, within the memory given to [`UdpSender::send_batch`].
     pub bytes: Range<usize>,
-    /// The endpoint.
-    pub to: SocketAddr,
-    /// The local socket, by position; `None` is the first of the endpoint's family.
-    pub socket: Option<usize>,
+    /// The path that they leave by.
+    pub path: Path,
 }
 
 /// Sends from the node's sockets. Cheap to clone, shared by all threads.
@@ -75,12 +75,12 @@ impl UdpSender {
         self.shared.sockets.iter().try_for_each(|socket| set_option(&socket.fd, libc::SOL_SOCKET, libc::SO_MARK, mark))
     }
 
-    /// Sends one datagram from the first socket of the endpoint's family.
+    /// Sends one datagram.
     ///
     /// # Errors
     /// [`SendError`]; the datagram is dropped and counted.
-    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> Result<(), SendError> {
-        let outgoing = Outgoing { bytes: 0..datagram.len(), to, socket: None };
+    pub fn send(&self, path: Path, datagram: &[u8]) -> Result<(), SendError> {
+        let outgoing = Outgoing { bytes: 0..datagram.len(), path };
         let mut outcome = Ok(());
         self.send_each(datagram, std::slice::from_ref(&outgoing), |_, error| outcome = Err(error));
         outcome
@@ -116,7 +116,9 @@ impl UdpSender {
             let run = same_socket
                 .take_while(|other| self.socket_for(other).is_some_and(|it| std::ptr::eq(it, socket)))
                 .count();
-            match send_run(socket, memory, &batch[next..next + run]) {
+            let sent = send_run(socket, memory, &batch[next..next + run], Source::OfPath)
+                .or_else(|error| self.resend(socket, memory, &batch[next..=next], error));
+            match sent {
                 Ok(sent) => {
                     add(&counters.sent, sent);
                     next += sent;
@@ -131,10 +133,21 @@ impl UdpSender {
         }
     }
 
+    /// Leaves the choice of the source to the host, when the kernel refused the first datagram of a run for one that the host may have lost.
+    fn resend(&self, socket: &Bound, memory: &[u8], first: &[Outgoing], error: SendError) -> Result<usize, SendError> {
+        let is_bound = first.iter().any(|outgoing| outgoing.source().is_some());
+        if !is_bound || !matches!(error, SendError::Unreachable | SendError::Refused(libc::EINVAL)) {
+            return Err(error);
+        }
+        let sent = send_run(socket, memory, first, Source::OfHost)?;
+        add(&self.shared.counters.sent_from_elsewhere, sent);
+        Ok(sent)
+    }
+
     fn socket_for(&self, outgoing: &Outgoing) -> Option<&Bound> {
-        let of_family = |socket: &&Bound| socket.local.is_ipv4() == outgoing.to.is_ipv4();
-        match outgoing.socket {
-            Some(index) => self.shared.sockets.get(index).filter(of_family),
+        let of_family = |socket: &&Bound| socket.local.is_ipv4() == outgoing.path.remote.is_ipv4();
+        match outgoing.path.local {
+            Some(local) => self.shared.sockets.get(usize::from(local.socket)).filter(of_family),
             None => self.shared.sockets.iter().find(of_family),
         }
     }
@@ -152,15 +165,30 @@ impl UdpSender {
     }
 }
 
+impl Outgoing {
+    /// The host's address that it leaves from, if its path says so.
+    fn source(&self) -> Option<IpAddr> {
+        self.path.local.and_then(|local| local.address)
+    }
+}
+
+/// Who chooses the address that a datagram leaves from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    OfPath,
+    OfHost,
+}
+
 /// Hands a run of at most [`CALL_MAX`] datagrams to the kernel; returns how many it took, at least one.
-fn send_run(socket: &Bound, memory: &[u8], run: &[Outgoing]) -> Result<usize, SendError> {
+fn send_run(socket: &Bound, memory: &[u8], run: &[Outgoing], source: Source) -> Result<usize, SendError> {
     let mut addresses = [RawAddress::unspecified(); CALL_MAX];
+    let mut controls = [ControlMessage::empty(); CALL_MAX];
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; CALL_MAX];
     // SAFETY: integers and pointers, for which all zero is a value.
     let mut messages: [libc::mmsghdr; CALL_MAX] = unsafe { std::mem::zeroed() };
     for (index, outgoing) in run.iter().enumerate() {
         let bytes = &memory[outgoing.bytes.clone()];
-        let (address, address_len) = RawAddress::encode(&outgoing.to);
+        let (address, address_len) = RawAddress::encode(&outgoing.path.remote);
         addresses[index] = address;
         vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let header = &mut messages[index].msg_hdr;
@@ -168,10 +196,16 @@ fn send_run(socket: &Bound, memory: &[u8], run: &[Outgoing]) -> Result<usize, Se
         header.msg_namelen = address_len;
         header.msg_iov = &raw mut vectors[index];
         header.msg_iovlen = 1;
+        if let Some(address) = outgoing.source().filter(|_| source == Source::OfPath) {
+            let (control, control_len) = ControlMessage::source(address, &outgoing.path.remote);
+            controls[index] = control;
+            header.msg_control = (&raw mut controls[index]).cast();
+            header.msg_controllen = control_len;
+        }
     }
     let mut waited = false;
     loop {
-        // SAFETY: each header points at an address and a vector of this frame and at bytes of `memory`, with their true lengths; the
+        // SAFETY: each header points at an address, a control message and a vector of this frame and at bytes of `memory`, with their true lengths; the
         // kernel reads them during the call and writes `msg_len` only.
         let count = unsafe {
             libc::sendmmsg(socket.fd.as_raw_fd(), messages.as_mut_ptr(), run.len() as libc::c_uint, libc::MSG_DONTWAIT)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape};
+use crate::path::{LocalEnd, Path};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ fn bind_loopback() -> UdpSockets {
 }
 
 /// Receives until `count` datagrams arrived whole.
-fn receive(receiver: &mut UdpReceiver, shape: DatagramShape, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+fn receive(receiver: &mut UdpReceiver, shape: DatagramShape, count: usize) -> Vec<(Path, Vec<u8>)> {
     let (stop, mut batch, mut received) = (StopSignal::new().unwrap(), DatagramBatch::new(shape), Vec::new());
     // What does not come within this time is a failure, not a hanging test.
     let late = stop.clone();
@@ -25,7 +26,7 @@ fn receive(receiver: &mut UdpReceiver, shape: DatagramShape, count: usize) -> Ve
     });
     while received.len() < count {
         receiver.receive_batch(&stop, &mut batch).unwrap();
-        received.extend(batch.datagrams().map(|datagram| (datagram.from, datagram.payload.to_vec())));
+        received.extend(batch.datagrams().map(|datagram| (datagram.path, datagram.payload.to_vec())));
     }
     received
 }
@@ -38,8 +39,9 @@ fn datagrams_of_every_extreme_length_arrive_with_their_sender() {
     let whole = DatagramShape { count: 4, capacity: 65_536 };
     for length in [0, 1, 1_472, 65_507] {
         let datagram = vec![0xA5; length];
-        left.sender.send(to, &datagram).unwrap();
-        assert_eq!(receive(&mut right.receivers[0], whole, 1), [(from, datagram)]);
+        left.sender.send(to.into(), &datagram).unwrap();
+        let local = Some(LocalEnd { socket: 0, address: None });
+        assert_eq!(receive(&mut right.receivers[0], whole, 1), [(Path { remote: from, local }, datagram)]);
     }
     assert_eq!((left.sender.counts().sent, right.sender.counts().received), (4, 4));
 }
@@ -49,7 +51,7 @@ fn a_batch_longer_than_a_call_arrives_whole_and_in_order() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
     let memory: Vec<u8> = (0..100).collect();
-    let batch: Vec<_> = (0..100).map(|index| Outgoing { bytes: index..100, to, socket: None }).collect();
+    let batch: Vec<_> = (0..100).map(|index| Outgoing { bytes: index..100, path: to.into() }).collect();
     assert_eq!(left.sender.send_batch(&memory, &batch), 100);
     for (index, (_, payload)) in receive(&mut right.receivers[0], DatagramShape::default(), 100).iter().enumerate() {
         assert_eq!(payload, &memory[index..]);
@@ -61,7 +63,7 @@ fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
     for datagram in [&[1; 100][..], &[2; 101], &[3; 60_000], &[4; 99]] {
-        left.sender.send(to, datagram).unwrap();
+        left.sender.send(to.into(), datagram).unwrap();
     }
     let received = receive(&mut right.receivers[0], DatagramShape { count: 4, capacity: 100 }, 2);
     assert_eq!(received.iter().map(|(_, payload)| payload[0]).collect::<Vec<_>>(), [1, 4]);
@@ -73,7 +75,10 @@ fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
 fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
-    let outgoing = |bytes, to, socket| Outgoing { bytes, to, socket };
+    let outgoing = |bytes, remote, socket: Option<u8>| {
+        let local = socket.map(|socket| LocalEnd { socket, address: None });
+        Outgoing { bytes, path: Path { remote, local } }
+    };
     let batch = [
         outgoing(0..1, to, None),
         outgoing(0..65_508, to, None),
@@ -100,13 +105,47 @@ fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
 }
 
 #[test]
+fn an_answer_leaves_from_where_the_question_came_to() {
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let (mut asker, mut host) =
+        (bind_loopback(), bind(&Listen::Exactly(vec![loopback(0), everywhere, everywhere])).unwrap());
+    for (socket, last) in [(1, 2), (2, 2), (1, 3)] {
+        let port = host.receivers[socket].local_address().port();
+        let asked = SocketAddr::from(([127, 0, 0, last], port));
+        asker.sender.send(asked.into(), b"question").unwrap();
+        let question = receive(&mut host.receivers[socket], DatagramShape::default(), 1);
+        host.sender.send(question[0].0, b"answer").unwrap();
+        let answer = receive(&mut asker.receivers[0], DatagramShape::default(), 1);
+        assert_eq!((answer[0].0.remote, &answer[0].1[..]), (asked, &b"answer"[..]));
+    }
+    assert_eq!(host.sender.counts().sent_from_elsewhere, 0);
+}
+
+#[test]
+fn an_address_that_the_host_lost_is_replaced_and_counted() {
+    let mut right = bind_loopback();
+    let left = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))])).unwrap();
+    let by = |address: Option<[u8; 4]>| Path {
+        local: Some(LocalEnd { socket: 0, address: address.map(IpAddr::from) }),
+        ..right.receivers[0].local_address().into()
+    };
+    let paths = [None, Some([192, 0, 2, 1]), Some([127, 0, 0, 9]), Some([192, 0, 2, 1])].map(by);
+    let batch: Vec<_> = paths.iter().map(|path| Outgoing { bytes: 0..4, path: *path }).collect();
+    assert_eq!(left.sender.send_batch(b"here", &batch), 4);
+    let received = receive(&mut right.receivers[0], DatagramShape::default(), 4);
+    let sources: Vec<_> = received.iter().map(|(path, _)| path.remote.ip().to_string()).collect();
+    assert_eq!(sources, ["127.0.0.1", "127.0.0.1", "127.0.0.9", "127.0.0.1"]);
+    assert_eq!((left.sender.counts().sent, left.sender.counts().sent_from_elsewhere), (4, 2));
+}
+
+#[test]
 fn nobody_listening_ends_no_loop() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let closed = bind_loopback().receivers[0].local_address();
     let to = right.receivers[0].local_address();
     for _ in 0..10 {
-        left.sender.send(closed, b"nobody").unwrap();
-        left.sender.send(to, b"somebody").unwrap();
+        left.sender.send(closed.into(), b"nobody").unwrap();
+        left.sender.send(to.into(), b"somebody").unwrap();
     }
     assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 10).len(), 10);
 }
@@ -138,7 +177,7 @@ fn what_overruns_the_queue_is_counted() {
     let to = right.receivers[0].local_address();
     // 32 MiB into a queue of at most 8 (the kernel doubles what is asked for).
     for _ in 0..512 {
-        left.sender.send(to, &[0; 65_507]).unwrap();
+        left.sender.send(to.into(), &[0; 65_507]).unwrap();
     }
     let lost = right.sender.counts().receive_overflow;
     assert!((1..512).contains(&lost), "{lost}");

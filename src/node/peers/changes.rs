@@ -57,6 +57,12 @@ impl PeerTable {
         self.is_changed = true;
     }
 
+    /// Takes the news that this host is elsewhere: what came in at its earlier addresses says no more how to answer.
+    pub fn forget_local_ends(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.paths.forget_local_ends());
+        self.is_changed = true;
+    }
+
     /// Takes the news that the underlay changed: all sessions are renewed, all paths asked.
     pub fn handle_underlay_change(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
         let keys: Vec<_> =

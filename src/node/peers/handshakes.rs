@@ -2,7 +2,8 @@
 
 use super::{Context, PeerTable, Transmit};
 use crate::crypto::exchange::TransportKey;
-use crate::node::peer::Attempt;
+use crate::node::peer::{Attempt, Peer};
+use crate::path::{Path, Paths};
 use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
 use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
@@ -11,8 +12,7 @@ use crate::wire::data::{Datagram, SessionIndex};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::{INITIATION_LEN, KEY_PART_LEN};
 use rand_core::CryptoRng;
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The bytes of one flight: D1, D2a and D2b.
 const FLIGHT_LEN: usize = INITIATION_LEN + 2 * KEY_PART_LEN;
@@ -59,7 +59,7 @@ impl PeerTable {
                 continue;
             }
             for datagram in attempt.initiator.datagrams(Source::Endpoint(*target)) {
-                self.transmits.push_back(Transmit { to: *target, datagram: datagram.to_vec() });
+                self.transmits.push_back(Transmit { path: peer.paths.path_to(*target), datagram: datagram.to_vec() });
             }
         }
     }
@@ -80,11 +80,11 @@ impl PeerTable {
     }
 
     /// Takes a handshake datagram or a cookie.
-    pub fn handle_handshake(&mut self, ctx: &mut Context<'_, impl CryptoRng>, from: SocketAddr, datagram: &[u8]) {
+    pub fn handle_handshake(&mut self, ctx: &mut Context<'_, impl CryptoRng>, path: Path, datagram: &[u8]) {
         let reason = match Datagram::classify(datagram) {
-            Ok(Datagram::Initiation(_) | Datagram::KeyPart(_)) => self.respond(ctx, from, datagram),
-            Ok(Datagram::Response(index, _)) => self.handle_response(ctx, index, from, datagram),
-            Ok(Datagram::Cookie(index, _)) => self.handle_cookie(ctx.now, index, from, datagram),
+            Ok(Datagram::Initiation(_) | Datagram::KeyPart(_)) => self.respond(ctx, path, datagram),
+            Ok(Datagram::Response(index, _)) => self.handle_response(ctx, index, path, datagram),
+            Ok(Datagram::Cookie(index, _)) => self.handle_cookie(ctx.now, index, path, datagram),
             _ => Err(DropReason::MalformedDatagram),
         };
         if let Err(reason) = reason {
@@ -95,11 +95,11 @@ impl PeerTable {
     fn respond(
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
-        from: SocketAddr,
+        path: Path,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
-        let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(from), datagram };
+        let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(path.remote), datagram };
         let outcome = self.responder.handle(local, inbound, &mut self.indices, ctx.rng).map_err(DropReason::from)?;
         if outcome.transmit.iter().any(|datagram| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)))) {
             self.drops.count(DropReason::CookieRequired);
@@ -119,7 +119,7 @@ impl PeerTable {
             self.entry(key, id).guest_origin = origin;
             self.install(ctx, key, established);
         }
-        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { to: from, datagram }));
+        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { path, datagram }));
         Ok(())
     }
 
@@ -127,59 +127,48 @@ impl PeerTable {
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
         index: SessionIndex,
-        from: SocketAddr,
+        path: Path,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
-        let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
-        let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
-        let attempt = peer.attempt.as_mut().filter(|attempt| attempt.initiator.index() == index);
-        let attempt = attempt.ok_or(DropReason::HandshakeReplayed)?;
+        let (key, attempt, paths) = attempt_of(&self.owners, &mut self.peers, index)?;
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
         let finished = attempt.initiator.handle_response(local, ctx.now.instant, datagram).map_err(DropReason::from)?;
         if let Some(established) = finished {
             // M2 cannot be made without the flight: where that went to alone, or the peer was before, it reads. A record may name a victim
             // beside the peer, and M2 comes from wherever its sender likes.
-            let is_sole = attempt.targets == [from];
-            peer.attempt_succeeded();
-            if is_sole || peer.paths.candidates().is_trusted(from) {
-                peer.paths.established(ctx.now.instant, from);
+            if attempt.targets == [path.remote] || paths.candidates().is_trusted(path.remote) {
+                paths.established(ctx.now.instant, path);
             } else {
                 // The confirmation is a probe there.
-                peer.paths.heard_from(ctx.now.instant, from);
+                paths.heard_from(ctx.now.instant, path);
             }
+            self.peers.get_mut(&key).into_iter().for_each(Peer::attempt_succeeded);
             self.install(ctx, key, established);
             self.flush(ctx.now, key);
         }
         Ok(())
     }
 
-    fn handle_cookie(
-        &mut self,
-        now: Now,
-        index: SessionIndex,
-        from: SocketAddr,
-        datagram: &[u8],
-    ) -> Result<(), DropReason> {
-        let key = *self.owners.get(&index).ok_or(DropReason::UnknownSession)?;
-        let peer = self.peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
-        let attempt = peer.attempt.as_mut().ok_or(DropReason::HandshakeReplayed)?;
+    fn handle_cookie(&mut self, now: Now, index: SessionIndex, path: Path, datagram: &[u8]) -> Result<(), DropReason> {
+        let (_, attempt, paths) = attempt_of(&self.owners, &mut self.peers, index)?;
         // The cookie is authentic wherever it comes from: a host with several addresses answers from another one, and so does whoever
         // repeats what he saw. The flight goes only to where it went before, and once: a cookie is no reflector.
-        let is_target = attempt.targets.contains(&from);
+        let is_target = attempt.targets.contains(&path.remote);
         let unpaid = attempt.targets.iter().filter(|target| !attempt.paid.contains(target));
-        let receivers: Vec<_> = if is_target { vec![from] } else { unpaid.copied().collect() };
+        let receivers: Vec<_> = if is_target { vec![path.remote] } else { unpaid.copied().collect() };
         for to in receivers {
             let source = Source::Endpoint(to);
             attempt.initiator.handle_cookie(source, datagram).map_err(DropReason::from)?;
             if !attempt.paid.insert(to) {
                 continue;
             }
-            if !peer.paths.candidates_mut().spend(now.instant, to, FLIGHT_LEN) {
+            if !paths.candidates_mut().spend(now.instant, to, FLIGHT_LEN) {
                 self.drops.count(DropReason::RateLimited);
                 continue;
             }
             let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
-            self.transmits.extend(flight.map(|datagram| Transmit { to, datagram }));
+            let path = if is_target { path } else { paths.path_to(to) };
+            self.transmits.extend(flight.map(|datagram| Transmit { path, datagram }));
         }
         Ok(())
     }
@@ -193,4 +182,16 @@ impl PeerTable {
         let actions = peer.sessions.handle_established(ctx.now.instant, established);
         self.act(ctx, key, &actions);
     }
+}
+
+/// The attempt that an index names, whose it is, and its peer's ways.
+fn attempt_of<'p>(
+    owners: &BTreeMap<SessionIndex, TransportKey>,
+    peers: &'p mut BTreeMap<TransportKey, Peer>,
+    index: SessionIndex,
+) -> Result<(TransportKey, &'p mut Attempt, &'p mut Paths), DropReason> {
+    let key = *owners.get(&index).ok_or(DropReason::UnknownSession)?;
+    let peer = peers.get_mut(&key).ok_or(DropReason::UnknownSession)?;
+    let attempt = peer.attempt.as_mut().filter(|attempt| attempt.initiator.index() == index);
+    Ok((key, attempt.ok_or(DropReason::HandshakeReplayed)?, &mut peer.paths))
 }

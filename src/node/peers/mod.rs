@@ -20,7 +20,7 @@ use super::staging::Staging;
 use super::table::{Inlet, Outlet};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::path::{CandidateError, CandidateSource, ProbeId, Surroundings};
+use crate::path::{CandidateError, CandidateSource, Path, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
 use crate::session::{Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
@@ -36,8 +36,8 @@ use std::time::Duration;
 /// A datagram on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// The endpoint.
-    pub to: SocketAddr,
+    /// The path.
+    pub path: Path,
     /// The bytes.
     pub datagram: Vec<u8>,
 }
@@ -220,7 +220,7 @@ impl PeerTable {
         let outlet = |peer: &Peer| {
             let session = peer.sessions.sending()?;
             let Rights::Member(id) = rights_of(session) else { return None };
-            Some((id, Outlet { session: Arc::clone(session), endpoint: peer.paths.endpoint()? }))
+            Some((id, Outlet { session: Arc::clone(session), path: peer.paths.path()? }))
         };
         self.peers.values().filter_map(outlet).collect()
     }
@@ -233,7 +233,7 @@ impl PeerTable {
                 let inlet = Inlet {
                     session: Arc::clone(session),
                     rights: rights_of(session),
-                    endpoint: peer.paths.endpoint(),
+                    path: peer.paths.path(),
                     awaited: !peer.is_confirmed(session.local_index()),
                 };
                 inlets.insert(session.local_index(), inlet);

@@ -4,7 +4,7 @@ use super::{Context, PeerEvent, PeerTable, Transmit, rights_of};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::node::forward::{HEADROOM, TAILROOM};
-use crate::path::ProbeId;
+use crate::path::{Path, ProbeId};
 use crate::policy::Rights;
 use crate::session::{Role, Session, Source};
 use crate::time::Now;
@@ -12,7 +12,6 @@ use crate::wire::control::ControlMessage;
 use crate::wire::data::{RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ struct Heard {
     key: TransportKey,
     rights: Rights,
     index: SessionIndex,
-    from: SocketAddr,
+    path: Path,
 }
 
 /// The bytes of a probe's datagram: header, kind, tag, and what it says.
@@ -30,8 +29,8 @@ const PROBE_LEN: usize = HEADROOM + TAILROOM + 1 + 8 + 24;
 
 impl PeerTable {
     /// Takes the news that something authentic came in a session: its first packet, or one from an unexpected endpoint.
-    pub fn handle_news(&mut self, ctx: &mut Context<'_, impl CryptoRng>, index: SessionIndex, from: SocketAddr) {
-        self.heard(ctx, index, from, false);
+    pub fn handle_news(&mut self, ctx: &mut Context<'_, impl CryptoRng>, index: SessionIndex, path: Path) {
+        self.heard(ctx, index, path, false);
     }
 
     /// Takes an opened record that is not an inner packet.
@@ -39,16 +38,16 @@ impl PeerTable {
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
         index: SessionIndex,
-        from: SocketAddr,
+        path: Path,
         record: &[u8],
     ) {
-        let Some((key, rights)) = self.heard(ctx, index, from, record.is_empty()) else {
+        let Some((key, rights)) = self.heard(ctx, index, path, record.is_empty()) else {
             self.drops.count(DropReason::UnknownSession);
             return;
         };
         match Record::decode(record) {
             Ok(Record::Empty) => {}
-            Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, from }, content),
+            Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, path }, content),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. }) | Err(_) => self.drops.count(DropReason::MalformedRecord),
         }
@@ -58,7 +57,7 @@ impl PeerTable {
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
         index: SessionIndex,
-        from: SocketAddr,
+        path: Path,
         is_empty: bool,
     ) -> Option<(TransportKey, Rights)> {
         let key = *self.owners.get(&index)?;
@@ -68,12 +67,12 @@ impl PeerTable {
         let (role, rights) = (session.role(), rights_of(session));
         let is_first = role == Role::Responder && !peer.is_confirmed(index);
         // The source of D3 is what its sender likes; but D3 cannot be made without M2, which one source alone was sent.
-        if is_first && self.responder.answered(index) == Some(Source::Endpoint(from)) {
-            peer.paths.established(ctx.now.instant, from);
-        } else if let Some(endpoint) = peer.paths.heard_from(ctx.now.instant, from)
+        if is_first && self.responder.answered(index) == Some(Source::Endpoint(path.remote)) {
+            peer.paths.established(ctx.now.instant, path);
+        } else if let Some(path) = peer.paths.heard_from(ctx.now.instant, path)
             && actions.is_empty()
         {
-            self.probe(ctx, key, endpoint);
+            self.probe(ctx, key, path);
         }
         self.act(ctx, key, &actions);
         self.announce(ctx.now, (key, rights), index);
@@ -92,21 +91,21 @@ impl PeerTable {
     }
 
     fn handle_control(&mut self, now: Now, origin: Heard, content: &[u8]) {
-        let Heard { key, rights, index, from } = origin;
+        let Heard { key, rights, index, path } = origin;
         match ControlMessage::decode(content) {
             Ok(ControlMessage::Probe { id, .. }) => {
-                let pong = ControlMessage::Pong { id, observed: from };
-                self.seal_to(now, key, from, RECORD_CONTROL, &pong.encode());
+                let pong = ControlMessage::Pong { id, observed: path.remote };
+                self.seal_to(now, key, path, RECORD_CONTROL, &pong.encode());
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.paths.answered(now.instant);
                 }
             }
             Ok(ControlMessage::Pong { id, observed }) => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
-                let before = peer.paths.endpoint();
+                let before = peer.paths.path();
                 let Some(rtt) = peer.paths.handle_pong(now.instant, ProbeId(id)) else { return };
                 peer.sessions.set_rtt(rtt);
-                self.is_changed |= peer.paths.endpoint() != before;
+                self.is_changed |= peer.paths.path() != before;
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
                 self.events.push_back(PeerEvent::Observed(key, observed));
                 self.announce(now, (key, rights), index);
@@ -161,9 +160,9 @@ impl PeerTable {
     /// Who takes this node for a guest would answer and drop all else: it is not reached, and the watch over the session asks it again.
     pub fn ping(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) -> Option<ProbeId> {
         let peer = self.peers.get(&key).filter(|peer| peer.is_usable());
-        match peer.and_then(|peer| Some((peer.paths.endpoint()?, peer.guest_there))) {
+        match peer.and_then(|peer| Some((peer.paths.path()?, peer.guest_there))) {
             Some((_, true)) => None,
-            Some((endpoint, false)) => self.probe(ctx, key, endpoint),
+            Some((path, false)) => self.probe(ctx, key, path),
             None => {
                 self.connect(ctx, key);
                 None
@@ -175,18 +174,18 @@ impl PeerTable {
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
         key: TransportKey,
-        endpoint: SocketAddr,
+        path: Path,
     ) -> Option<ProbeId> {
         let id = ProbeId(ctx.rng.next_u64());
         let candidates = self.peers.get_mut(&key)?.paths.candidates_mut();
-        if !candidates.spend(ctx.now.instant, endpoint, PROBE_LEN) {
+        if !candidates.spend(ctx.now.instant, path.remote, PROBE_LEN) {
             self.drops.count(DropReason::RateLimited);
             return None;
         }
-        if !self.seal_to(ctx.now, key, endpoint, RECORD_CONTROL, &ControlMessage::probe(id.0).encode()) {
+        if !self.seal_to(ctx.now, key, path, RECORD_CONTROL, &ControlMessage::probe(id.0).encode()) {
             return None;
         }
-        self.peers.get_mut(&key)?.paths.probe_sent(ctx.now.instant, id, endpoint);
+        self.peers.get_mut(&key)?.paths.probe_sent(ctx.now.instant, id, path);
         Some(id)
     }
 
@@ -209,29 +208,29 @@ impl PeerTable {
     }
 
     pub(super) fn send(&mut self, now: Now, key: TransportKey, kind: u8, content: &[u8]) -> bool {
-        let Some(endpoint) = self.peers.get(&key).and_then(|peer| peer.paths.endpoint()) else { return false };
-        self.seal_to(now, key, endpoint, kind, content)
+        let Some(path) = self.peers.get(&key).and_then(|peer| peer.paths.path()) else { return false };
+        self.seal_to(now, key, path, kind, content)
     }
 
-    fn seal_to(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr, kind: u8, content: &[u8]) -> bool {
+    fn seal_to(&mut self, now: Now, key: TransportKey, path: Path, kind: u8, content: &[u8]) -> bool {
         let Some(session) = self.peers.get(&key).and_then(|peer| peer.sessions.sending()).map(Arc::clone) else {
             return false;
         };
         let record = [&[kind], content].concat();
-        self.seal_in(now, key, &session, Some(endpoint), &record)
+        self.seal_in(now, key, &session, Some(path), &record)
     }
 
-    /// Seals a record in one session and queues it for `endpoint`, or for the path in use.
+    /// Seals a record in one session and queues it for `path`, or for the one in use.
     pub(super) fn seal_in(
         &mut self,
         now: Now,
         key: TransportKey,
         session: &Arc<Session>,
-        endpoint: Option<SocketAddr>,
+        path: Option<Path>,
         record: &[u8],
     ) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return false };
-        let Some(to) = endpoint.or(peer.paths.endpoint()) else { return false };
+        let Some(path) = path.or(peer.paths.path()) else { return false };
         let Some(sealer) = peer.sealer(session) else {
             self.drops.count(DropReason::CounterExhausted);
             return false;
@@ -240,7 +239,7 @@ impl PeerTable {
         datagram[HEADROOM - 1..HEADROOM - 1 + record.len()].copy_from_slice(record);
         match sealer.seal(now.instant, &mut datagram) {
             Ok(_) => {
-                self.transmits.push_back(Transmit { to, datagram });
+                self.transmits.push_back(Transmit { path, datagram });
                 true
             }
             Err(error) => {

@@ -87,13 +87,13 @@ impl Side {
         let later = now + Duration::from_micros(50);
         let mut ctx = Context { now: later, policy: &self.policy, rng: &mut self.rng };
         let Ok(Datagram::Transport(header)) = Datagram::classify(&datagram) else {
-            self.table.handle_handshake(&mut ctx, from, &datagram);
+            self.table.handle_handshake(&mut ctx, from.into(), &datagram);
             return;
         };
         let inlets = self.table.inlets();
         let Some(inlet) = inlets.get(&header.receiver) else { return };
         let record = inlet.session.open(now.instant, &header, &mut datagram[TRANSPORT_HEADER_LEN..]).unwrap();
-        self.table.handle_record(&mut ctx, header.receiver, from, record);
+        self.table.handle_record(&mut ctx, header.receiver, from.into(), record);
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -172,8 +172,8 @@ fn an_hour_of(endpoints: impl Fn(u64) -> Vec<SocketAddr>) -> BTreeMap<SocketAddr
             left.table.take_record_news(at(millis).instant, key);
         }
         left.handle_timeout(at(millis));
-        for Transmit { to, datagram } in left.sent() {
-            *sent.entry(to).or_default() += datagram.len();
+        for Transmit { path, datagram } in left.sent() {
+            *sent.entry(path.remote).or_default() += datagram.len();
         }
     }
     sent
@@ -360,7 +360,7 @@ fn a_cookie_sends_no_flight_to_where_none_went_and_none_twice() {
     let lens = |transmits: &[Transmit]| transmits.iter().map(|transmit| transmit.datagram.len()).sum::<usize>();
     left.receive(at(2), victim, cookie.clone());
     let first = left.sent();
-    assert!(lens(&first) > 0 && first.iter().all(|transmit| transmit.to == endpoint(2)));
+    assert!(lens(&first) > 0 && first.iter().all(|transmit| transmit.path.remote == endpoint(2)));
     for source in [victim, endpoint(2), endpoint(2)] {
         left.receive(at(3), source, cookie.clone());
         assert!(left.sent().is_empty(), "from {source}");

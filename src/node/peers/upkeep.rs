@@ -77,8 +77,11 @@ impl PeerTable {
                 self.connect(ctx, key);
             }
             PathCheck::Healthy => {}
-            PathCheck::Probe(endpoint) => drop(self.probe(ctx, key, endpoint)),
-            PathCheck::Reconnect => self.connect(ctx, key),
+            PathCheck::Probe(path) => drop(self.probe(ctx, key, path)),
+            PathCheck::Reconnect => {
+                peer.paths.forget_local_ends();
+                self.connect(ctx, key);
+            }
         }
     }
 
@@ -104,8 +107,8 @@ impl PeerTable {
                     let elsewhere = peer.paths.elsewhere();
                     self.seal_in(ctx.now, key, &session, None, &[]);
                     // Whoever spoke from elsewhere is confirmed by a probe there, which asks for the proof that it reads there.
-                    if let Some(endpoint) = elsewhere {
-                        self.probe(ctx, key, endpoint);
+                    if let Some(path) = elsewhere {
+                        self.probe(ctx, key, path);
                     }
                     if let Some(peer) = self.peers.get_mut(&key).filter(|_| session.role() == Role::Responder) {
                         peer.paths.answered(ctx.now.instant);

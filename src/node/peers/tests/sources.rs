@@ -7,7 +7,7 @@ fn victim() -> SocketAddr {
 }
 
 fn bytes_to(sent: &[Transmit], to: SocketAddr) -> usize {
-    sent.iter().filter(|transmit| transmit.to == to).map(|transmit| transmit.datagram.len()).sum()
+    sent.iter().filter(|transmit| transmit.path.remote == to).map(|transmit| transmit.datagram.len()).sum()
 }
 
 /// A member that begins a handshake with a node which has 40 packets for it, and sends its flight from these places, in this order.
@@ -45,7 +45,7 @@ fn a_confirmation_from_where_no_answer_went_sends_nothing_there_but_a_probe() {
     let repeated = member.table.send_stream(at(100), transport(2).public_key(), b"here");
     assert!(repeated);
     carry(at(100), &mut member, &mut node);
-    assert_eq!(node.table.outlets()[&NodeId([1; 32])].endpoint, endpoint(1));
+    assert_eq!(node.table.outlets()[&NodeId([1; 32])].path.remote, endpoint(1));
     assert!(node.events().iter().any(|event| matches!(event, PeerEvent::Up(..))));
 }
 
@@ -71,7 +71,7 @@ fn an_answer_that_went_to_two_places_proves_neither_and_a_pong_does() {
         member.receive(at(4), node.endpoint, transmit.datagram);
     }
     carry(at(5), &mut member, &mut node);
-    assert_eq!(node.table.outlets()[&NodeId([1; 32])].endpoint, endpoint(1), "the answer to the probe proved it");
+    assert_eq!(node.table.outlets()[&NodeId([1; 32])].path.remote, endpoint(1), "the answer to the probe proved it");
     let session = &node.table.outlets()[&NodeId([1; 32])].session;
     assert!(session.bytes_sent() > 40_000, "and what waited is gone");
 }
@@ -85,7 +85,7 @@ fn an_answer_from_one_of_many_places_that_a_record_names_sends_nothing_there_but
     }
     (0..40).for_each(|_| node.stage(at(0), 2, vec![0x45; 1000]));
     let flights = node.sent();
-    let own = flights.iter().filter(|transmit| transmit.to == endpoint(2));
+    let own = flights.iter().filter(|transmit| transmit.path.remote == endpoint(2));
     own.for_each(|transmit| member.receive(at(1), node.endpoint, transmit.datagram.clone()));
     for answer in member.sent() {
         node.receive(at(2), victim(), answer.datagram);
@@ -102,5 +102,8 @@ fn an_answer_from_one_of_many_places_that_a_record_names_sends_nothing_there_but
         node.receive(at(4), endpoint(2), transmit.datagram);
     }
     carry(at(1100), &mut node, &mut member);
-    assert!(node.table.outlets().values().all(|outlet| outlet.endpoint == victim()), "only who reads there moves it");
+    assert!(
+        node.table.outlets().values().all(|outlet| outlet.path.remote == victim()),
+        "only who reads there moves it"
+    );
 }
