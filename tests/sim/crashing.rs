@@ -21,11 +21,7 @@ impl End {
     fn of(self, machine: &Machine) -> Machine {
         match self {
             Self::PowerCut(luck) => machine.after_power_cut(luck),
-            Self::Kill => {
-                let mut left = machine.after_kill();
-                left.log = left.log.after_kill();
-                left
-            }
+            Self::Kill => machine.after_kill(),
         }
     }
 }

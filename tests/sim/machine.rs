@@ -259,8 +259,8 @@ impl Machine {
 
     /// The machine as SIGKILL leaves it.
     pub fn after_kill(&self) -> Self {
-        let disk = Disk::new(self.disk.image());
-        Self { disk, mark: MemoryMark::new(self.mark.bytes()), last_operation: None, ..self.clone() }
+        let (disk, log) = (Disk::new(self.disk.image()), self.log.after_kill());
+        Self { disk, log, mark: MemoryMark::new(self.mark.bytes()), last_operation: None, ..self.clone() }
     }
 
     /// Starts a joiner on an empty disk.
