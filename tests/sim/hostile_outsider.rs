@@ -3,6 +3,8 @@
 use crate::machine::SimNode;
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::{Sighting, Weather};
+use p2plus::wire::control::ControlMessage;
+use p2plus::wire::data::{RECORD_HEADER_LEN, TRANSPORT_OVERHEAD, TYPE_TRANSPORT};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -61,6 +63,7 @@ fn replay(overlay: &mut Overlay, wire: &[Sighting], elsewhere: SocketAddr) -> BT
             overlay.world.run_for(Duration::from_millis(50));
         }
     }
+    overlay.world.run_for(Duration::from_millis(50));
     sent
 }
 
@@ -78,41 +81,81 @@ fn replaying_all_that_was_ever_seen_delivers_nothing_and_earns_no_more_than_it_c
             }
             overlay.world.run_for(Duration::from_secs(pause));
             overlay.world.wire = Some(Vec::new());
-            let sent = replay(&mut overlay, &wire, attacker(round as u8 + 1));
+            let elsewhere = attacker(round as u8 + 1);
+            let sent = replay(&mut overlay, &wire, elsewhere);
+            for number in 0..3 {
+                let peers = overlay.node(number).node.peers(overlay.world.now());
+                assert!(peers.iter().all(|peer| peer.endpoint != Some(elsewhere)), "the path moved to the attacker");
+            }
             assert_no_amplification(&mut overlay, &sent, Duration::from_secs(20));
             let now = if round == 2 { 0 } else { before };
             assert_eq!(delivered(&overlay), now, "seed {seed}, round {round}: something was delivered");
-            for number in 0..3 {
-                for peer in overlay.node(number).node.peers(overlay.world.now()) {
-                    let endpoint = peer.endpoint.map(|endpoint| endpoint.ip());
-                    assert_ne!(endpoint, Some(attacker(0).ip()), "the path moved to the attacker");
-                }
-            }
         }
         assert!(overlay.talk(1, 2, true, PATIENCE).is_some());
         overlay.assert_no_duplicates();
     }
 }
 
+/// Lets two members talk for ten seconds while an attacker sends a copy of each of their datagrams ahead of it; one that relays carries
+/// on what comes to itself as well. Returns that, after a look at the overlay every few milliseconds.
+fn talk_beside_an_attacker(overlay: &mut Overlay, relays: bool, look: impl Fn(&Overlay)) -> Vec<Sighting> {
+    let ends = [overlay.addresses[1], overlay.addresses[2]];
+    overlay.world.wire = Some(Vec::new());
+    overlay.world.latency_of_injected = Duration::from_millis(1);
+    let mut caught = Vec::new();
+    let end = overlay.world.now().instant + Duration::from_secs(10);
+    while overlay.world.now().instant < end {
+        overlay.send(1, 2, false);
+        overlay.send(2, 1, true);
+        let seen = std::mem::take(overlay.world.wire.as_mut().unwrap());
+        for sighting in seen.into_iter().filter(|sighting| ends.contains(&sighting.from)) {
+            let other = ends[usize::from(sighting.from == ends[0])];
+            let is_caught = sighting.to == attacker(9);
+            if sighting.to == other || is_caught && relays {
+                overlay.world.inject(attacker(9), other, sighting.datagram.clone());
+            }
+            caught.extend(Some(sighting).filter(|_| is_caught));
+        }
+        overlay.world.run_for(Duration::from_millis(5));
+        look(overlay);
+    }
+    overlay.world.wire = None;
+    caught
+}
+
+/// Where two members send what is for each other.
+fn paths(overlay: &Overlay) -> [Option<SocketAddr>; 2] {
+    let now = overlay.world.now().instant;
+    [(1, 2), (2, 1)].map(|(from, to)| overlay.node(from).node.peer_status(now, &overlay.member(to)).endpoint)
+}
+
 #[test]
-fn whoever_forwards_copies_faster_than_the_original_gains_a_path_for_seconds_and_no_packet() {
+fn whoever_sends_copies_ahead_of_the_originals_gets_probes_and_no_path() {
+    for seed in 104..107 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        for (from, to) in [(1, 2), (2, 1)] {
+            overlay.talk(from, to, false, PATIENCE).unwrap();
+        }
+        let before = [2, 1].map(|number| Some(overlay.addresses[number]));
+        let probes = talk_beside_an_attacker(&mut overlay, false, |overlay| assert_eq!(paths(overlay), before));
+        overlay.assert_no_duplicates();
+        // One a second from each end.
+        assert!((2..=22).contains(&probes.len()), "seed {seed}: {}", probes.len());
+        let len = TRANSPORT_OVERHEAD + RECORD_HEADER_LEN + ControlMessage::probe(0).encode().len();
+        let is_probe = |sighting: &Sighting| sighting.datagram[0] == TYPE_TRANSPORT && sighting.datagram.len() == len;
+        assert!(probes.iter().all(is_probe), "seed {seed}: {probes:?}");
+    }
+}
+
+#[test]
+fn whoever_relays_both_ways_faster_than_the_direct_path_carries_until_it_stops_and_is_left_within_ten_seconds() {
     for seed in 104..107 {
         let mut overlay = Overlay::of(3, seed, Weather::FAIR);
         overlay.talk(1, 2, false, PATIENCE).unwrap();
-        overlay.world.wire = Some(Vec::new());
-        overlay.world.latency_of_injected = Duration::from_millis(1);
-        let end = overlay.world.now().instant + Duration::from_secs(10);
-        while overlay.world.now().instant < end {
-            overlay.send(1, 2, false);
-            overlay.send(2, 1, true);
-            let seen = std::mem::take(overlay.world.wire.as_mut().unwrap());
-            for sighting in seen.into_iter().filter(|sighting| sighting.to != attacker(9)) {
-                overlay.world.inject(attacker(9), sighting.to, sighting.datagram);
-            }
-            overlay.world.run_for(Duration::from_millis(5));
-        }
-        overlay.world.wire = None;
-        // The attacker vanishes, and with it the path that answered fastest: both ends look for each other by themselves.
+        let caught = talk_beside_an_attacker(&mut overlay, true, |_| {});
+        assert_eq!(paths(&overlay), [Some(attacker(9)); 2], "seed {seed}");
+        assert!(caught.len() > 1000, "seed {seed}: {}", caught.len());
+        // The attacker vanishes, and with it the path that answered: both ends look for each other by themselves.
         for (from, to) in [(1, 2), (2, 1)] {
             let took = overlay.talk(from, to, false, PATIENCE).unwrap();
             assert!(took < Duration::from_secs(10), "seed {seed}: {took:?}");
