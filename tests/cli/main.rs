@@ -13,6 +13,7 @@ mod served;
 mod service;
 mod unit;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -76,6 +77,14 @@ impl Host {
     fn run(&self, args: &[&str]) -> Ended {
         ended(&self.command(args).output().unwrap())
     }
+}
+
+/// Says why a test cannot run here; with `P2PLUS_REQUIRE_ROOT=1` that is a failure.
+fn skip(reason: &str) {
+    assert!(std::env::var_os("P2PLUS_REQUIRE_ROOT").is_none_or(|value| value != "1"), "cannot run: {reason}");
+    // The handle itself, not `eprintln!`: a passing test's captured output is shown to nobody.
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
 }
 
 fn ended(output: &Output) -> Ended {

@@ -1,7 +1,7 @@
 //! The binary against the real server: who may do what, what waiting does, and what the socket withstands.
 
 use crate::scripted::Scripted;
-use crate::{Ended, Host, ended, samples};
+use crate::{Ended, Host, ended, samples, skip};
 use p2plus::daemon::api::request::{Condition, Reply, Request};
 use p2plus::daemon::api::route::Right;
 use p2plus::daemon::api::types::{BadBlock, Event};
@@ -11,12 +11,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The user `nobody`.
 const STRANGER: u32 = 65_534;
+
+/// The variable that tells this program to play a stranger, and which.
+const CONDUCT: &str = "P2PLUS_STRANGER";
 
 fn lab() -> Host {
     Host::with_networks(&["lab"])
@@ -167,8 +171,7 @@ fn is_root(host: &Host) -> bool {
     use std::os::unix::fs::MetadataExt;
     let is_root = std::fs::metadata(host.path()).unwrap().uid() == 0;
     if !is_root {
-        assert!(std::env::var_os("P2PLUS_REQUIRE_ROOT").is_none(), "root is required to become other users");
-        println!("skipped: only root can become other users");
+        skip("only root can become other users");
     }
     is_root
 }
@@ -227,6 +230,41 @@ fn an_admin_of_the_configuration_may_do_what_root_may() {
     assert_eq!(run_as(&host, STRANGER, &["revoke", "b"]).code, 4);
 }
 
+/// Starts this very program as a stranger that behaves as it is told.
+fn stranger(host: &Host, conduct: &str) -> Child {
+    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By this name anybody reaches it, wherever it is.
+    Command::new("/proc/self/exe")
+        .args(["served::stranger_of_the_next_tests", "--exact", "--nocapture"])
+        .env(CONDUCT, conduct)
+        .env("P2PLUS_RUN_DIR", host.run_dir())
+        .uid(STRANGER)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Plays the stranger; does nothing unless told so.
+#[test]
+fn stranger_of_the_next_tests() {
+    let Ok(conduct) = std::env::var(CONDUCT) else { return };
+    let socket = PathBuf::from(std::env::var_os("P2PLUS_RUN_DIR").unwrap()).join("lab.sock");
+    let connect = || UnixStream::connect(&socket).unwrap();
+    if conduct == "asks and hangs up" {
+        for _ in 0..100 {
+            connect().write_all(b"GET /v1/status HTTP/1.1\r\nHost: p2plus\r\n\r\n").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    } else {
+        // Every connection that it can get, without a word.
+        let _held: Vec<_> = (0..100).map(|_| connect()).collect();
+        println!("held");
+        let _ = std::io::stdin().read(&mut [0]);
+    }
+}
+
 #[test]
 fn strangers_that_ask_and_hang_up_leave_the_queue_to_root() {
     let host = lab();
@@ -242,25 +280,11 @@ fn strangers_that_ask_and_hang_up_leave_the_queue_to_root() {
         seen.lock().unwrap().push(call.caller.right);
         Ok(samples::reply(&call.request).into())
     });
-    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let ask = "import socket,sys,time\nfor _ in range(100):\n s=socket.socket(socket.AF_UNIX)\n s.connect(sys.argv[1])\n \
-               s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: p2plus\\r\\n\\r\\n')\n time.sleep(0.02)\n s.close()\n\
-               print('asked',flush=True)";
-    let socket = host.run_dir().join("lab.sock");
-    let output = Command::new("python3").args(["-c", ask]).arg(&socket).uid(STRANGER).output();
-    let Ok(output) = output else {
-        println!("skipped: python3 is not installed");
-        return;
-    };
-    let root = host
-        .command(&["status"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let stranger = stranger(&host, "asks and hangs up").wait_with_output().unwrap();
+    let root = host.command(&["status"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(go_on);
     let root = root.wait_with_output().unwrap();
-    assert_eq!(output.stdout, b"asked\n", "{output:?}");
+    assert!(stranger.status.success(), "{stranger:?}");
     assert!(root.status.success(), "{root:?}");
     let asked = asked.lock().unwrap();
     let strangers = asked.iter().filter(|right| **right == Right::Anybody).count();
@@ -274,28 +298,14 @@ fn strangers_cannot_crowd_out_root() {
         return;
     }
     let _daemon = Scripted::start(&host, |request| Ok(samples::reply(request).into()));
-    // A stranger that holds every connection it can get, without a word.
-    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let hold = "import socket,sys,time\nheld=[]\nfor _ in range(100):\n s=socket.socket(socket.AF_UNIX)\n s.connect(sys.argv[1])\n \
-                held.append(s)\nprint('held',flush=True)\ntime.sleep(60)";
-    let socket = host.run_dir().join("lab.sock");
-    let spawned = Command::new("python3")
-        .args(["-c", hold])
-        .arg(&socket)
-        .uid(STRANGER)
-        .stdout(std::process::Stdio::piped())
-        .spawn();
-    let Ok(mut stranger) = spawned else {
-        println!("skipped: python3 is not installed");
-        return;
-    };
-    let mut line = String::new();
-    BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut stranger = stranger(&host, "holds");
+    let mut said = BufReader::new(stranger.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.ends_with("held")), "the stranger failed");
     let status = host.run(&["status"]);
     let refused = run_as(&host, STRANGER, &["status"]);
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
-    assert_eq!(line, "held\n");
+    // It goes when nobody speaks to it any more.
+    drop(stranger.stdin.take());
+    assert!(stranger.wait().unwrap().success());
     assert_eq!(status.code, 0, "{status:?}");
     assert_eq!(refused.code, 3, "{refused:?}");
 }
@@ -371,7 +381,7 @@ fn a_second_daemon_of_a_network_finds_the_first() {
 fn status_that_is_watched_ends_with_its_reader() {
     let host = lab();
     let _daemon = Scripted::start(&host, |request| Ok(samples::reply(request).into()));
-    let mut child = host.command(&["status", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = host.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "lab is up\n");
@@ -392,7 +402,7 @@ fn a_ticket_that_did_not_fit_the_disk_is_a_failure() {
     let _daemon = Scripted::start(&host, |request| Ok(samples::reply(request).into()));
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = host.command(&["invite"]);
-    let child = command.stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
     let ended = ended(&child.wait_with_output().unwrap());
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("No space left") && ended.stderr.contains("is final at height 13"), "{ended:?}");

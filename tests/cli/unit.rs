@@ -1,16 +1,11 @@
 //! The service unit: its exposure as systemd sees it.
 
+use crate::skip;
 use std::path::Path;
 use std::process::Command;
 
 /// The promise; the unit has 2.0.
 const MAX_EXPOSURE: f64 = 2.5;
-
-/// Says why a test cannot run here; an error where everything is required.
-fn skip(reason: &str) {
-    assert!(std::env::var_os("P2PLUS_REQUIRE_ROOT").is_none(), "required, but {reason}");
-    println!("skipped: {reason}");
-}
 
 #[test]
 fn the_unit_exposes_little() {
