@@ -141,10 +141,11 @@ impl NodeFiles {
         // One that was being made when the program died never held anything, whatever its mark says.
         let was_begun = !folder.join(MARK_FILE).exists() || folder.join(UNFINISHED_FILE).exists();
         let is_new = !folder.join(STORE_FILE).exists() && was_begun;
-        let store = if is_new && ticket.is_some() {
-            create_store(folder, self.folder.network_id(), now)
-        } else {
-            open_store(folder, self.folder.network_id())
+        let store = match ticket {
+            _ if !is_new => open_store(folder, self.folder.network_id()),
+            Some(_) => create_store(folder, self.folder.network_id(), now),
+            // An empty file made here would look to a joiner's first start like a ledger that was lost.
+            None => Err(StoreError::Missing),
         };
         let mut ledger = Ledger::open(store.map_err(OpenError::Store)?, checkpoint)?;
         if self.folder.has_key(KeyKind::Validator) {
@@ -404,12 +405,13 @@ mod tests {
     use super::super::config::Config;
     use super::super::founding;
     use super::super::paths::Roots;
-    use super::super::setup::InitArgs;
+    use super::super::setup::{InitArgs, JoinArgs};
     use super::*;
     use crate::io::clock;
     use crate::ledger::Transaction;
     use crate::ledger::operation::{Operation, Rename};
     use crate::session::TimestampSource;
+    use crate::wire::ticket;
 
     const NETWORK: Digest = Digest([7; 32]);
 
@@ -445,6 +447,44 @@ mod tests {
         let node_name = "ada".parse().unwrap();
         founding::found(&InitArgs { paths: paths.clone(), config, node_name, ipv4: None, listen: Vec::new() }).unwrap();
         NodeFiles::open(&paths).unwrap()
+    }
+
+    /// Gets ready to join a network, and returns the files and the ticket.
+    fn prepared(state_dir: &Path) -> (NodeFiles, Ticket) {
+        let roots = Roots { state_dir: state_dir.into(), run_dir: state_dir.into(), config_file: None };
+        let paths = roots.network("one".parse().unwrap());
+        let ticket = Ticket {
+            network: "one".parse().unwrap(),
+            network_id: NETWORK,
+            network_secret: Secret::new([1; 32]),
+            checkpoint: ticket::Checkpoint { height: 3, hash: Digest([2; 32]) },
+            credential: None,
+            peers: vec![ticket::BootstrapPeer {
+                id: NodeId([3; 32]),
+                transport_key: TransportKey([4; 32]),
+                endpoints: vec!["192.0.2.1:4647".parse().unwrap()],
+            }],
+        };
+        let join = JoinArgs {
+            paths: paths.clone(),
+            config: Config::default(),
+            ticket: Ticket::decode(&ticket.encode().unwrap()).unwrap(),
+            node_name: None,
+            host_name: "bob".parse().unwrap(),
+            listen: Vec::new(),
+        };
+        founding::prepare(&join).unwrap();
+        (NodeFiles::open(&paths).unwrap(), ticket)
+    }
+
+    #[test]
+    fn a_look_at_the_ledger_of_a_joiner_that_never_ran_leaves_it_able_to_join() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, ticket) = prepared(folder.path());
+        let now = clock::now().wall;
+        assert!(files.open_ledger(None, now).is_err(), "there is none yet");
+        assert!(files.open_ledger(Some(&ticket), now).is_ok());
+        assert!(files.open_ledger(Some(&ticket), now).is_ok());
     }
 
     /// Opens the ledger as a start does, and orders something; returns the height after it.
