@@ -6,7 +6,7 @@ use super::output::Output;
 use super::scope::{Scope, command_line};
 use super::{CommandError, CommandResult, Done, look, service, text};
 use crate::daemon::api::request::Request;
-use crate::daemon::api::types::{NetworkState, PublicKeys, Reloaded, Status};
+use crate::daemon::api::types::{LedgerRole, NetworkState, PublicKeys, Reloaded, Status};
 use crate::daemon::failure::{ErrorCode, Failure};
 use crate::daemon::logging;
 use crate::daemon::paths::Paths;
@@ -287,13 +287,18 @@ pub(super) fn leave(scope: &Scope, output: &Output, args: &LeaveArgs) -> Command
     if !args.yes && output.is_interactive() && !output.confirms(&question) {
         return Err(Failure::new(ErrorCode::Failed, "nothing was deleted").into());
     }
-    let status: Result<Answer<Status>, Failure> = Client::new(paths.clone()).ask(&Request::Status, GLANCE);
+    let status: Result<Answer<Status>, Failure> = Client::new(paths.clone()).ask(&Request::Status, PATIENCE);
     match status {
         Err(failure) if failure.code == ErrorCode::NotRunning => {}
         Err(failure) if matches!(failure.code, ErrorCode::NotFound | ErrorCode::Permission) => {
             return Err(failure.into());
         }
-        _ if paths.roots.are_default() && service::systemd_runs() => service::stop(&paths.network)?,
+        status if paths.roots.are_default() && service::systemd_runs() => {
+            if !args.force {
+                must_leave_a_validator(&paths, status)?;
+            }
+            service::stop(&paths.network)?;
+        }
         _ => {
             let message = format!("the daemon of network {} is running", paths.network);
             return Err(Failure::new(ErrorCode::Conflict, message).hint("stop it first (Ctrl-C where it runs)").into());
@@ -307,6 +312,14 @@ pub(super) fn leave(scope: &Scope, output: &Output, args: &LeaveArgs) -> Command
         )
     });
     Ok(Done::Well)
+}
+
+/// Refuses by what a running daemon says of itself, while its service still runs.
+fn must_leave_a_validator(paths: &Paths, status: Result<Answer<Status>, Failure>) -> Result<(), Failure> {
+    let status = status.map_err(|failure| setup::unknown_need(&paths.network, &failure))?.data;
+    let is_needed =
+        status.ledger.role == LedgerRole::Validator && status.ledger.validators == 1 && !status.peers.is_empty();
+    if is_needed { Err(setup::only_validator(&paths.network)) } else { Ok(()) }
 }
 
 /// `cleanup`.

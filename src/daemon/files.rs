@@ -126,6 +126,11 @@ impl NodeFiles {
         Ok(SigningKeys { identity: self.signing_key(KeyKind::Identity)?, node: self.signing_key(KeyKind::Node)? })
     }
 
+    /// Says whether this node has, or had, a validator's key.
+    pub fn has_validator_key(&self) -> bool {
+        self.folder.has_key(KeyKind::Validator)
+    }
+
     fn signing_key(&self, kind: KeyKind) -> Result<SigningKey, Failure> {
         Ok(SigningKey::from_seed(self.folder.read_key(kind)?.expose()))
     }
@@ -148,7 +153,7 @@ impl NodeFiles {
             None => Err(StoreError::Missing),
         };
         let mut ledger = Ledger::open(store.map_err(OpenError::Store)?, checkpoint)?;
-        if self.folder.has_key(KeyKind::Validator) {
+        if self.has_validator_key() {
             let log_file = folder.join(LOG_FILE);
             // The log is made by the first start and stays: a chain of genesis alone may be an older copy of a longer one.
             let is_new_key = !log_file.exists() && ledger.head().is_some_and(|head| head.height() == Height(0));
@@ -405,7 +410,7 @@ mod tests {
     use super::super::config::Config;
     use super::super::founding;
     use super::super::paths::Roots;
-    use super::super::setup::{InitArgs, JoinArgs};
+    use super::super::setup::{self, InitArgs, JoinArgs};
     use super::*;
     use crate::io::clock;
     use crate::ledger::Transaction;
@@ -447,6 +452,23 @@ mod tests {
         let node_name = "ada".parse().unwrap();
         founding::found(&InitArgs { paths: paths.clone(), config, node_name, ipv4: None, listen: Vec::new() }).unwrap();
         NodeFiles::open(&paths).unwrap()
+    }
+
+    #[test]
+    fn a_validator_whose_ledger_cannot_be_read_leaves_by_force_alone_and_a_joiner_that_never_ran_just_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = founded(folder.path(), "two");
+        let store = files.folder.path().join(STORE_FILE);
+        let roots = Roots { state_dir: folder.path().into(), run_dir: folder.path().into(), config_file: None };
+        let paths = |network: &str| roots.network(network.parse().unwrap());
+        drop(files);
+        std::fs::write(&store, b"torn").unwrap();
+        assert_eq!(setup::leave(&paths("two"), false).err().unwrap().code, ErrorCode::Conflict);
+        assert!(store.exists());
+        assert!(setup::leave(&paths("two"), true).is_ok() && !store.exists());
+
+        drop(prepared(folder.path()));
+        assert!(setup::leave(&paths("one"), false).is_ok());
     }
 
     /// Gets ready to join a network, and returns the files and the ticket.

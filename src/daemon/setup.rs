@@ -156,28 +156,46 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Deletes this node's keys and ledger of a network whose daemon does not run.
 ///
 /// # Errors
-/// Not found, conflict when the daemon runs or others would be left without a validator (unless `force`), permission, or failed with
+/// Not found, conflict when the daemon runs or others may be left without a validator (unless `force`), permission, or failed with
 /// the cause.
 pub fn leave(paths: &Paths, force: bool) -> Result<LeaveReport, Failure> {
     let files = NodeFiles::open(paths)?;
-    if !force && is_sole_validator_of_others(&files) {
-        let message = format!(
-            "this node is the only validator of network {}: without it nobody there can join, be renamed or be revoked any more",
-            paths.network
-        );
-        return Err(Failure::new(ErrorCode::Conflict, message)
-            .hint("revoke the others first, or repeat with --force; a copy of the state folder can bring it back"));
+    if !force {
+        must_leave_a_validator(&files, &paths.network)?;
     }
     files.remove()?;
     Ok(LeaveReport { network: paths.network.clone() })
 }
 
-/// Says whether others belong to a network that nobody but this node can change. A ledger that cannot be read decides nothing any more.
-fn is_sole_validator_of_others(files: &NodeFiles) -> bool {
-    let Ok(ledger) = files.open_ledger(None, clock::now().wall) else { return false };
-    let Ok(keys) = files.signing_keys() else { return false };
-    let (policy, id) = (ledger.policy(), keys.identity.node_id());
-    policy.has_validator(&id) && policy.validators().count() == 1 && policy.members().any(|member| member.id != id)
+/// Refuses where others belong to a network that nobody but this node can change, and where a validator's ledger does not say so.
+fn must_leave_a_validator(files: &NodeFiles, network: &NetworkName) -> Result<(), Failure> {
+    if !files.has_validator_key() {
+        return Ok(());
+    }
+    let ledger = files.open_ledger(None, clock::now().wall).map_err(|failure| unknown_need(network, &failure))?;
+    let (policy, id) = (ledger.policy(), files.signing_keys()?.identity.node_id());
+    let is_needed =
+        policy.has_validator(&id) && policy.validators().count() == 1 && policy.members().any(|member| member.id != id);
+    if is_needed { Err(only_validator(network)) } else { Ok(()) }
+}
+
+/// Why the only validator of others stays.
+pub fn only_validator(network: &NetworkName) -> Failure {
+    let message = format!(
+        "this node is the only validator of network {network}: without it nobody there can join, be renamed or be revoked any more"
+    );
+    Failure::new(ErrorCode::Conflict, message)
+        .hint("revoke the others first, or repeat with --force; a copy of the state folder can bring it back")
+}
+
+/// Why a node stays of which nobody knows whether it is the only validator of others.
+pub fn unknown_need(network: &NetworkName, cause: &Failure) -> Failure {
+    let message = format!(
+        "nothing says whether this node is the only validator of network {network}, which others would need: {}",
+        cause.message
+    );
+    Failure::new(ErrorCode::Conflict, message)
+        .hint("repeat with --force if nobody needs it, or if it cannot be repaired")
 }
 
 /// Undoes what a killed daemon left on the host.

@@ -1,6 +1,9 @@
 //! The service verbs with a systemd that only takes notes, in a mount namespace of their own.
 
-use crate::{Ended, Host, ended, skip};
+use crate::scripted::Scripted;
+use crate::{Ended, Host, ended, samples, skip};
+use p2plus::daemon::api::request::Reply;
+use p2plus::daemon::failure::{ErrorCode, Failure};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -18,6 +21,7 @@ fn run_with_systemd(host: &Host, script: &str) -> Option<Ended> {
         .args(["--mount", "sh", "-c", &format!("{prepare}{script}")])
         .env("PATH", path)
         .env("LOG", host.path().join("log"))
+        .env("SOCKET", host.run_dir().join("lab.sock"))
         .env("BINARY", env!("CARGO_BIN_EXE_p2plus"))
         .env_remove("P2PLUS_STATE_DIR")
         .env_remove("P2PLUS_RUN_DIR")
@@ -85,4 +89,28 @@ fn other_folders_are_not_for_the_service() {
         "{ended:?}"
     );
     assert!(calls(&host).is_empty());
+}
+
+#[test]
+fn a_node_that_others_need_is_not_even_stopped_when_it_is_to_leave() {
+    let leave = "mkdir /run/p2plus; ln -s \"$SOCKET\" /run/p2plus/lab.sock; p2plus leave --yes";
+    // How many validators the daemon knows; none when it cannot say.
+    for (validators, force, is_stopped) in
+        [(Some(1), "", false), (None, "", false), (Some(1), " --force", true), (Some(2), "", true)]
+    {
+        let host = Host::new();
+        let _daemon = Scripted::start(&host, move |_| {
+            let validators = validators.ok_or_else(|| Failure::new(ErrorCode::Failed, "out of order"))?;
+            let mut status = samples::status();
+            status.ledger.validators = validators;
+            Ok(Reply::Status(Box::new(status)).into())
+        });
+        let Some(ended) = run_with_systemd(&host, &format!("{leave}{force}\n")) else { return };
+        if is_stopped {
+            assert_eq!(calls(&host), ["disable --now p2plus@lab.service"], "{ended:?}");
+        } else {
+            assert_eq!((ended.code, calls(&host).len()), (8, 0), "{ended:?}");
+            assert!(ended.stderr.contains("only validator of network lab"), "{ended:?}");
+        }
+    }
 }
