@@ -222,10 +222,10 @@ impl EventLoop {
                 self.parts.files.forget_refusal();
             }
             Standing::Joining(what) => tracing::info!("joining: {what}"),
-            Standing::Refused(reason) => {
-                tracing::error!(reason, "joining was refused");
+            Standing::Refused(refusal) => {
+                tracing::error!(reason = refusal.reason, "joining was refused");
                 // The reason first: killed in between, this node tries the ticket again and hears it once more.
-                self.parts.files.write_refusal(reason);
+                self.parts.files.write_refusal(refusal);
                 self.parts.files.forget_ticket();
             }
             Standing::Revoked => tracing::error!("this node was revoked"),

@@ -27,6 +27,7 @@ use crate::ledger::engine::{OpenError, ValidatorConfig};
 use crate::ledger::store::{Behind, DiskMark, FileBackend, Store, StoreError};
 use crate::ledger::{BlockId, Height};
 use crate::node::SigningKeys;
+use crate::node::membership::Refusal;
 use crate::session::LocalKeys;
 use crate::time::UnixMillis;
 use crate::wire::handshake::Timestamp;
@@ -198,14 +199,15 @@ impl NodeFiles {
     }
 
     /// Reads why this node was refused in an earlier run.
-    pub fn refusal(&self) -> Option<String> {
+    pub fn refusal(&self) -> Option<Refusal> {
         let bytes = self.folder.read_file(REFUSAL_FILE, FILE_MAX).ok().flatten()?;
-        String::from_utf8(bytes).ok()
+        borsh::from_slice(&bytes).ok()
     }
 
     /// Stores why this node was refused, for the runs to come.
-    pub fn write_refusal(&self, reason: &str) {
-        if let Err(error) = self.folder.write_file(REFUSAL_FILE, reason.as_bytes()) {
+    pub fn write_refusal(&self, refusal: &Refusal) {
+        let bytes = borsh::to_vec(refusal).expect("writing to memory does not fail");
+        if let Err(error) = self.folder.write_file(REFUSAL_FILE, &bytes) {
             tracing::warn!(%error, "the reason of the refusal could not be stored");
         }
     }

@@ -18,7 +18,7 @@ use crate::ledger::revocation::RevocationRefused;
 use crate::ledger::state::TxError;
 use crate::node::Node;
 use crate::node::authoring::{Candidate, InvitationTerms, Issued};
-use crate::node::membership::Standing;
+use crate::node::membership::{Refusal, Remedy, Standing};
 use crate::node::names::{self, MIN_DIGITS, NameError};
 use crate::policy::Member;
 use crate::time::Now;
@@ -352,13 +352,14 @@ pub fn must_be_member(node: &Node<OsRng>) -> Result<(), Failure> {
     match node.standing() {
         Standing::Member => Ok(()),
         Standing::Joining(_) => Err(not_a_member()),
-        // The ticket was not used up by a name that it could not have.
-        Standing::Refused(reason) if reason.starts_with("the name ") => {
-            Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
-                .hint("stop the daemon, and `p2plus join` with the same ticket and another --name"))
+        Standing::Refused(Refusal { reason, remedy }) => {
+            let hint = match remedy {
+                // The ticket was not used up by a name that it could not have.
+                Remedy::Name => "stop the daemon, and `p2plus join` with the same ticket and another --name",
+                Remedy::Ticket => "ask for a new ticket, stop the daemon, and `p2plus join` with it",
+            };
+            Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}")).hint(hint))
         }
-        Standing::Refused(reason) => Err(Failure::new(ErrorCode::Refused, format!("this node was refused: {reason}"))
-            .hint("ask for a new ticket, stop the daemon, and `p2plus join` with it")),
         Standing::Revoked => Err(Failure::new(ErrorCode::Revoked, "this node was revoked")
             .hint("a signer can admit it again: `p2plus authorize` with its identity, which `p2plus keys` prints")),
     }

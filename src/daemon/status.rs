@@ -92,7 +92,7 @@ pub fn state_of(standing: &Standing) -> (NetworkState, Option<String>) {
     match standing {
         Standing::Member => (NetworkState::Up, None),
         Standing::Joining(what) => (NetworkState::Joining, Some((*what).to_owned())),
-        Standing::Refused(reason) => (NetworkState::Refused, Some(reason.clone())),
+        Standing::Refused(refusal) => (NetworkState::Refused, Some(refusal.reason.clone())),
         Standing::Revoked => {
             let reason = "a signer ended its membership; one can admit it again, by `p2plus authorize`";
             (NetworkState::Revoked, Some(reason.to_owned()))

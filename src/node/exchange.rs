@@ -1,9 +1,10 @@
 //! What the ledger and its peers say to each other, carried by the control link; and the joiner's part of it.
 
 use super::control::{LinkId, Service};
-use super::membership::Standing;
+use super::membership::{Refusal, Remedy, Standing};
 use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
+use crate::crypto::hash::Digest;
 use crate::ledger::Ledger;
 use crate::ledger::Transaction;
 use crate::ledger::engine::{Event, Recipient, SubmitError};
@@ -122,7 +123,8 @@ impl<R: CryptoRng> Node<R> {
                 self.tell(NodeEvent::Block { height: height.0 });
             }
             Event::RefusedByPeer { transaction, reason } => {
-                self.membership.handle_refused(&transaction, reason);
+                tracing::debug!(%transaction, reason, "a peer did not take a transaction");
+                self.membership.handle_refused(&transaction);
                 self.weigh_refusal(now);
             }
             Event::Halted(halt) => self.tell(NodeEvent::LedgerStopped(halt.to_string())),
@@ -188,28 +190,49 @@ impl<R: CryptoRng> Node<R> {
 
     /// A member did not take the Join: it is over if this node's own ledger would not take it either, now or once it caught up.
     fn weigh_refusal(&mut self, now: Now) {
-        let Some((join, reason)) = self.membership.refused_join() else { return };
+        let Some(join) = self.membership.refused_join() else { return };
         if !self.ledger.is_past_checkpoint() {
             return;
         }
-        match self.ledger.would_apply(now, join) {
-            Ok(()) => return,
-            Err(SubmitError::Pool(PoolRefused::Invalid(TxError::NoSuchCredential))) if !self.was_invited() => {
+        let Err(error) = self.ledger.would_apply(now, join) else { return };
+        match error {
+            // Its time is over or was never right, by a clock that was set meanwhile; that speaks against no other.
+            SubmitError::Pool(PoolRefused::Invalid(
+                TxError::Expired { .. } | TxError::ValidTooLong | TxError::Replayed { .. },
+            )) => self.membership.forget_refusal(),
+            SubmitError::Pool(PoolRefused::Invalid(TxError::NoSuchCredential)) if !self.was_invited() => {
                 self.membership.await_credential(self.ledger.next_height());
             }
-            Err(_) => {
-                let reason = reason.to_owned();
-                self.membership.refuse(reason);
+            error => {
+                let refusal = Refusal { reason: error.to_string(), remedy: self.remedy(&error) };
+                self.membership.refuse(refusal);
             }
         }
         self.tell_standing();
     }
 
+    /// What helps against a refusal: another name only where the credential does not give one.
+    fn remedy(&self, error: &SubmitError) -> Remedy {
+        let credential = self.credential().and_then(|key_hash| self.ledger.state().credential(&key_hash));
+        let may_choose = credential.is_some_and(|credential| credential.name.is_none());
+        match error {
+            SubmitError::Pool(PoolRefused::Invalid(
+                TxError::NameTaken(_) | TxError::NameReserved(_) | TxError::NameOfAnother(_),
+            )) if may_choose => Remedy::Name,
+            _ => Remedy::Ticket,
+        }
+    }
+
     /// Says whether a block made the ticket's credential: then one that is unknown has ended.
     fn was_invited(&self) -> bool {
-        let credential = self.membership.invitation().and_then(|invitation| invitation.credential.as_ref());
-        let key_hash = credential.map(|credential| credential_hash(&credential.verifying_key()));
-        key_hash.is_none_or(|key_hash| self.ledger.made_credential(&key_hash, self.membership.searched()))
+        let searched = self.membership.searched();
+        self.credential().is_none_or(|key_hash| self.ledger.made_credential(&key_hash, searched))
+    }
+
+    /// The ticket's credential, as the ledger knows it.
+    fn credential(&self) -> Option<Digest> {
+        let credential = self.membership.invitation()?.credential.as_ref()?;
+        Some(credential_hash(&credential.verifying_key()))
     }
 
     /// Signs this node's Join and gives it to one of the hosts, another one each time.

@@ -15,6 +15,7 @@ use crate::ledger::block::Height;
 use crate::ledger::name::Label;
 use crate::ledger::{SignedTransaction, TxId};
 use crate::time::Instant;
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,10 +53,28 @@ pub enum Standing {
     Member,
     /// On the way in; says what is waited for.
     Joining(&'static str),
-    /// The ledger refuses this node's Join, for the reason; a new ticket is needed.
-    Refused(String),
+    /// The own ledger refuses this node.
+    Refused(Refusal),
     /// It was a member once.
     Revoked,
+}
+
+/// Why the own ledger refuses this node, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Refusal {
+    /// The reason, in this node's own words.
+    pub reason: String,
+    /// What helps.
+    pub remedy: Remedy,
+}
+
+/// What lets a refused node in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Remedy {
+    /// Another name, with the same ticket.
+    Name,
+    /// Another ticket.
+    Ticket,
 }
 
 /// The way in.
@@ -73,16 +92,16 @@ struct Submitted {
     id: TxId,
     join: SignedTransaction,
     at: Instant,
-    /// Why a member did not take it.
-    refusal: Option<String>,
+    /// A member did not take it, and the own ledger was not asked yet, or would take it.
+    is_refused: bool,
 }
 
 impl Membership {
     /// Starts as a joiner with an invitation, else as what an earlier run ended as: refused for a reason, or a member.
-    pub fn new(invitation: Option<Invitation>, refusal: Option<String>) -> Self {
+    pub fn new(invitation: Option<Invitation>, refusal: Option<Refusal>) -> Self {
         let standing = match (&invitation, refusal) {
             (Some(_), _) => Standing::Joining("looking for a member of the ticket"),
-            (None, Some(reason)) => Standing::Refused(reason),
+            (None, Some(refusal)) => Standing::Refused(refusal),
             (None, None) => Standing::Member,
         };
         Self { standing, invitation, submitted: None, told: None, next_look: Instant::ZERO, searched: Height(0) }
@@ -114,7 +133,8 @@ impl Membership {
             self.standing = Standing::Revoked;
             self.invitation = None;
         } else if self.standing == Standing::Member {
-            self.standing = Standing::Refused("the ledger has no membership of this node, or it ended".to_owned());
+            let reason = "the ledger has no membership of this node, or it ended".to_owned();
+            self.standing = Standing::Refused(Refusal { reason, remedy: Remedy::Ticket });
         }
         became
     }
@@ -136,7 +156,7 @@ impl Membership {
         if self.searched == Height(0) {
             self.standing = Standing::Joining("waiting for validators");
         }
-        self.submitted = Some(Submitted { id, join, at: now, refusal: None });
+        self.submitted = Some(Submitted { id, join, at: now, is_refused: false });
     }
 
     /// Notes what is waited for.
@@ -146,25 +166,29 @@ impl Membership {
         }
     }
 
-    /// Takes a member's answer to the Join. The next look says what it is worth.
-    pub fn handle_refused(&mut self, id: &TxId, reason: String) {
+    /// Notes that a member did not take the Join. The next look says what that is worth.
+    pub fn handle_refused(&mut self, id: &TxId) {
         if let Some(submitted) = self.submitted.as_mut().filter(|submitted| submitted.id == *id) {
-            submitted.refusal = Some(reason);
+            submitted.is_refused = true;
         }
     }
 
-    /// Lends the Join that a member did not take, and the member's reason.
-    pub fn refused_join(&self) -> Option<(&SignedTransaction, &str)> {
-        let submitted = self.submitted.as_ref()?;
-        Some((&submitted.join, submitted.refusal.as_deref()?))
+    /// Lends the Join that a member did not take.
+    pub fn refused_join(&self) -> Option<&SignedTransaction> {
+        self.submitted.as_ref().filter(|submitted| submitted.is_refused).map(|submitted| &submitted.join)
+    }
+
+    /// Lets a refusal end nothing: the next Join is signed anew.
+    pub fn forget_refusal(&mut self) {
+        if let Some(submitted) = &mut self.submitted {
+            submitted.is_refused = false;
+        }
     }
 
     /// Lets a refusal end nothing: the ticket's credential was in no block before `searched`, and may come with a later one.
     pub fn await_credential(&mut self, searched: Height) {
         self.searched = searched;
-        if let Some(submitted) = &mut self.submitted {
-            submitted.refusal = None;
-        }
+        self.forget_refusal();
         self.standing = Standing::Joining("waiting for the block that makes the ticket valid");
     }
 
@@ -174,9 +198,9 @@ impl Membership {
     }
 
     /// Ends the way in.
-    pub fn refuse(&mut self, reason: String) {
+    pub fn refuse(&mut self, refusal: Refusal) {
         if !self.is_member() {
-            self.standing = Standing::Refused(reason);
+            self.standing = Standing::Refused(refusal);
             self.invitation = None;
             self.submitted = None;
         }
@@ -214,6 +238,10 @@ mod tests {
         Membership::new(Some(Invitation { credential: Some(credential), name: None, bootstrap: Vec::new() }), None)
     }
 
+    fn refusal() -> Refusal {
+        Refusal { reason: "the credential has expired".into(), remedy: Remedy::Ticket }
+    }
+
     fn join() -> SignedTransaction {
         let key = SigningKey::from_seed(&[2; 32]);
         Transaction::new(key.verifying_key(), 1, UnixMillis(1), Vec::new()).sign(&Digest([3; 32]), &[&key])
@@ -236,25 +264,25 @@ mod tests {
     fn a_members_refusal_of_the_own_join_is_looked_at_and_ends_nothing_by_itself() {
         let mut membership = joining();
         membership.submitted(Instant::ZERO, TxId(Digest([1; 32])), join());
-        membership.handle_refused(&TxId(Digest([2; 32])), "expired".into());
+        membership.handle_refused(&TxId(Digest([2; 32])));
         assert_eq!(membership.refused_join(), None);
-        membership.handle_refused(&TxId(Digest([1; 32])), "expired".into());
-        assert_eq!(membership.refused_join(), Some((&join(), "expired")));
+        membership.handle_refused(&TxId(Digest([1; 32])));
+        assert_eq!(membership.refused_join(), Some(&join()));
         assert!(matches!(membership.standing(), Standing::Joining(_)));
         assert!(membership.may_submit(Instant::ZERO + SUBMIT_PATIENCE), "another member may take it");
-        membership.refuse("expired".into());
-        assert_eq!(membership.standing(), &Standing::Refused("expired".into()));
+        membership.refuse(refusal());
+        assert_eq!(membership.standing(), &Standing::Refused(refusal()));
         assert!(membership.handle_policy(true, false), "an admission by a signer still counts");
     }
 
     #[test]
     fn the_reason_of_a_refusal_outlives_the_run_until_the_ledger_has_the_node() {
-        let mut membership = Membership::new(None, Some("the credential has expired".into()));
+        let mut membership = Membership::new(None, Some(refusal()));
         assert!(!membership.handle_policy(false, false));
-        assert_eq!(membership.standing(), &Standing::Refused("the credential has expired".into()));
+        assert_eq!(membership.standing(), &Standing::Refused(refusal()));
         assert!(membership.handle_policy(true, false), "a signer admitted it");
         membership.handle_policy(false, false);
-        assert_ne!(membership.standing(), &Standing::Refused("the credential has expired".into()), "that was before");
+        assert_ne!(membership.standing(), &Standing::Refused(refusal()), "that was before");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::wire::drops::{DropReason, Drops};
 use crate::wire::handshake::{CipherSet, Timestamp};
 use control::{ControlLink, LinkId};
 use gossip::Gossip;
-use membership::{Invitation, Membership};
+use membership::{Invitation, Membership, Refusal};
 use peers::{Context, PeerEvent, PeerTable, Transmit};
 use pulse::Pulse;
 use rand_core::CryptoRng;
@@ -72,7 +72,7 @@ pub struct Setup<R> {
     /// How it became, or is to become, a member.
     pub invitation: Option<Invitation>,
     /// Why an earlier run was refused, when there is no newer invitation.
-    pub refusal: Option<String>,
+    pub refusal: Option<Refusal>,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
     /// Where drops are counted.

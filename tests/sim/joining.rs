@@ -5,7 +5,7 @@ use crate::world::Weather;
 use p2plus::crypto::hash::Digest;
 use p2plus::crypto::identity::SigningKey;
 use p2plus::node::authoring::{Candidate, InvitationTerms};
-use p2plus::node::membership::{Bootstrap, Invitation, Standing};
+use p2plus::node::membership::{Bootstrap, Invitation, Remedy, Standing};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -46,15 +46,51 @@ fn a_joiner_whose_clock_is_days_behind_is_admitted_to_a_chain_where_nothing_happ
     let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(86_400) };
     let issued = overlay.order(0, |node, now| node.invite(now, terms)).unwrap();
     overlay.world.run_for(Duration::from_secs(3 * 3600));
-    let founder = &overlay.node(0).machine;
-    let host = Bootstrap {
-        id: founder.id(),
-        transport_key: founder.transport().public_key(),
-        endpoints: vec![founder.address],
-    };
+    let host = host(&overlay);
     overlay.world.behind.insert(crate::overlay::address(1), Duration::from_secs(5 * 86_400));
     overlay.join(Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host] });
     overlay.wait_for_everybody();
+}
+
+/// What a ticket says of the founder.
+fn host(overlay: &Overlay) -> Bootstrap {
+    let founder = &overlay.node(0).machine;
+    Bootstrap { id: founder.id(), transport_key: founder.transport().public_key(), endpoints: vec![founder.address] }
+}
+
+#[test]
+fn a_joiner_whose_clock_is_a_month_behind_is_admitted_once_the_clock_is_set() {
+    const MONTH: Duration = Duration::from_secs(30 * 86_400);
+    let mut overlay = Overlay::found(22, Weather::FAIR);
+    let terms = InvitationTerms { name: None, tags: BTreeSet::new(), uses: 1, lifetime: 2 * MONTH };
+    let issued = overlay.order(0, |node, now| node.invite(now, terms)).unwrap();
+    overlay.world.jump(MONTH);
+    overlay.world.behind.insert(crate::overlay::address(1), MONTH);
+    let invitation = Invitation { credential: Some(issued.secret), name: None, bootstrap: vec![host(&overlay)] };
+    let number = overlay.join(invitation);
+    overlay.world.run_for(Duration::from_secs(30));
+    let standing = overlay.node(number).node.standing();
+    assert_eq!(standing, &Standing::Joining("waiting for validators"), "its Join has expired by the founder's clock");
+    overlay.world.behind.clear();
+    overlay.wait_for_everybody();
+}
+
+#[test]
+fn another_name_helps_a_refused_node_only_where_its_ticket_gives_none() {
+    let mut overlay = Overlay::of(2, 23, Weather::FAIR);
+    for (given, remedy) in [(None, Remedy::Name), (Some("ada"), Remedy::Ticket)] {
+        let name = given.map(|name| name.parse().unwrap());
+        let terms = InvitationTerms { name, tags: BTreeSet::new(), uses: 1, lifetime: Duration::from_secs(3600) };
+        let issued = overlay.order(0, |node, now| node.invite(now, terms)).unwrap();
+        let member = overlay.id(1);
+        overlay.order(0, |node, now| node.rename(now, member, "ada".parse().unwrap())).unwrap();
+        let (credential, name) = (Some(issued.secret), Some("ada".parse().unwrap()));
+        let number = overlay.join(Invitation { credential, name, bootstrap: vec![host(&overlay)] });
+        overlay.world.run_for(Duration::from_secs(30));
+        let standing = overlay.node(number).node.standing();
+        let Standing::Refused(refusal) = standing else { panic!("{standing:?}") };
+        assert_eq!((refusal.reason.as_str(), refusal.remedy), ("the name ada is taken or at rest", remedy));
+    }
 }
 
 #[test]
@@ -77,12 +113,7 @@ fn the_first_packet_waits_for_the_session_and_arrives() {
 #[test]
 fn a_ticket_that_no_block_made_yet_is_waited_for_and_one_that_ended_is_refused() {
     let mut overlay = Overlay::of(2, 9, Weather::FAIR);
-    let founder = &overlay.node(0).machine;
-    let host = Bootstrap {
-        id: founder.id(),
-        transport_key: founder.transport().public_key(),
-        endpoints: vec![founder.address],
-    };
+    let host = host(&overlay);
     let early =
         Invitation { credential: Some(SigningKey::from_seed(&[77; 32])), name: None, bootstrap: vec![host.clone()] };
     let early = overlay.join(early);
@@ -99,19 +130,18 @@ fn a_ticket_that_no_block_made_yet_is_waited_for_and_one_that_ended_is_refused()
         "{}",
         overlay.standings()
     );
-    assert!(matches!(standing(late), Standing::Refused(why) if why.contains("credential")), "{}", overlay.standings());
+    assert!(
+        matches!(standing(late), Standing::Refused(why) if why.reason.contains("credential")),
+        "{}",
+        overlay.standings()
+    );
 }
 
 #[test]
 fn a_node_whose_ticket_lets_nobody_in_waits_as_a_guest_until_a_signer_admits_it() {
     for weather in WEATHERS {
         let mut overlay = Overlay::of(2, 5, weather);
-        let founder = &overlay.node(0).machine;
-        let bootstrap = vec![Bootstrap {
-            id: founder.id(),
-            transport_key: founder.transport().public_key(),
-            endpoints: vec![founder.address],
-        }];
+        let bootstrap = vec![host(&overlay)];
         let number = overlay.join(Invitation { credential: None, name: None, bootstrap });
         // Longer than a guest's session lives.
         overlay.world.run_for(Duration::from_secs(700));
