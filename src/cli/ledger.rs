@@ -12,8 +12,8 @@ use crate::daemon::failure::ErrorCode;
 use crate::daemon::setup;
 use std::time::Duration;
 
-/// How long verifying may take: a ledger of many years.
-const VERIFY_PATIENCE: Duration = Duration::from_hours(1);
+/// How long going through the whole chain may take: a ledger of many years.
+const CHAIN_PATIENCE: Duration = Duration::from_hours(1);
 
 pub(super) fn status(scope: &Scope, output: &Output) -> CommandResult {
     let answer: Answer<LedgerStatus> = scope.client()?.ask(&Request::LedgerStatus, PATIENCE)?;
@@ -26,7 +26,7 @@ pub(super) fn status(scope: &Scope, output: &Output) -> CommandResult {
 
 pub(super) fn log(scope: &Scope, output: &Output, args: LogArgs) -> CommandResult {
     let request = Request::LedgerLog(LedgerLog { peer: args.peer, since: args.since });
-    let answer: Answer<Vec<LogEntry>> = scope.client()?.ask(&request, PATIENCE)?;
+    let answer: Answer<Vec<LogEntry>> = scope.client()?.ask(&request, CHAIN_PATIENCE)?;
     output.answer(&answer.data, &answer.warnings, |entries| {
         if entries.is_empty() { "nothing happened there\n".to_owned() } else { log_table(entries) }
     });
@@ -59,7 +59,7 @@ fn about(entry: &LogEntry) -> String {
 
 pub(super) fn show(scope: &Scope, output: &Output, args: ShowArgs) -> CommandResult {
     let request = Request::LedgerShow(LedgerShow { what: args.what });
-    let answer: Answer<LedgerItem> = scope.client()?.ask(&request, PATIENCE)?;
+    let answer: Answer<LedgerItem> = scope.client()?.ask(&request, CHAIN_PATIENCE)?;
     output.answer(&answer.data, &answer.warnings, |item| match item {
         LedgerItem::Block(block) => block_text(output.style, block),
         LedgerItem::Transaction(transaction) => transaction_text(output.style, transaction),
@@ -104,7 +104,7 @@ fn with_entries(head: String, entries: &[LogEntry]) -> String {
 /// Asks the daemon, which holds the ledger open; without one, reads the files.
 pub(super) fn verify(scope: &Scope, output: &Output) -> CommandResult {
     let client = scope.client()?;
-    let answer = match client.ask::<VerifyReport>(&Request::LedgerVerify, VERIFY_PATIENCE) {
+    let answer = match client.ask::<VerifyReport>(&Request::LedgerVerify, CHAIN_PATIENCE) {
         Err(failure) if failure.code == ErrorCode::NotRunning => {
             Answer { data: setup::verify_ledger(&client.paths)?, warnings: Vec::new() }
         }

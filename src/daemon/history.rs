@@ -2,7 +2,7 @@
 
 use super::api::types::{BlockView, LedgerItem, LogEntry, TransactionView};
 use super::failure::{ErrorCode, Failure};
-use super::views::{Names, id_digits};
+use super::views::{Names, Resting, id_digits};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
@@ -42,6 +42,7 @@ pub struct LogSearch {
     subject: Option<NodeId>,
     descent: Descent,
     entries: Vec<LogEntry>,
+    resting: Resting,
 }
 
 impl LogSearch {
@@ -50,7 +51,8 @@ impl LogSearch {
     /// # Errors
     /// A store that cannot be read.
     pub fn new(ledger: &Ledger, subject: Option<NodeId>, since: Option<u64>) -> Result<Self, Failure> {
-        Ok(Self { subject, descent: Descent::new(ledger, since)?, entries: Vec::new() })
+        let (descent, resting) = (Descent::new(ledger, since)?, Resting::new(ledger));
+        Ok(Self { subject, descent, entries: Vec::new(), resting })
     }
 
     /// Reads up to `count` more blocks. At the end it gives the entries, the oldest first: at most the newest 1,000.
@@ -58,11 +60,12 @@ impl LogSearch {
     /// # Errors
     /// A store that cannot be read.
     pub fn step(&mut self, ledger: &Ledger, count: usize) -> Result<Option<Vec<LogEntry>>, Failure> {
-        let names = Names::new(ledger);
+        let names = Names::with(ledger, self.resting.clone());
         for _ in 0..count {
             let next = if self.entries.len() < MAX_LOG { self.descent.next(ledger)? } else { None };
             let Some(block) = next else {
                 let mut entries = std::mem::take(&mut self.entries);
+                entries.truncate(MAX_LOG);
                 entries.reverse();
                 return Ok(Some(entries));
             };
@@ -242,29 +245,54 @@ pub struct AdmittedKeys {
     pub transport_key: TransportKey,
 }
 
-/// Finds the keys that an identity had when it was last admitted.
-///
-/// # Errors
-/// A store that cannot be read.
-pub fn last_keys(ledger: &Ledger, id: &NodeId) -> Result<Option<AdmittedKeys>, Failure> {
-    let newest = ledger.head().map_or(0, |head| head.height().0);
-    for height in (0..=newest).rev() {
-        let Some((block, _)) = ledger.block(Height(height)).map_err(|error| unreadable(&error))? else { break };
-        let operations = block.body.transactions.iter().flat_map(|signed| &signed.transaction.operations);
-        let mut found = operations.filter_map(|operation| match operation {
-            Operation::Admit(Admit { identity, node_key, transport_key, .. })
-            | Operation::Join(Join { identity, node_key, transport_key, .. })
-                if identity == id =>
-            {
-                Some(AdmittedKeys { node_key: *node_key, transport_key: *transport_key })
-            }
-            _ => None,
-        });
-        if let Some(keys) = found.next_back() {
-            return Ok(Some(keys));
-        }
+/// A look for the keys that an identity had when it was last admitted.
+pub struct KeySearch {
+    id: NodeId,
+    descent: Descent,
+}
+
+impl KeySearch {
+    /// Begins at the newest block.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn new(ledger: &Ledger, id: NodeId) -> Result<Self, Failure> {
+        Ok(Self { id, descent: Descent::new(ledger, None)? })
     }
-    Ok(None)
+
+    /// Reads up to `count` more blocks. `None` as long as there are more.
+    ///
+    /// # Errors
+    /// Not found, or a store that cannot be read.
+    pub fn step(&mut self, ledger: &Ledger, count: usize) -> Result<Option<AdmittedKeys>, Failure> {
+        for _ in 0..count {
+            let block = self.descent.next(ledger)?.ok_or_else(|| unknown_keys(&self.id))?;
+            if let Some(keys) = block.and_then(|block| admitted_keys(&block, &self.id)) {
+                return Ok(Some(keys));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The keys of an identity's last admission in a block.
+fn admitted_keys(block: &Block, id: &NodeId) -> Option<AdmittedKeys> {
+    let operations = block.body.transactions.iter().flat_map(|signed| &signed.transaction.operations);
+    let mut found = operations.filter_map(|operation| match operation {
+        Operation::Admit(Admit { identity, node_key, transport_key, .. })
+        | Operation::Join(Join { identity, node_key, transport_key, .. })
+            if identity == id =>
+        {
+            Some(AdmittedKeys { node_key: *node_key, transport_key: *transport_key })
+        }
+        _ => None,
+    });
+    found.next_back()
+}
+
+fn unknown_keys(id: &NodeId) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("the ledger never had {id} as a member, so its other keys are not known"))
+        .hint("`p2plus keys` on that node prints the whole command to type here; or invite it: p2plus invite")
 }
 
 fn unreadable(error: &StoreError) -> Failure {
@@ -323,9 +351,29 @@ mod tests {
         let entries = search.step(&ledger, 1).unwrap().expect("the end");
         let shown: Vec<_> = entries.iter().map(|entry| entry.tx.clone()).collect();
         assert_eq!(shown, ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+        // The newest stay when the last block that is read has more than there is room for.
+        let mut search = LogSearch::new(&ledger, None, None).unwrap();
+        search.entries = vec![entries[3].clone(); MAX_LOG - 4 - 1];
+        let full = search.step(&ledger, 100).unwrap().expect("the end");
+        assert_eq!((full.len(), full[0].height), (MAX_LOG, 0));
         let nobody = Some(NodeId([9; 32]));
         assert_eq!(LogSearch::new(&ledger, nobody, None).unwrap().step(&ledger, 100).unwrap(), Some(Vec::new()));
         assert_eq!(LogSearch::new(&ledger, None, Some(5)).unwrap().step(&ledger, 1).unwrap(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_keys_of_an_admission_are_looked_for_a_bounded_number_of_blocks_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, ids) = chain(folder.path());
+        let (founder, record) = ledger.state().members().into_iter().next().expect("the founder");
+        let mut search = KeySearch::new(&ledger, founder).unwrap();
+        for block in 0..ids.len() {
+            assert!(search.step(&ledger, 1).unwrap().is_none(), "block {block}");
+        }
+        let keys = search.step(&ledger, 1).unwrap().expect("genesis admitted it");
+        assert_eq!(keys.transport_key, record.transport_key);
+        let mut search = KeySearch::new(&ledger, NodeId([9; 32])).unwrap();
+        assert_eq!(search.step(&ledger, 100).err().unwrap().code, ErrorCode::NotFound);
     }
 
     #[test]

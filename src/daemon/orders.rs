@@ -3,7 +3,7 @@
 use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
 use super::api::types::{Addresses, Submitted, TicketText};
 use super::failure::{ErrorCode, Failure};
-use super::history::{self, AdmittedKeys, LogSearch, Sought};
+use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
 use super::pending::{self, Awaited, Invited, Task};
 use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
@@ -93,13 +93,7 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .and_then(|id| node.rename(now, id, label(&rename.name)?).map_err(|error| refusal(&error)))
             .map(|tx| Task::finality(now, tx, rename.finality, Awaited::Submitted))
             .into_outcome(),
-        Request::Authorize(authorize) => {
-            let finality = authorize.finality;
-            candidate(node, &authorize)
-                .and_then(|candidate| node.authorize(now, candidate).map_err(|error| refusal(&error)))
-                .map(|tx| Task::finality(now, tx, finality, Awaited::Submitted))
-                .into_outcome()
-        }
+        Request::Authorize(authorize) => self::authorize(node, now, authorize).into_outcome(),
     }
 }
 
@@ -299,37 +293,42 @@ pub fn ticket(node: &Node<OsRng>, invited: &Invited) -> Result<TicketText, Failu
     Ok(TicketText::new(text))
 }
 
-/// The node to be admitted, by the keys that were typed, or that it had when it was last a member.
-fn candidate(node: &Node<OsRng>, authorize: &Authorize) -> Result<Candidate, Failure> {
+/// Admits a node by the keys that were typed, or looks for those that it had when it was last a member.
+fn authorize(node: &mut Node<OsRng>, now: Now, authorize: Authorize) -> Result<Task, Failure> {
     let id = NodeId(key("identity", &authorize.id)?);
     let keys = match (&authorize.node_key, &authorize.transport_key) {
         (Some(node_key), Some(transport_key)) => AdmittedKeys {
             node_key: VerifyingKey(key("node key", node_key)?),
             transport_key: TransportKey(key("transport key", transport_key)?),
         },
-        (None, None) => history::last_keys(node.ledger(), &id)?.ok_or_else(|| unknown_keys(&id))?,
+        (None, None) => return Ok(Task::keys(now, KeySearch::new(node.ledger(), id)?, authorize)),
         _ => {
             return Err(Failure::new(ErrorCode::Usage, "the node key and the transport key come together")
                 .hint("`p2plus keys` on that node prints both"));
         }
     };
-    Ok(Candidate {
-        id,
+    admit(node, now, &authorize, &keys)
+}
+
+/// Admits a node by all its keys.
+///
+/// # Errors
+/// What was typed and is none, or what the ledger refuses.
+pub fn admit(node: &mut Node<OsRng>, now: Now, authorize: &Authorize, keys: &AdmittedKeys) -> Result<Task, Failure> {
+    let candidate = Candidate {
+        id: NodeId(key("identity", &authorize.id)?),
         node_key: keys.node_key,
         transport_key: keys.transport_key,
         name: authorize.name.as_deref().map(label).transpose()?,
         tags: labels(&authorize.tags)?,
-    })
+    };
+    let tx = node.authorize(now, candidate).map_err(|error| refusal(&error))?;
+    Ok(Task::finality(now, tx, authorize.finality, Awaited::Submitted))
 }
 
 fn key(what: &str, digits: &str) -> Result<[u8; 32], Failure> {
     let usage = |error| Failure::new(ErrorCode::Usage, format!("the {what} {digits:?}: {error}"));
     digits.parse::<NodeId>().map(|key| key.0).map_err(usage)
-}
-
-fn unknown_keys(id: &NodeId) -> Failure {
-    Failure::new(ErrorCode::NotFound, format!("the ledger never had {id} as a member, so its other keys are not known"))
-        .hint("`p2plus keys` on that node prints the whole command to type here; or invite it: p2plus invite")
 }
 
 fn label(text: &str) -> Result<Label, Failure> {

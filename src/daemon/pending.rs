@@ -1,10 +1,10 @@
 //! What callers of the control API wait for: a block, pongs, a condition.
 
-use super::api::request::{Condition, Finality, Reply, Wait};
+use super::api::request::{Authorize, Condition, Finality, Reply, Wait};
 use super::api::types::{self, PingReply, PingReport, Waited};
 use super::failure::{ErrorCode, Failure};
-use super::history::{ItemSearch, LogSearch};
-use super::orders::{must_be_member, submitted, ticket};
+use super::history::{ItemSearch, KeySearch, LogSearch};
+use super::orders::{admit, must_be_member, submitted, ticket};
 use super::views;
 use crate::crypto::exchange::TransportKey;
 use crate::io::clock::OsRng;
@@ -81,6 +81,7 @@ enum Goal {
     Verify(Box<Verification>),
     Log(LogSearch),
     Item(ItemSearch),
+    Keys { search: KeySearch, authorize: Box<Authorize> },
 }
 
 struct Pings {
@@ -122,9 +123,14 @@ impl Task {
         Self { deadline: now.instant, goal: Goal::Item(search) }
     }
 
+    /// Goes through the stored chain for the keys of a node that is to be admitted again, likewise.
+    pub fn keys(now: Now, search: KeySearch, authorize: Authorize) -> Self {
+        Self { deadline: now.instant, goal: Goal::Keys { search, authorize: Box::new(authorize) } }
+    }
+
     /// Says whether it waits for nothing but its turn.
     pub fn is_work(&self) -> bool {
-        matches!(self.goal, Goal::Verify(_) | Goal::Log(_) | Goal::Item(_))
+        matches!(self.goal, Goal::Verify(_) | Goal::Log(_) | Goal::Item(_) | Goal::Keys { .. })
     }
 
     /// Waits for a condition.
@@ -164,6 +170,17 @@ impl Task {
             }
             Goal::Item(search) => {
                 search.step(node.ledger(), SEARCH_BLOCKS).map(|found| found.map(Reply::LedgerShow)).transpose()
+            }
+            Goal::Keys { search, authorize } => {
+                let keys = match search.step(node.ledger(), SEARCH_BLOCKS).transpose()? {
+                    Ok(keys) => keys,
+                    Err(failure) => return Some(Err(failure)),
+                };
+                match admit(node, now, authorize, &keys) {
+                    Ok(admission) => *self = admission,
+                    Err(failure) => return Some(Err(failure)),
+                }
+                self.poll(node, now, pongs, dropped)
             }
             Goal::Pings(pings) => pings.poll(node, now, pongs, is_late),
             Goal::Condition { wait, probe_at, probes } => match holds(node, now, wait, probe_at, probes, pongs) {

@@ -18,6 +18,7 @@ use crate::time::Now;
 use rand_core::CryptoRng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The fewest digits by which a transaction or an invite may be named.
@@ -69,24 +70,46 @@ pub fn milliseconds(span: Duration) -> f64 {
 /// Who is behind the keys on the ledger, members and those who were.
 pub struct Names<'l> {
     ledger: &'l Ledger,
-    /// Names that rest: of members who were revoked or renamed.
-    resting: BTreeMap<NodeId, Label>,
+    resting: Resting,
+}
+
+/// Names that rest: the last one that each member gave up, by a revocation or another name.
+#[derive(Clone)]
+pub struct Resting(Arc<BTreeMap<NodeId, Label>>);
+
+impl Resting {
+    /// Reads them all from a ledger.
+    pub fn new(ledger: &Ledger) -> Self {
+        Self::of(ledger.state().names())
+    }
+
+    fn of(names: impl IntoIterator<Item = (Label, Tenure)>) -> Self {
+        let resting = names.into_iter().filter_map(|(name, tenure)| match tenure {
+            Tenure::Resting { last, until } => Some((until, last, name)),
+            Tenure::Held(_) => None,
+        });
+        let mut resting: Vec<_> = resting.collect();
+        // Of several, the one that rests longest stays: it was given up last.
+        resting.sort_by_key(|(until, ..)| *until);
+        Self(Arc::new(resting.into_iter().map(|(_, last, name)| (last, name)).collect()))
+    }
 }
 
 impl<'l> Names<'l> {
     /// Reads the names that rest.
     pub fn new(ledger: &'l Ledger) -> Self {
-        let resting = ledger.state().names().into_iter().filter_map(|(name, tenure)| match tenure {
-            Tenure::Resting { last, .. } => Some((last, name)),
-            Tenure::Held(_) => None,
-        });
-        Self { ledger, resting: resting.collect() }
+        Self::with(ledger, Resting::new(ledger))
+    }
+
+    /// Takes the names that rest from an earlier look.
+    pub fn with(ledger: &'l Ledger, resting: Resting) -> Self {
+        Self { ledger, resting }
     }
 
     /// The name of a member, or the one that a former member had lately.
     pub fn of(&self, id: &NodeId) -> Option<String> {
         let record = self.ledger.state().member(id);
-        record.map(|record| record.name.to_string()).or_else(|| self.resting.get(id).map(ToString::to_string))
+        record.map(|record| record.name.to_string()).or_else(|| self.resting.0.get(id).map(ToString::to_string))
     }
 
     /// A key as people know it: by its member's name, else by its digits.
@@ -211,4 +234,19 @@ pub fn id_digits(text: &str) -> Result<String, Failure> {
     }
     let message = format!("{text:?} is no id: type {MIN_DIGITS} to 64 of its hexadecimal digits");
     Err(Failure::new(ErrorCode::Usage, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::UnixMillis;
+
+    #[test]
+    fn a_former_member_is_called_by_the_name_that_it_gave_up_last() {
+        let last = NodeId([1; 32]);
+        let names = [("zoe", 1), ("ann", 3), ("mia", 2)];
+        let tenures =
+            names.map(|(name, until)| (name.parse().unwrap(), Tenure::Resting { last, until: UnixMillis(until) }));
+        assert_eq!(Resting::of(tenures).0[&last].as_str(), "ann");
+    }
 }
