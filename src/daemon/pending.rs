@@ -274,7 +274,7 @@ fn holds(
     let height = node.ledger().head().map_or(0, |head| head.height().0);
     match condition {
         Condition::Online => Ok(true),
-        Condition::Synced => Ok(node.ledger().highest_known().is_none_or(|known| known.0 <= height)),
+        Condition::Synced => Ok(node.ledger().highest_told().is_none_or(|known| known.0 <= height)),
         Condition::Height(wanted) => Ok(height >= *wanted),
         Condition::Peer(name) | Condition::Direct(name) => {
             if pongs.iter().any(|pong| probes.contains(&pong.probe)) {
@@ -306,7 +306,7 @@ fn why_not(node: &Node<OsRng>, condition: &Condition) -> String {
     match condition {
         Condition::Online => "this node is not a member".to_owned(),
         Condition::Synced => {
-            let known = node.ledger().highest_known().map_or(height, |known| known.0);
+            let known = node.ledger().highest_told().map_or(height, |known| known.0);
             format!("the ledger is at height {height}, others are at {known}")
         }
         Condition::Height(_) => format!("the ledger is at height {height}"),

@@ -426,9 +426,9 @@ impl Ledger {
         self.head.as_ref().is_some_and(|head| self.checkpoint.is_none_or(|point| head.height() >= point.height))
     }
 
-    /// Returns the highest head that a member told of, unless it could not show it.
-    pub fn highest_known(&self) -> Option<Height> {
-        self.peers.highest()
+    /// Returns the highest head that a member told of, unless it showed something else or nothing again and again.
+    pub fn highest_told(&self) -> Option<Height> {
+        self.peers.highest_told()
     }
 
     /// Returns the sequence number for the next transaction of an author.

@@ -44,8 +44,10 @@ struct Claim {
 /// What went wrong with a peer since it last answered a question well.
 #[derive(Clone, Copy)]
 struct Faults {
-    /// Questions that it did not answer, or answered wrongly.
-    failures: u32,
+    /// Questions that it answered wrongly.
+    wrong: u32,
+    /// Questions that it did not answer.
+    unanswered: u32,
     /// Questions that were open when its session ended. The first may be the network's fault.
     breaks: u32,
     is_member: bool,
@@ -54,7 +56,11 @@ struct Faults {
 
 impl Faults {
     fn count(&self) -> u32 {
-        self.failures.saturating_add(self.breaks.saturating_sub(1))
+        self.wrong.saturating_add(self.silences())
+    }
+
+    fn silences(&self) -> u32 {
+        self.unanswered.saturating_add(self.breaks.saturating_sub(1))
     }
 }
 
@@ -68,7 +74,18 @@ pub(super) struct Fetch {
 impl Peers {
     /// The highest head that a member told of and that nothing speaks against.
     pub(super) fn highest(&self) -> Option<Height> {
-        let credible = self.claims.iter().filter(|(peer, claim)| claim.is_member && self.fault_count(peer) == 0);
+        self.highest_where(|_| false)
+    }
+
+    /// The highest head that a member told of and that is not refuted: who was silent for a moment may have what it tells of all the same.
+    pub(super) fn highest_told(&self) -> Option<Height> {
+        self.highest_where(|faults| faults.wrong == 0 && faults.silences() < MAX_UNANSWERED)
+    }
+
+    /// The highest head of those members without faults, or with such as are excused.
+    fn highest_where(&self, is_excused: impl Fn(&Faults) -> bool) -> Option<Height> {
+        let is_credible = |peer| self.faults.get(peer).is_none_or(|faults| faults.count() == 0 || is_excused(faults));
+        let credible = self.claims.iter().filter(|(peer, claim)| claim.is_member && is_credible(peer));
         credible.filter_map(|(_, claim)| claim.height).max()
     }
 
@@ -90,8 +107,8 @@ impl Peers {
     /// silent again and again is believed to have nothing until it tells of its head again.
     pub(super) fn fall_silent(&mut self, peer: &TransportKey, now: Instant) {
         let faults = self.faults_of(peer, now);
-        faults.failures = faults.failures.saturating_add(1);
-        if faults.failures >= MAX_UNANSWERED
+        faults.unanswered = faults.unanswered.saturating_add(1);
+        if faults.wrong.saturating_add(faults.unanswered) >= MAX_UNANSWERED
             && let Some(claim) = self.claims.get_mut(peer)
         {
             claim.height = None;
@@ -104,7 +121,7 @@ impl Peers {
             claim.height = None;
         }
         let faults = self.faults_of(peer, now);
-        faults.failures = faults.failures.saturating_add(1);
+        faults.wrong = faults.wrong.saturating_add(1);
     }
 
     pub(super) fn succeed(&mut self, peer: &TransportKey) {
@@ -120,7 +137,8 @@ impl Peers {
             least.and_then(|least| self.faults.remove(&least));
         }
         let is_member = self.claims.get(peer).is_some_and(|claim| claim.is_member);
-        let faults = self.faults.entry(*peer).or_insert(Faults { failures: 0, breaks: 0, is_member, last: now });
+        let faults =
+            self.faults.entry(*peer).or_insert(Faults { wrong: 0, unanswered: 0, breaks: 0, is_member, last: now });
         faults.is_member |= is_member;
         faults.last = now;
         faults
@@ -187,6 +205,24 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_was_silent_for_a_moment_is_still_waited_for_and_a_liar_is_not() {
+        let (mut peers, now) = (Peers::default(), Instant::ZERO);
+        let member = TransportKey([1; 32]);
+        for silences in 1..=MAX_UNANSWERED {
+            peers.note(member, Height(9), true, now);
+            peers.fall_silent(&member, now);
+            peers.note(member, Height(9), true, now);
+            assert_eq!(peers.highest(), None, "no validator waits for it before it decides alone");
+            let told = (silences < MAX_UNANSWERED).then_some(Height(9));
+            assert_eq!(peers.highest_told(), told, "after {silences} questions");
+        }
+        peers.succeed(&member);
+        peers.fail(&member, now);
+        peers.note(member, Height(9), true, now);
+        assert_eq!(peers.highest_told(), None);
+    }
 
     #[test]
     fn guests_that_come_and_go_cannot_push_out_what_a_member_did() {

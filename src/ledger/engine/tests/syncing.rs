@@ -202,7 +202,7 @@ fn a_liar_about_its_head_holds_up_nobody() {
     let ledger = &mut world.nodes[1].ledger;
     ledger.handle_message(now, guest, LedgerMessage::Head(lie)).unwrap();
     ledger.handle_message(now, member, LedgerMessage::Head(honest)).unwrap();
-    assert_eq!(ledger.highest_known(), Some(honest.height), "a guest's word says nothing about freshness");
+    assert_eq!(ledger.peers.highest(), Some(honest.height), "a guest's word says nothing about freshness");
     world.settle();
     assert_eq!(world.heights()[0], world.heights()[1]);
 }
@@ -243,7 +243,7 @@ fn a_liar_does_not_start_afresh_with_a_new_session() {
     world.nodes[0].is_up = false;
     let now = world.now;
     world.nodes[1].ledger.handle_message(now, liar, lie.clone()).unwrap();
-    assert_eq!(world.nodes[1].ledger.highest_known(), Some(Height(u64::MAX)), "nothing speaks against it yet");
+    assert_eq!(world.nodes[1].ledger.peers.highest(), Some(Height(u64::MAX)), "nothing speaks against it yet");
     world.pass(Duration::from_secs(6));
     let now = world.now;
     let ledger = &mut world.nodes[1].ledger;
@@ -251,13 +251,13 @@ fn a_liar_does_not_start_afresh_with_a_new_session() {
     ledger.handle_session(now, liar);
     ledger.handle_message(now, liar, lie.clone()).unwrap();
     ledger.handle_message(now, honest, LedgerMessage::Head(truth)).unwrap();
-    assert_eq!(ledger.highest_known(), Some(truth.height));
+    assert_eq!(ledger.peers.highest(), Some(truth.height));
     // It counts for a while, and not for ever.
     world.pass(2 * HOUR);
     let now = world.now;
     let ledger = &mut world.nodes[1].ledger;
     ledger.handle_message(now, liar, lie).unwrap();
-    assert_eq!(ledger.highest_known(), Some(Height(u64::MAX)));
+    assert_eq!(ledger.peers.highest(), Some(Height(u64::MAX)));
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_liar_that_hangs_up_before_it_must_answer_is_no_better() {
         ledger.handle_session_end(now, &liar);
         ledger.handle_session(now, liar);
         ledger.handle_message(now, liar, lie.clone()).unwrap();
-        let highest = ledger.highest_known().filter(|height| *height == Height(u64::MAX));
+        let highest = ledger.peers.highest().filter(|height| *height == Height(u64::MAX));
         assert_eq!(highest, believed, "after {sessions} questions that it ran away from");
     }
 }
