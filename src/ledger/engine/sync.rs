@@ -218,7 +218,7 @@ impl Ledger {
         Ok(borsh::from_slice(&commit).ok().map(|certificate| CommittedBlock { block, certificate }))
     }
 
-    /// Takes the blocks that were asked for, one by one, up to the first that is wrong.
+    /// Takes the blocks that were asked for, one by one, up to the first that is wrong or that stops this node for good.
     fn on_blocks(&mut self, now: Now, from: TransportKey, blocks: Vec<CommittedBlock>) -> Result<(), MessageRefused> {
         let Some(fetch) = self.peers.fetch.take_if(|fetch| fetch.peer == from) else {
             return Err(MessageRefused::Unasked);
@@ -226,6 +226,8 @@ impl Ledger {
         let result = self.take_blocks(now, &fetch, blocks);
         match result {
             Ok(()) => self.peers.succeed(&from),
+            // It sent what the validators committed.
+            Err(MessageRefused::Halted(_)) => {}
             Err(_) => self.peers.fail(&from, now.instant),
         }
         self.fetch_next(now);
@@ -236,6 +238,7 @@ impl Ledger {
         if blocks.is_empty() {
             return Err(MessageRefused::Unasked);
         }
+        let mut outcome = Ok(());
         for (place, committed) in (fetch.from.0..).zip(blocks) {
             let block = Block::decode(&committed.block).map_err(ChainError::from)?;
             if block.header.height != Height(place) {
@@ -249,9 +252,13 @@ impl Ledger {
                 None if self.head.is_none() => self.commit_genesis(now, block)?,
                 None => return Err(ChainError::WrongCertificate.into()),
                 Some(certificate) if self.beyond.is_some() => self.follow_beyond(&block, &certificate)?,
-                Some(certificate) => self.take_block(now, &block, &certificate)?,
+                Some(certificate) => match self.take_block(now, &block, &certificate) {
+                    // The blocks behind it may revoke.
+                    Err(halt @ MessageRefused::Halted(_)) if self.beyond.is_some() => outcome = Err(halt),
+                    taken => taken?,
+                },
             }
         }
-        Ok(())
+        outcome
     }
 }

@@ -21,6 +21,19 @@ fn forge(
     CommittedBlock { block: block.encode(), certificate: Some(certificate) }
 }
 
+/// Makes and commits a block behind one that the node cannot apply.
+fn behind(ledger: &Ledger, before: &CommittedBlock, transactions: Vec<SignedTransaction>) -> CommittedBlock {
+    let before = Block::decode(&before.block).unwrap();
+    let mut block = before.clone();
+    block.header.height = before.header.height.next();
+    block.header.parent = before.id();
+    block.body.transactions = transactions;
+    block.header.txs_root = block.body.root();
+    let (chain, height) = (ledger.network_id(), block.header.height);
+    let certificate = certificate(chain, height, block.id(), &ledger.state().validators(), &[VALIDATOR]);
+    CommittedBlock { block: block.encode(), certificate: Some(certificate) }
+}
+
 /// Lets a node fetch one block from a peer that nobody else knows.
 fn feed(world: &mut World, node: usize, committed: CommittedBlock) -> Result<(), MessageRefused> {
     let peer = TransportKey([99; 32]);
@@ -53,18 +66,9 @@ fn an_unknown_operation_halts_and_the_revocations_beside_it_are_enforced() {
     let policy = world.nodes[1].ledger.policy();
     assert!(policy.member(&id(NODE + 1)).is_none() && policy.member(&id(NODE + 2)).is_some());
     // What comes after it is followed for its revocations alone, as far as the certificates hold.
-    let before = Block::decode(&block.block).unwrap();
     let revocation = world.revocation(ADMIN, &[(NODE + 2, 0)]);
-    let mut after = before.clone();
-    after.header.height = Height(5);
-    after.header.parent = before.id();
-    after.body.transactions = vec![revocation];
-    after.header.txs_root = after.body.root();
-    let validators = world.nodes[1].ledger.state().validators();
-    let chain = *world.nodes[1].ledger.network_id();
-    let proof = certificate(&chain, Height(5), after.id(), &validators, &[VALIDATOR]);
-    let committed = CommittedBlock { block: after.encode(), certificate: Some(proof.clone()) };
-    let unproved = Certificate { signatures: Vec::new(), ..proof };
+    let committed = behind(&world.nodes[1].ledger, &block, vec![revocation]);
+    let unproved = Certificate { signatures: Vec::new(), ..committed.certificate.clone().unwrap() };
     let forged = CommittedBlock { certificate: Some(unproved), ..committed.clone() };
     assert!(feed(&mut world, 1, forged).is_err());
     assert!(world.nodes[1].ledger.policy().member(&id(NODE + 2)).is_some());
@@ -74,6 +78,28 @@ fn an_unknown_operation_halts_and_the_revocations_beside_it_are_enforced() {
     let policy = world.nodes[1].ledger.policy();
     assert!(policy.member(&id(NODE + 1)).is_none() && policy.member(&id(NODE + 2)).is_none());
     assert_eq!(world.nodes[1].ledger.head().unwrap().height(), Height(3));
+}
+
+#[test]
+fn who_sent_the_block_that_halts_is_no_liar_and_what_it_sent_behind_it_is_enforced() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    world.nodes[0].is_up = false;
+    let transaction = world.sign(&[ADMIN], vec![unknown()]);
+    let halting = forge(&world.nodes[1].ledger, world.now, vec![transaction], None);
+    let revocation = world.revocation(ADMIN, &[(NODE + 1, 0)]);
+    let behind = behind(&world.nodes[1].ledger, &halting, vec![revocation]);
+    let peer = TransportKey([99; 32]);
+    let (now, ledger) = (world.now, &mut world.nodes[1].ledger);
+    let revocations = ledger.revocations.digest();
+    let notice = HeadNotice { height: Height(9), id: BlockId(Digest([9; 32])), time: now.wall, revocations };
+    ledger.handle_message(now, peer, LedgerMessage::Head(notice)).unwrap();
+    let taken = ledger.handle_message(now, peer, LedgerMessage::Blocks(vec![halting, behind]));
+    assert!(matches!(taken, Err(MessageRefused::Halted(_))), "{taken:?}");
+    assert!(ledger.policy().member(&id(NODE + 1)).is_none());
+    let next = LedgerMessage::GetBlocks { from: Height(5), limit: crate::ledger::sync::MAX_BLOCKS };
+    let said: Vec<_> = std::iter::from_fn(|| ledger.poll_message()).collect();
+    assert!(said.contains(&(Recipient::Peer(peer), next)), "it is asked on: {said:?}");
 }
 
 #[test]
