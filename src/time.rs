@@ -73,6 +73,11 @@ impl UnixMillis {
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// Returns the time between the two, whichever is earlier.
+    pub fn difference(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
 }
 
 /// Both clocks, read at one moment. Deadlines use `instant`; signed and stored times use `wall`.

@@ -197,7 +197,8 @@ impl Revocations {
     ) -> BTreeSet<NodeId> {
         let budget = SIGHT_FLOOR.max(state.member_count() / SIGHT_SHARE);
         for cuts in self.cuts.values_mut() {
-            cuts.retain(|at| wall.saturating_since(*at) < SIGHT_SPAN);
+            // What lies ahead was dated by a clock that was wrong, and would count until that time comes.
+            cuts.retain(|at| wall.difference(*at) < SIGHT_SPAN);
         }
         self.cuts.retain(|_, cuts| !cuts.is_empty());
         let mut acting = BTreeSet::new();

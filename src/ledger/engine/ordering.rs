@@ -384,7 +384,7 @@ impl Ledger {
 const MIN_ENDING_WAIT: Duration = Duration::from_secs(1);
 
 fn is_timely(time: UnixMillis, wall: UnixMillis) -> bool {
-    time.saturating_since(wall).max(wall.saturating_since(time)) <= MAX_CLOCK_DIFFERENCE
+    time.difference(wall) <= MAX_CLOCK_DIFFERENCE
 }
 
 /// Names a block, as the orderer asks: by its header, once the form is right.

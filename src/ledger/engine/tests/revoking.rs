@@ -97,6 +97,20 @@ fn a_stolen_key_cuts_eight_an_hour_and_the_rest_waits_for_a_block() {
 }
 
 #[test]
+fn cuts_that_were_dated_by_a_clock_hours_ahead_count_no_more_once_it_is_set() {
+    let mut world = without_validator(9);
+    let ahead = world.now + 3 * HOUR;
+    for seed in NODE + 1..NODE + 9 {
+        let revocation = world.revocation(ADMIN, &[(seed, 0)]);
+        world.nodes[1].ledger.submit(ahead, revocation).unwrap();
+    }
+    let ninth = world.revocation(ADMIN, &[(NODE + 9, 0)]);
+    let set = Now { wall: world.now.wall, instant: ahead.instant };
+    world.nodes[1].ledger.submit(set, ninth).unwrap();
+    assert!(!is_member(&world, 1, NODE + 9));
+}
+
+#[test]
 fn cuts_that_a_block_holds_already_count_over_a_restart_for_their_hour() {
     let mut world = World::pair();
     for seed in NODE + 1..NODE + 10 {
