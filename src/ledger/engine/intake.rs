@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 
 /// The most bytes of transactions in the answer to one request; who lacks more asks again.
 const MAX_ANSWER_LEN: usize = 4 * MAX_TRANSACTIONS_LEN;
+/// What looking for an announced transaction in the store costs of its sender's ration, in bytes: some microseconds of an index.
+const LOOKUP_COST: usize = 512;
 
 impl Ledger {
     /// Takes a transaction of this node's own user: it waits for a block, or, if it revokes and nothing else, acts at once.
@@ -167,14 +169,14 @@ impl Ledger {
     }
 
     /// Asks for the announced transactions that are not here.
-    pub(super) fn on_have_transactions(&mut self, from: TransportKey, ids: Vec<TxId>) {
-        let is_missing = |id: &TxId| {
-            let waits = self.pool.transaction(id).is_some() || self.revocations.transaction(id).is_some();
-            !waits && matches!(self.store.transaction_height(id.0), Ok(None))
-        };
-        let missing: Vec<_> = ids.into_iter().filter(is_missing).collect();
+    pub(super) fn on_have_transactions(&mut self, now: Now, from: &Reader, ids: Vec<TxId>) {
+        let waits = |id: &TxId| self.pool.transaction(id).is_some() || self.revocations.transaction(id).is_some();
+        let strange: Vec<_> = ids.into_iter().filter(|id| !waits(id)).collect();
+        self.ration.charge(now.instant, from, strange.len() * LOOKUP_COST);
+        let is_missing = |id: &TxId| matches!(self.store.transaction_height(id.0), Ok(None));
+        let missing: Vec<_> = strange.into_iter().filter(is_missing).collect();
         if !missing.is_empty() {
-            self.send(Recipient::Peer(from), LedgerMessage::GetTransactions(missing));
+            self.send(Recipient::Peer(from.peer), LedgerMessage::GetTransactions(missing));
         }
     }
 

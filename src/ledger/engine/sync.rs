@@ -59,9 +59,9 @@ impl Ledger {
             LedgerMessage::Blocks(blocks) => self.on_blocks(now, from, blocks),
             LedgerMessage::Submit(signed) => self.on_submit(now, from, signed),
             LedgerMessage::Transactions(transactions) => self.on_transactions(now, &from, transactions),
-            LedgerMessage::HaveTransactions(ids) => {
-                self.for_members(&from, |ledger| ledger.on_have_transactions(from, ids))
-            }
+            LedgerMessage::HaveTransactions(ids) => self
+                .rationed(now, from)
+                .and_then(|reader| self.for_members(&from, |ledger| ledger.on_have_transactions(now, &reader, ids))),
             LedgerMessage::GetTransactions(ids) => self
                 .rationed(now, from)
                 .and_then(|reader| self.for_members(&from, |ledger| ledger.on_get_transactions(now, &reader, &ids))),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ledger::block::Body;
+use crate::ledger::sync::MAX_TRANSACTIONS;
 
 #[test]
 fn a_joiner_fetches_the_chain_and_is_admitted_through_any_member() {
@@ -323,6 +324,18 @@ fn who_reads_the_chain_without_end_is_slowed_down_and_nobody_else() {
     // The one request that waits is answered in time, and no more than that one.
     world.pass(Duration::from_secs(4));
     assert!(!world.nodes[0].ledger.ration.waits(&greedy));
+}
+
+#[test]
+fn who_announces_what_nobody_has_without_end_is_slowed_down_and_nobody_else() {
+    let mut world = World::pair();
+    world.order(0, Operation::Admit(admit(NODE + 1, 0)));
+    let (greedy, member) = (TransportKey([NODE + 1; 32]), world.nodes[1].transport_key);
+    let (now, ledger) = (world.now, &mut world.nodes[0].ledger);
+    let announcement = || LedgerMessage::HaveTransactions(vec![TxId(Digest([7; 32])); MAX_TRANSACTIONS]);
+    let refused = (0..1000).filter(|_| ledger.handle_message(now, greedy, announcement()).is_err()).count();
+    assert!(refused > 500, "{refused} of 1000 refused");
+    ledger.handle_message(now, member, announcement()).unwrap();
 }
 
 #[test]
