@@ -15,7 +15,7 @@ use crate::ledger::engine::SubmitError;
 use crate::ledger::name::Label;
 use crate::ledger::pool::PoolRefused;
 use crate::ledger::revocation::RevocationRefused;
-use crate::ledger::state::TxError;
+use crate::ledger::state::{TxError, is_default_name};
 use crate::node::Node;
 use crate::node::authoring::{Candidate, InvitationTerms, Issued};
 use crate::node::membership::{Refusal, Remedy, Standing};
@@ -230,8 +230,12 @@ fn register(
 ) -> Result<Task, Failure> {
     let name = invite.name.as_deref().map(label).transpose()?;
     // The ledger looks at the name when somebody joins: too late for who made the ticket.
-    if let Some(name) = name.as_ref().filter(|name| node.ledger().state().tenure(name).is_some()) {
-        return Err(refusal(&SubmitError::Pool(PoolRefused::Invalid(TxError::NameTaken(name.clone())))));
+    let unusable = name.as_ref().and_then(|name| match node.ledger().state().tenure(name) {
+        Some(_) => Some(TxError::NameTaken(name.clone())),
+        None => is_default_name(name).then(|| TxError::NameOfAnother(name.clone())),
+    });
+    if let Some(reason) = unusable {
+        return Err(refusal(&SubmitError::Pool(PoolRefused::Invalid(reason))));
     }
     let terms = InvitationTerms { name, tags: labels(&invite.tags)?, uses: invite.uses, lifetime: invite.expires.0 };
     let issued = node.invite(now, terms).map_err(|error| refusal(&error))?;
@@ -396,6 +400,7 @@ fn advice(reason: &TxError) -> Option<&'static str> {
             "only a signer may: run this on a node that holds a signer's key, the founder's unless signers were added"
         }
         TxError::NameReserved(_) => "ask a signer to give it: `p2plus rename` on the founder's node",
+        TxError::NameOfAnother(_) => "choose another name",
         TxError::NameTaken(_) => "choose another name; one that was given up rests for 30 days",
         TxError::AlreadyMember(_) => "`p2plus whois` with the identity shows it",
         TxError::TransportKeyTaken => "make new keys there: `p2plus leave`, then join again",

@@ -104,7 +104,9 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
     let founder = founder(&mut lab);
     let ticket = founder.ask(&["invite", "--endpoint", "192.0.2.1:1"]);
     let height = founder.status()["ledger"]["height"].clone();
-    founder.say(&["invite", "--name", "founder"]).refusal(8);
+    for name in ["founder", "node-0123abcd"] {
+        founder.say(&["invite", "--name", name]).refusal(8);
+    }
     for endpoint in ["0.0.0.0:4647", "224.0.0.1:1", "192.0.2.1:0"] {
         let message = founder.say(&["invite", "--endpoint", endpoint]).refusal(2);
         assert!(message.contains(endpoint), "{message}");

@@ -132,7 +132,7 @@ fn default_name(id: &NodeId, digits: usize) -> Label {
 }
 
 /// Says whether a name has the form of those that follow from an identity. Only that one may have it: it would keep a newcomer out.
-fn is_default_name(name: &Label) -> bool {
+pub fn is_default_name(name: &Label) -> bool {
     let digits = name.as_str().strip_prefix(DEFAULT_NAME_PREFIX).unwrap_or_default();
     DEFAULT_NAME_DIGITS.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

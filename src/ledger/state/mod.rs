@@ -18,6 +18,7 @@ mod policy;
 mod records;
 mod table;
 
+pub use addresses::is_default_name;
 pub use error::TxError;
 pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, SignerRecord, Tenure};
 
