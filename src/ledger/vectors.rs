@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::kit::{ADMIN, BEGIN, DAY, NODE, Net, admit, credential, id, join, key, label};
-use super::operation::{CredentialRevoke, Operation, Rename, Revoke, Scopes, SignerSet};
+use super::operation::{CredentialRevoke, Operation, Rename, Revoke, Scope, Scopes, SignerSet};
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
 use crate::crypto::hash::Digest;
@@ -77,6 +77,18 @@ fn a_chain_has_the_frozen_bytes_and_state() {
     frozen!("certificate-2", borsh::to_vec(&net.blocks[2].1).unwrap());
     let entries: Vec<_> = net.state.entries().collect();
     frozen!("state-2", borsh::to_vec(&entries).unwrap());
+}
+
+#[test]
+fn a_signer_that_loses_credentials_leaves_the_frozen_state() {
+    let mut net = Net::new();
+    let set = |scopes| Operation::SignerSet(SignerSet { key: key(NODE).verifying_key(), weight: 1, scopes });
+    net.order(set(Scopes::ALL)).unwrap();
+    let until = net.later().after(DAY);
+    let issued = net.sign(&[NODE], vec![Operation::Credential(credential(50, 1, until))]);
+    net.commit(issued).unwrap();
+    net.order(set(Scopes::from_iter([Scope::Revocation]))).unwrap();
+    frozen!("block-of-ended-credentials", net.blocks[3].0.encode());
 }
 
 #[test]

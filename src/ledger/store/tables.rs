@@ -25,7 +25,7 @@ pub(super) const TRANSACTIONS: TableDefinition<&[u8; 32], u64> = TableDefinition
 pub(super) const STATE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
 /// Tree node key → node.
 pub(super) const NODES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("nodes");
-/// Revocation's transaction id → transaction.
+/// Name → what revokes before its block does, in the ledger's encoding.
 pub(super) const REVOKED_PENDING: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("revoked_pending");
 /// Transaction id → transaction of this node's own user that waits for a block.
 pub(super) const OWN_PENDING: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("own_pending");
