@@ -305,6 +305,9 @@ fn the_keys_of_a_node_are_printed_with_what_a_signer_types() {
 }
 
 /// Every `p2plus WORD` that the program's own words name is a command that there is.
+/// Commands that consist of others.
+const GROUPS: [&str; 4] = ["config", "invites", "ledger", "service"];
+
 #[test]
 fn no_hint_names_a_command_that_does_not_exist() {
     let host = Host::new();
@@ -328,6 +331,8 @@ fn no_hint_names_a_command_that_does_not_exist() {
             let words: Vec<&str> = words.iter().take(count).map(String::as_str).collect();
             host.run(&[words.as_slice(), &["--help"]].concat()).code
         };
-        assert!(help(2) == 0 || help(1) == 0, "`p2plus {}` does not exist", words.join(" "));
+        // What follows a group is a command as well; what follows another one is what it is about.
+        let count = if GROUPS.contains(&words[0].as_str()) { 2 } else { 1 };
+        assert_eq!(help(count), 0, "`p2plus {}` does not exist", words.join(" "));
     }
 }
