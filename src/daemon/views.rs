@@ -157,7 +157,7 @@ pub fn ledger_status<R: CryptoRng>(node: &Node<R>, now: Now) -> LedgerStatus {
         validators: u32::try_from(validators).unwrap_or(u32::MAX),
         is_final: ledger.halted().is_none() && head.is_some(),
         age_seconds: node.ledger_age(now).map(|age| age.as_secs()),
-        pending: ledger.pending().len() as u64,
+        pending: ledger.pending_count() as u64,
         halted: node.ledger_trouble(),
     }
 }

@@ -446,6 +446,11 @@ impl Ledger {
         waiting.map(|transaction| (transaction.id(), &**transaction)).collect()
     }
 
+    /// Returns how many wait for a block.
+    pub fn pending_count(&self) -> usize {
+        self.revocations.len() + self.pool.len()
+    }
+
     /// Reads a block with its certificate; `None` where it is not held.
     ///
     /// # Errors
