@@ -17,7 +17,7 @@ use crate::node::names;
 use crate::path::ProbeId;
 use crate::time::{Instant, Now};
 use crate::wire::name::NetworkName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ const PING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two probes of a wait.
 const WAIT_PROBE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The probes of a wait whose answers count: those of more than the longest round trip.
+const MAX_WAIT_PROBES: usize = 32;
 
 /// An answered probe.
 #[derive(Clone, Copy)]
@@ -77,7 +80,7 @@ pub struct Task {
 enum Goal {
     Final { tx: TxId, wait: bool, awaited: Awaited },
     Pings(Pings),
-    Condition { wait: Condition, probe_at: Instant, probes: Vec<ProbeId> },
+    Condition { wait: Condition, probe_at: Instant, probes: VecDeque<ProbeId> },
     Verify(Box<Verification>),
     Log(LogSearch),
     Item(ItemSearch),
@@ -136,7 +139,10 @@ impl Task {
     /// Waits for a condition.
     pub fn wait(now: Now, wait: Wait) -> Self {
         let deadline = now.instant + wait.timeout();
-        Self { deadline, goal: Goal::Condition { wait: wait.condition, probe_at: now.instant, probes: Vec::new() } }
+        Self {
+            deadline,
+            goal: Goal::Condition { wait: wait.condition, probe_at: now.instant, probes: VecDeque::new() },
+        }
     }
 
     /// Looks whether the answer is there. `dropped` are transactions that the ledger gave up since the last look.
@@ -264,7 +270,7 @@ fn holds(
     now: Now,
     condition: &Condition,
     probe_at: &mut Instant,
-    probes: &mut Vec<ProbeId>,
+    probes: &mut VecDeque<ProbeId>,
     pongs: &[Pong],
 ) -> Result<bool, Failure> {
     match must_be_member(node) {
@@ -286,7 +292,10 @@ fn holds(
             if now.instant >= *probe_at {
                 match node.ping(now, key) {
                     Some(probe) => {
-                        probes.push(probe);
+                        if probes.len() == MAX_WAIT_PROBES {
+                            probes.pop_front();
+                        }
+                        probes.push_back(probe);
                         *probe_at = now.instant + WAIT_PROBE_INTERVAL;
                     }
                     None => *probe_at = now.instant + LOOK_INTERVAL,
