@@ -168,11 +168,6 @@ impl Pool {
         self.by_arrival.get(self.by_id.get(id)?)
     }
 
-    /// Iterates over the ids of what waits.
-    pub fn ids(&self) -> impl Iterator<Item = &TxId> {
-        self.by_id.keys()
-    }
-
     /// Returns how many wait.
     pub fn len(&self) -> usize {
         self.by_id.len()

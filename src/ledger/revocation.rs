@@ -36,8 +36,6 @@ pub enum Held {
     Signed {
         /// The transaction.
         transaction: SignedTransaction,
-        /// When it was seen, by the own wall clock.
-        seen: UnixMillis,
         /// Which of its identities are cut already.
         acting: BTreeSet<NodeId>,
     },
@@ -85,7 +83,6 @@ pub struct Revocations {
 struct Pending {
     transaction: Verified<SignedTransaction>,
     signers: Vec<VerifyingKey>,
-    seen: UnixMillis,
     acting: BTreeSet<NodeId>,
 }
 
@@ -139,7 +136,7 @@ impl Revocations {
         }
         let signers = self.screen(state, &transaction)?;
         let acting = self.cut(state, wall, &transaction, &signers);
-        let pending = Pending { signers, seen: wall, acting: acting.clone(), transaction };
+        let pending = Pending { signers, acting: acting.clone(), transaction };
         self.signed.insert(pending.transaction.id(), pending);
         Ok(Shown::Held { acting })
     }
@@ -163,14 +160,14 @@ impl Revocations {
             Held::Certified { height, revocations } => {
                 self.certified.insert(height, revocations);
             }
-            Held::Signed { transaction, seen, acting } => {
+            Held::Signed { transaction, acting } => {
                 // What was written was verified before; a store of another program fails here and is left out.
                 let Ok(transaction) = transaction.verify(state.network_id()) else {
                     tracing::warn!("a stored revocation is not one of this chain");
                     return;
                 };
                 let signers = state.witnesses_with(&transaction, Scope::Revocation);
-                self.signed.insert(transaction.id(), Pending { transaction, signers, seen, acting });
+                self.signed.insert(transaction.id(), Pending { transaction, signers, acting });
             }
             Held::Cuts(cuts) => {
                 self.cuts = cuts.into_iter().map(|(signer, cuts)| (signer, cuts.into())).collect();
@@ -263,7 +260,7 @@ impl Revocations {
     pub fn held(&self, id: &TxId) -> Option<Held> {
         let pending = self.signed.get(id)?;
         let (transaction, acting) = ((*pending.transaction).clone(), pending.acting.clone());
-        Some(Held::Signed { transaction, seen: pending.seen, acting })
+        Some(Held::Signed { transaction, acting })
     }
 
     /// Returns what is to be written to disk for the signers' budgets, whenever a revocation was shown.

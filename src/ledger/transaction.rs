@@ -12,7 +12,6 @@ use super::operation::{Operation, Revoke};
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{Signature, SigningKey, VerifyingKey};
 use crate::time::UnixMillis;
-use crate::wire::control::MAX_LEDGER_IN_CONTROL;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
 use std::ops::Deref;
@@ -25,8 +24,6 @@ pub const MAX_OPERATIONS: usize = 16;
 pub const MAX_WITNESSES: usize = 16;
 /// The most bytes of a signed transaction: a quarter of a block.
 pub const MAX_TRANSACTION_LEN: usize = 64 * 1024;
-/// The most bytes of a transaction that travels as one control record of a session: a ledger message's tag and count go in front.
-pub const MAX_RECORD_LEN: usize = MAX_LEDGER_IN_CONTROL - 5;
 /// What a witness signs begins with this.
 const SIGNING_DOMAIN: &[u8] = b"p2plus/transaction/1";
 
@@ -276,11 +273,6 @@ impl SignedTransaction {
     pub fn is_witness(&self, key: &VerifyingKey) -> bool {
         self.witnesses.binary_search_by_key(key, |witness| witness.key).is_ok()
     }
-
-    /// Says whether it can travel as one control record of a session.
-    pub fn fits_record(&self) -> bool {
-        self.encode().len() <= MAX_RECORD_LEN
-    }
 }
 
 impl Verified<SignedTransaction> {
@@ -307,6 +299,8 @@ impl<T> Deref for Verified<T> {
 mod tests {
     use super::super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, admit, id, join, key};
     use super::*;
+    use crate::ledger::sync::LedgerMessage;
+    use crate::wire::control::MAX_LEDGER_IN_CONTROL;
     use proptest::prelude::*;
 
     const CHAIN: Digest = Digest([9; 32]);
@@ -456,7 +450,8 @@ mod tests {
 
     #[test]
     fn a_revocation_of_sixteen_fits_in_one_record() {
-        assert!(revocation(16).fits_record());
+        let message = LedgerMessage::Transactions(vec![revocation(16)]);
+        assert!(message.encode().len() <= MAX_LEDGER_IN_CONTROL);
         assert_eq!(revocation(1).encode().len(), 200);
         assert_eq!(revocation(16).encode().len(), 890);
     }

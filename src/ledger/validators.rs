@@ -158,11 +158,6 @@ impl Seats {
     pub fn as_slice(&self) -> &[Seat] {
         &self.0
     }
-
-    /// Finds the seat of a node.
-    pub fn of_node(&self, node: &NodeId) -> Option<&Seat> {
-        self.0.iter().find(|seat| seat.node == *node)
-    }
 }
 
 #[cfg(test)]

@@ -416,11 +416,6 @@ impl Ledger {
         self.halted.as_ref()
     }
 
-    /// Says whether this node takes part in ordering.
-    pub fn is_ordering(&self) -> bool {
-        self.ordering.is_some()
-    }
-
     /// Says whether the chain is here as far as the ticket vouched for it.
     pub fn is_past_checkpoint(&self) -> bool {
         self.head.as_ref().is_some_and(|head| self.checkpoint.is_none_or(|point| head.height() >= point.height))

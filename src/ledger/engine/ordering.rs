@@ -93,7 +93,6 @@ impl Ledger {
             Ok(log) if log.height > Height(0) => Recovery::Log(log),
             // An empty one of a chain without blocks: it was started before, and had nothing to do.
             Ok(_) => Recovery::Lost,
-            Err(_) if bytes.is_empty() && head == Height(0) => Recovery::Lost,
             Err(error) => {
                 tracing::error!(%error, "the consensus log is damaged");
                 Recovery::Lost

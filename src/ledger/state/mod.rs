@@ -32,8 +32,8 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
 use records::{
-    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, REVOKED,
-    SIGNERS, VALIDATORS, is_readable,
+    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, SIGNERS,
+    VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -167,11 +167,6 @@ impl State {
         let mut count = 0;
         self.entries.visit_table(&MEMBERS, &mut || count += 1);
         count
-    }
-
-    /// Returns the last revoked incarnation of an identity.
-    pub fn last_revoked(&self, id: &NodeId) -> Option<Incarnation> {
-        self.entries.read(&REVOKED, id)
     }
 
     /// Returns the incarnation at which an identity is: the next one to be revoked.

@@ -291,17 +291,6 @@ impl Store {
         })
     }
 
-    /// Removes a pending revocation.
-    ///
-    /// # Errors
-    /// Any failure of the disk; it stops the store.
-    pub fn remove_revocation(&mut self, id: Digest) -> Result<(), StoreError> {
-        self.commit(|txn, _| {
-            txn.open_table(REVOKED_PENDING)?.remove(&id.0)?;
-            Ok(())
-        })
-    }
-
     /// Writes a transaction of this node's own user that waits for a block; the block that holds it removes it.
     ///
     /// # Errors

@@ -81,14 +81,6 @@ impl Store {
         Ok(self.table(TRANSACTIONS)?.get(&id.0)?.map(|height| height.value()))
     }
 
-    /// Returns the value of a state key.
-    ///
-    /// # Errors
-    /// Any failure to read.
-    pub fn state_value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.table(STATE)?.get(key)?.map(|value| value.value().to_vec()))
-    }
-
     /// Returns the state's pairs in the order of their keys.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ fn check_invariants(net: &Net) {
     let policy = net.state.policy(&BTreeMap::new());
     for (id, member) in &members {
         assert!(member.expires.is_none_or(|expires| expires > net.head.header.time));
-        assert!(net.state.last_revoked(id).is_none_or(|last| last < member.incarnation));
+        assert!(net.state.incarnation(id) <= member.incarnation);
         let admitted = policy.member(id).unwrap();
         for address in &admitted.addresses {
             assert_eq!(policy.owner(address).unwrap().id, *id);

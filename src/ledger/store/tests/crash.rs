@@ -195,7 +195,8 @@ fn pending_revocations_survive_blocks_crashes_and_snapshots_until_settled() {
     assert_eq!(store.revocations().unwrap(), [(id(3, 1), b"second".to_vec())]);
     store.install(&snapshot(&store, 50)).unwrap();
     assert_eq!(store.revocations().unwrap(), [(id(3, 1), b"second".to_vec())]);
-    store.remove_revocation(id(3, 1)).unwrap();
+    let block = BlockRecord { settled_revocations: vec![id(3, 1)], ..next_block(&store) };
+    store.append(&block).unwrap();
     drop(store);
     assert_eq!(opened(&disk, &mark).unwrap().revocations().unwrap(), []);
 }
