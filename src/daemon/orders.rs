@@ -84,9 +84,9 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .and_then(|id| must_not_be_itself(node, &id, revoke.force).map(|()| id))
             .and_then(|id| {
                 tracing::info!(peer = %id, reason = ?revoke.reason, "a revocation was ordered");
-                node.revoke(now, id).map_err(|error| refusal(&error))
+                let tx = node.revoke(now, id).map_err(|error| refusal(&error))?;
+                Ok(Task::finality(now, tx, revoke.finality, Awaited::Revoked(id)))
             })
-            .map(|tx| Task::finality(now, tx, revoke.finality, Awaited::Submitted))
             .into_outcome(),
         Request::Rename(rename) => member(node, &rename.peer)
             .map(|member| member.id)

@@ -7,6 +7,7 @@ use super::history::{ItemSearch, KeySearch, LogSearch};
 use super::orders::{admit, must_be_member, submitted, ticket};
 use super::views;
 use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::NodeId;
 use crate::io::clock::OsRng;
 use crate::ledger::TxId;
 use crate::ledger::engine::Verification;
@@ -57,6 +58,8 @@ pub struct Pong {
 pub enum Awaited {
     /// Its id and height.
     Submitted,
+    /// The same, once this identity is no signer any more either.
+    Revoked(NodeId),
     /// A ticket.
     Invited(Box<Invited>),
 }
@@ -163,9 +166,12 @@ impl Task {
                     )));
                 }
                 let height = node.ledger().transaction(tx).ok().flatten().map(|(height, _)| height.0);
+                let signs = matches!(awaited, Awaited::Revoked(id) if node.may_end_signer(id));
                 match height {
                     None if *wait && !is_late => None,
                     None if *wait => Some(Err(not_final(tx))),
+                    Some(_) if *wait && signs && !is_late => None,
+                    Some(height) if *wait && signs => Some(Err(still_signs(tx, height))),
                     height => Some(finished(node, *tx, height, awaited)),
                 }
             }
@@ -204,7 +210,7 @@ impl Task {
 
 fn finished(node: &Node<OsRng>, tx: TxId, height: Option<u64>, awaited: &Awaited) -> Result<Reply, Failure> {
     match awaited {
-        Awaited::Submitted => Ok(submitted(tx, height)),
+        Awaited::Submitted | Awaited::Revoked(_) => Ok(submitted(tx, height)),
         Awaited::Invited(invited) => invitation(node, invited, height),
     }
 }
@@ -228,6 +234,12 @@ fn not_final(tx: &TxId) -> Failure {
     Failure::new(ErrorCode::NotFinal, format!("the transaction {tx} is not in a block yet")).hint(
         "it stays in the pool until a validator is reached; `p2plus ledger show` with the id says when it is final",
     )
+}
+
+fn still_signs(tx: &TxId, height: u64) -> Failure {
+    let message = format!("the revocation {tx} is in block {height}, but the node is a signer still");
+    Failure::new(ErrorCode::NotFinal, message)
+        .hint("its end stays in the pool until a validator is reached, and is ordered again when it expires")
 }
 
 impl Pings {

@@ -149,16 +149,21 @@ impl Pool {
     }
 
     /// Looks at all that waits again, after a block, and drops what no longer applies; returns each with the reason.
-    pub fn recheck(&mut self, state: &State, next: Height, time: UnixMillis) -> Vec<(TxId, TxError)> {
+    pub fn recheck(
+        &mut self,
+        state: &State,
+        next: Height,
+        time: UnixMillis,
+    ) -> Vec<(Verified<SignedTransaction>, TxError)> {
         let mut dropped = Vec::new();
         let mut draft = state.draft(next, time);
         for transaction in self.in_order() {
             if let Err(error) = draft.apply(transaction) {
-                dropped.push((transaction.id(), error));
+                dropped.push((transaction.clone(), error));
             }
         }
-        for (id, _) in &dropped {
-            self.remove(id);
+        for (transaction, _) in &dropped {
+            self.remove(&transaction.id());
         }
         dropped
     }
@@ -270,7 +275,7 @@ mod tests {
         pool.remove(&web.id());
         let (next, time) = (net.head.height().next(), net.later());
         let dropped = pool.recheck(&net.state, next, time);
-        assert_eq!(dropped, [(rival.id(), TxError::NameTaken(label("web")))]);
+        assert_eq!(dropped, [(rival, TxError::NameTaken(label("web")))]);
         assert!(pool.is_empty());
     }
 

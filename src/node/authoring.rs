@@ -9,6 +9,7 @@ use crate::ledger::name::Label;
 use crate::ledger::operation::{
     Admit, Credential, CredentialRevoke, Operation, Rename, Revoke, Scope, Scopes, SignerSet, credential_hash,
 };
+use crate::ledger::state::TxError;
 use crate::ledger::{Transaction, TxId};
 use crate::time::{Now, UnixMillis};
 use rand_core::CryptoRng;
@@ -93,16 +94,35 @@ impl<R: CryptoRng> Node<R> {
         Ok(revocation)
     }
 
+    /// Says whether an identity is a signer that this node, once it revokes it, makes one no more.
+    pub fn may_end_signer(&self, identity: &NodeId) -> bool {
+        let state = self.ledger.state();
+        let governs = state.signer(&self.author()).is_some_and(|signer| signer.scopes.contains(Scope::Governance));
+        *identity != self.own_id && governs && state.signer(&identity.verifying_key()).is_some()
+    }
+
     /// Ends what a revoked identity may sign: by a transaction of its own, because with anything else a revocation would not act on sight.
     fn end_signer(&mut self, now: Now, identity: &NodeId) {
-        let (key, state) = (identity.verifying_key(), self.ledger.state());
-        let governs = state.signer(&self.author()).is_some_and(|signer| signer.scopes.contains(Scope::Governance));
-        if *identity == self.own_id || !governs || state.signer(&key).is_none() {
+        if !self.may_end_signer(identity) {
             return;
         }
-        let none = Scopes::from_iter([]);
+        let (key, none) = (identity.verifying_key(), Scopes::from_iter([]));
         if let Err(error) = self.order(now, Operation::SignerSet(SignerSet { key, weight: 0, scopes: none })) {
             tracing::warn!(%identity, %error, "revoked, and a signer still");
+        }
+    }
+
+    /// Orders again what ends a signer, where it came into no block in time: a revoked one must not stay a signer unnoticed.
+    pub(super) fn renew_ends(&mut self, now: Now, dropped: &Transaction, reason: &TxError) {
+        if dropped.author != self.author() || !matches!(reason, TxError::Expired { .. } | TxError::Replayed { .. }) {
+            return;
+        }
+        for operation in &dropped.operations {
+            if let Operation::SignerSet(SignerSet { key, weight: 0, .. }) = operation
+                && self.policy.is_revoked(&NodeId(key.0))
+            {
+                self.end_signer(now, &NodeId(key.0));
+            }
         }
     }
 

@@ -136,9 +136,10 @@ impl<R: CryptoRng> Node<R> {
             Event::RevocationLifted { transaction } => {
                 tracing::warn!(%transaction, "a revocation no longer acts: its signers lost the right to revoke");
             }
-            Event::Dropped { transaction, reason } => {
+            Event::Dropped { transaction, signed, reason } => {
+                tracing::info!(%transaction, %reason, "a transaction was dropped");
+                self.renew_ends(now, &signed.transaction, &reason);
                 let reason = reason.to_string();
-                tracing::info!(%transaction, reason, "a transaction was dropped");
                 self.tell(NodeEvent::Dropped { transaction, reason });
             }
             Event::Final { transaction, height } => self.tell(NodeEvent::Final { transaction, height: height.0 }),

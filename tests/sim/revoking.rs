@@ -152,6 +152,31 @@ fn a_revoked_admin_signs_no_more() {
 }
 
 #[test]
+fn a_revoked_admin_signs_no_more_also_where_no_validator_was_reached_for_hours() {
+    let mut overlay = Overlay::of(3, 71, Weather::FAIR);
+    let signers = [1, 2].map(|number| overlay.node(number).machine.signing_key("identity").verifying_key());
+    let added = signers.map(|signer| overlay.order(0, |node, now| node.add_signer(now, signer)).unwrap());
+    overlay.wait_for(&added);
+    let validator = overlay.kill(0);
+    let id = overlay.id(1);
+    overlay.order(2, |node, now| node.revoke(now, id)).unwrap();
+    for _ in 0..3 {
+        overlay.world.jump(Duration::from_secs(3600));
+        overlay.world.run_for(Duration::from_secs(30));
+    }
+    // What an earlier run ordered and time made void counts as well.
+    let admin = overlay.kill(2);
+    overlay.world.jump(Duration::from_secs(7200));
+    overlay.revive(admin);
+    overlay.revive(validator);
+    let others = [overlay.addresses[0], overlay.addresses[2]];
+    let is_over = |world: &World<SimNode>| {
+        others.iter().all(|at| world.host(*at).node.ledger().state().signer(&signers[0]).is_none())
+    };
+    assert!(overlay.world.run_until(PATIENCE, is_over).is_some(), "{}", overlay.standings());
+}
+
+#[test]
 fn the_only_validator_goes_on_ordering_when_it_was_revoked_on_sight_and_is_let_in_again() {
     for weather in [Weather::FAIR, Weather::foul(5)] {
         for seed in 60..62 {

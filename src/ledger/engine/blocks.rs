@@ -199,12 +199,13 @@ impl Ledger {
     /// Drops from the pool what no longer applies, and tells whoever submitted it.
     pub(super) fn drop_what_fails(&mut self, now: Now) {
         let dropped = self.pool.recheck(&self.state, self.next_height(), self.block_time(now));
-        self.drop_own(dropped.iter().map(|(id, _)| *id));
-        for (transaction, reason) in dropped {
+        self.drop_own(dropped.iter().map(|(dropped, _)| dropped.id()));
+        for (dropped, reason) in dropped {
+            let (transaction, signed) = (dropped.id(), Box::new(dropped.into_inner()));
             if let Some(submitter) = self.waiting.remove(&transaction) {
                 self.send(Recipient::Peer(submitter), LedgerMessage::refused(transaction, &reason));
             }
-            self.events.push_back(Event::Dropped { transaction, reason });
+            self.events.push_back(Event::Dropped { transaction, signed, reason });
         }
     }
 

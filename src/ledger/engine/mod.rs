@@ -101,6 +101,8 @@ pub enum Event {
     Dropped {
         /// Which one.
         transaction: TxId,
+        /// What it was.
+        signed: Box<SignedTransaction>,
         /// Why.
         reason: TxError,
     },

@@ -63,12 +63,12 @@ impl Ledger {
     pub(super) fn take_up_own(&mut self, now: Now) {
         for signed in std::mem::take(&mut self.own.earlier) {
             let transaction = signed.id(&self.network_id);
-            match self.take(now, signed) {
+            match self.take(now, signed.clone()) {
                 Ok(_) => {}
                 Err(SubmitError::Final(_)) => self.drop_own([transaction]),
                 Err(SubmitError::Pool(PoolRefused::Invalid(reason))) => {
                     self.drop_own([transaction]);
-                    self.events.push_back(Event::Dropped { transaction, reason });
+                    self.events.push_back(Event::Dropped { transaction, signed: Box::new(signed), reason });
                 }
                 Err(error) => tracing::warn!(%transaction, %error, "a transaction of an earlier run stays on disk"),
             }

@@ -39,7 +39,7 @@ fn what_no_longer_applies_after_the_restart_is_dropped_with_its_reason() {
     world.now = world.now + HOUR + HOUR;
     world.pass(Duration::from_secs(1));
     let reason = world.nodes[1].events.iter().find_map(|event| match event {
-        Event::Dropped { transaction: dropped, reason } if *dropped == transaction => Some(reason.clone()),
+        Event::Dropped { transaction: dropped, reason, .. } if *dropped == transaction => Some(reason.clone()),
         _ => None,
     });
     assert!(matches!(reason, Some(TxError::Expired { .. })), "{reason:?}: {signed:?}");
