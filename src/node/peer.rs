@@ -170,6 +170,11 @@ impl Peer {
         self.attempt.is_some() || !self.sessions.is_empty()
     }
 
+    /// Says whether nobody vouches for the peer: no member that the ledger names, and known only because it came.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.id.is_none() && self.paths.candidates().is_only_observed()
+    }
+
     /// Forgets earlier failures: something changed that may make the next attempt succeed.
     pub(super) fn retry_at_once(&mut self) {
         self.attempts.reset();

@@ -2,6 +2,7 @@
 
 use super::{Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
+use crate::node::peer::Peer;
 use crate::policy::PolicyDiff;
 use crate::session::Action;
 use crate::time::Now;
@@ -53,6 +54,7 @@ impl PeerTable {
             }
             let actions = peer.sessions.handle_clock_jump(ctx.now.instant);
             self.act(ctx, key, &actions);
+            self.tidy(key);
         }
         self.is_changed = true;
     }
@@ -92,9 +94,15 @@ impl PeerTable {
         if peer.sessions.is_empty() {
             peer.guest_since = None;
             self.events.push_back(PeerEvent::Down(key));
-            if peer.id.is_none() && peer.attempt.is_none() && peer.paths.candidates().is_only_observed() {
-                self.peers.remove(&key);
-            }
+            self.tidy(key);
+        }
+    }
+
+    /// Forgets a peer of whom nothing is left but where it spoke from: a stranger's keys cost it nothing, and it never uses one again.
+    pub(super) fn tidy(&mut self, key: TransportKey) {
+        let is_left_over = |peer: &Peer| peer.is_stranger() && !peer.is_busy();
+        if self.peers.get(&key).is_some_and(is_left_over) {
+            self.peers.remove(&key);
         }
     }
 

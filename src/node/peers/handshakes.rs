@@ -75,6 +75,7 @@ impl PeerTable {
                 peer.attempt_failed(ctx.now.instant);
                 self.owners.remove(&index);
                 self.indices.release(index);
+                self.tidy(key);
             }
         }
     }

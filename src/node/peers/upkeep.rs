@@ -64,6 +64,7 @@ impl PeerTable {
     fn check(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         self.promote(ctx, key);
         let is_member = ctx.policy.member(&self.keys.node_id).is_some();
+        let is_kept = self.kept.contains(&key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if is_member && peer.is_stay_over(ctx.now.instant) {
             self.dismiss(ctx.now, key);
@@ -80,7 +81,10 @@ impl PeerTable {
             PathCheck::Probe(path) => drop(self.probe(ctx, key, path)),
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
-                self.connect(ctx, key);
+                // A guest comes again by itself; its silence sends no flights to all the places that it claimed to speak from.
+                if is_kept || !peer.is_stranger() {
+                    self.connect(ctx, key);
+                }
             }
         }
     }

@@ -109,3 +109,54 @@ fn who_finds_no_place_gets_no_answer_however_often_it_repeats_itself() {
     assert_eq!(house.host.dropped(DropReason::NoPlace), 1);
     assert_eq!((house.host.table.holdings().indices, house.count()), (held.indices, MAX_GUESTS));
 }
+
+#[test]
+fn nobody_looks_for_a_guest_that_fell_silent() {
+    let mut house = House::new();
+    let guest = house.enter(1, [192, 0, 2, 1]);
+    house.millis += 10;
+    house.host.table.send_stream(at(house.millis), transport(1).public_key(), b"a question");
+    let mut sent = house.host.sent();
+    for millis in (house.millis..house.millis + 60_000).step_by(250) {
+        house.host.handle_timeout(at(millis));
+        sent.extend(house.host.sent());
+    }
+    assert!(sent.len() > 3, "it is asked again");
+    for Transmit { path, datagram } in sent {
+        assert_eq!(path.remote, guest.endpoint);
+        assert!(datagram.len() < 200, "by no flight of a handshake: {} bytes", datagram.len());
+    }
+}
+
+/// A host that calls its only guest from a new place, and hears its goodbye meanwhile.
+fn called_while_leaving() -> House {
+    let mut house = House::new();
+    let mut guest = house.enter(1, [192, 0, 2, 1]);
+    let now = at(house.millis);
+    let Side { policy, table, rng, .. } = &mut house.host;
+    table.handle_underlay_change(&mut Context { now, policy, rng });
+    assert!(house.host.sent().iter().any(|transmit| transmit.datagram[0] == 1), "it is called");
+    guest.table.say_goodbye(now);
+    guest.sent().into_iter().for_each(|transmit| house.host.receive(now, guest.endpoint, transmit.datagram));
+    let held = house.host.table.holdings();
+    assert_eq!((held.peers, held.sessions, held.owners), (1, 0, 1), "the call is under way");
+    house
+}
+
+#[test]
+fn a_guest_that_left_is_forgotten_once_nobody_calls_it_any_more() {
+    let mut house = called_while_leaving();
+    for millis in (house.millis..house.millis + 6000).step_by(250) {
+        house.host.handle_timeout(at(millis));
+    }
+    let held = house.host.table.holdings();
+    assert_eq!((held.peers, held.owners, held.indices), (0, 0, 0));
+}
+
+#[test]
+fn a_guest_that_left_is_forgotten_when_a_clock_jump_ends_the_call() {
+    let mut house = called_while_leaving();
+    let Side { policy, table, rng, .. } = &mut house.host;
+    table.handle_clock_jump(&mut Context { now: at(house.millis + 10), policy, rng });
+    assert_eq!((table.holdings().peers, table.holdings().owners), (0, 0));
+}
