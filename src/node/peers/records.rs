@@ -176,13 +176,26 @@ impl PeerTable {
         key: TransportKey,
         path: Path,
     ) -> Option<ProbeId> {
+        let session = self.peers.get(&key).and_then(|peer| peer.sessions.sending()).map(Arc::clone)?;
+        self.probe_in(ctx, key, &session, path)
+    }
+
+    /// Sends a probe in one session.
+    pub(super) fn probe_in(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        key: TransportKey,
+        session: &Arc<Session>,
+        path: Path,
+    ) -> Option<ProbeId> {
         let id = ProbeId(ctx.rng.next_u64());
         let candidates = self.peers.get_mut(&key)?.paths.candidates_mut();
         if !candidates.spend(ctx.now.instant, path.remote, PROBE_LEN) {
             self.drops.count(DropReason::RateLimited);
             return None;
         }
-        if !self.seal_to(ctx.now, key, path, RECORD_CONTROL, &ControlMessage::probe(id.0).encode()) {
+        let record = [&[RECORD_CONTROL], &ControlMessage::probe(id.0).encode()[..]].concat();
+        if !self.seal_in(ctx.now, key, session, Some(path), &record) {
             return None;
         }
         self.peers.get_mut(&key)?.paths.probe_sent(ctx.now.instant, id, path);

@@ -96,6 +96,13 @@ impl Side {
         self.table.handle_record(&mut ctx, header.receiver, from.into(), record);
     }
 
+    /// Takes those of the datagrams from somewhere that went to where this side is.
+    fn receive_all(&mut self, now: Now, from: SocketAddr, sent: Vec<Transmit>) {
+        let here = self.endpoint;
+        let arrived = sent.into_iter().filter(|transmit| transmit.path.remote == here);
+        arrived.for_each(|transmit| self.receive(now, from, transmit.datagram));
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         self.table.handle_timeout(&mut Context { now, policy: &self.policy, rng: &mut self.rng });
     }
@@ -113,19 +120,15 @@ impl Side {
     }
 }
 
-/// Carries what both send until both are silent.
+/// Carries what both send to where the other one is, until both are silent.
 fn carry(now: Now, left: &mut Side, right: &mut Side) {
     loop {
         let (from_left, from_right) = (left.sent(), right.sent());
         if from_left.is_empty() && from_right.is_empty() {
             return;
         }
-        for transmit in from_left {
-            right.receive(now, left.endpoint, transmit.datagram);
-        }
-        for transmit in from_right {
-            left.receive(now, right.endpoint, transmit.datagram);
-        }
+        right.receive_all(now, left.endpoint, from_left);
+        left.receive_all(now, right.endpoint, from_right);
     }
 }
 

@@ -110,9 +110,10 @@ impl PeerTable {
                     let Some(session) = session.map(Arc::clone) else { continue };
                     let elsewhere = peer.paths.elsewhere();
                     self.seal_in(ctx.now, key, &session, None, &[]);
-                    // Whoever spoke from elsewhere is confirmed by a probe there, which asks for the proof that it reads there.
+                    // Whoever spoke from elsewhere is confirmed by a probe there, which asks for the proof that it reads there. A peer that
+                    // restarted at another place knows no other session than this one.
                     if let Some(path) = elsewhere {
-                        self.probe(ctx, key, path);
+                        self.probe_in(ctx, key, &session, path);
                     }
                     if let Some(peer) = self.peers.get_mut(&key).filter(|_| session.role() == Role::Responder) {
                         peer.paths.answered(ctx.now.instant);

@@ -94,7 +94,6 @@ fn an_answer_from_one_of_many_places_that_a_record_names_sends_nothing_there_but
     assert!((1..200).contains(&bytes_to(&sent, victim())), "{} bytes", bytes_to(&sent, victim()));
     assert!(node.table.outlets().is_empty());
     // The member reads nothing there, but answers whatever it hears of from where it is.
-    node.drops.snapshot();
     for transmit in sent {
         member.receive(at(3), node.endpoint, transmit.datagram);
     }
@@ -102,8 +101,25 @@ fn an_answer_from_one_of_many_places_that_a_record_names_sends_nothing_there_but
         node.receive(at(4), endpoint(2), transmit.datagram);
     }
     carry(at(1100), &mut node, &mut member);
-    assert!(
-        node.table.outlets().values().all(|outlet| outlet.path.remote == victim()),
-        "only who reads there moves it"
-    );
+    let remotes: Vec<_> = node.table.outlets().values().map(|outlet| outlet.path.remote).collect();
+    assert_eq!(remotes, [victim()], "only who reads there moves it");
+}
+
+#[test]
+fn a_peer_that_restarted_elsewhere_is_found_where_its_record_names_it() {
+    let (mut node, _) = acquainted();
+    let (key, id) = (transport(2).public_key(), NodeId([2; 32]));
+    let mut restarted = Side::new(2, &[1, 2]);
+    (restarted.endpoint, restarted.rng) = (endpoint(3), ChaCha20Rng::seed_from_u64(99));
+    node.table.add_candidate(key, Some(id), restarted.endpoint, CandidateSource::Record, |_| false).unwrap();
+    node.connect(at(1000), 2);
+    for millis in (1000..3000).step_by(100) {
+        node.handle_timeout(at(millis));
+        restarted.handle_timeout(at(millis));
+        carry(at(millis), &mut node, &mut restarted);
+    }
+    let outlets = node.table.outlets();
+    assert_eq!(outlets[&id].path.remote, restarted.endpoint);
+    assert!(outlets[&id].session.created() >= at(1000).instant, "in a session that it knows");
+    assert_eq!(restarted.table.outlets().len(), 1);
 }
