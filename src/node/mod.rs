@@ -355,7 +355,7 @@ impl<R: CryptoRng> Node<R> {
             }
             PeerEvent::Pong(peer, probe, rtt) => self.tell(NodeEvent::Pong { peer, probe, rtt }),
             PeerEvent::Observed(key, endpoint) => self.handle_observed(now, key, endpoint),
-            PeerEvent::Timestamp(..) => self.tell(NodeEvent::Remember),
+            PeerEvent::Timestamp(..) | PeerEvent::Moved(_) => self.tell(NodeEvent::Remember),
         }
     }
 

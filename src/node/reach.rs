@@ -1,9 +1,9 @@
 //! Where this node can be found, and whom it keeps close.
 
-use super::Node;
 use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
 use super::gossip::{self, GossipMessage, GossipOutcome};
 use super::peers::Context;
+use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::path::candidate::is_private;
@@ -126,6 +126,8 @@ impl<R: CryptoRng> Node<R> {
             self.peers.dismiss(now, key);
             return;
         }
+        // Each handshake has a timestamp: the own last one is no less to be stored than those of others.
+        self.tell(NodeEvent::Remember);
         if !is_new {
             return;
         }
@@ -137,7 +139,6 @@ impl<R: CryptoRng> Node<R> {
             let probe = self.ping(now, key);
             tracing::debug!(?key, ?probe, "session up");
         }
-        self.events.push_back(super::NodeEvent::Remember);
     }
 
     /// Says whether a peer may serve this node while this node is a guest: its ticket or its ledger names it, or it went there by itself.

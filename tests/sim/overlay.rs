@@ -269,7 +269,7 @@ impl Overlay {
 
     /// Starts a killed node again.
     pub fn revive(&mut self, machine: Machine) {
-        let now = self.world.now();
+        let now = self.world.now_at(machine.address);
         self.world.insert(machine.address, machine.restart(now).unwrap());
     }
 }

@@ -3,6 +3,7 @@
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::Weather;
 use p2plus::ledger::Height;
+use p2plus::wire::drops::DropReason;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -99,5 +100,19 @@ fn a_copy_of_the_founders_disk_that_is_put_back_splits_no_network() {
                 assert_eq!(ids.len(), 1, "seed {seed}: two blocks at height {height}");
             }
         }
+    }
+}
+
+#[test]
+fn who_made_all_handshakes_and_comes_back_with_a_clock_that_is_behind_is_heard_at_once() {
+    for number in [0, 1] {
+        let mut overlay = Overlay::of(2, 40, Weather::FAIR);
+        overlay.world.run_for(Duration::from_secs(600));
+        let machine = overlay.kill(number);
+        overlay.world.behind.insert(overlay.addresses[number], Duration::from_secs(300));
+        overlay.revive(machine);
+        let took = overlay.talk(number, 1 - number, false, PATIENCE).expect("it is heard");
+        assert!(took < Duration::from_secs(1), "node {number}: {took:?}");
+        assert_eq!(overlay.node(1 - number).dropped(DropReason::HandshakeReplayed), 0, "node {number}");
     }
 }

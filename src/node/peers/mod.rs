@@ -57,6 +57,8 @@ pub enum PeerEvent {
     Pong(TransportKey, ProbeId, Duration),
     /// The peer sees this node at an address.
     Observed(TransportKey, SocketAddr),
+    /// The peer is reached at another endpoint, as it proved.
+    Moved(TransportKey),
     /// A handshake was confirmed that must not be replayed after a restart.
     Timestamp(TransportKey, Timestamp),
 }

@@ -105,7 +105,11 @@ impl PeerTable {
                 let before = peer.paths.path();
                 let Some(rtt) = peer.paths.handle_pong(now.instant, ProbeId(id)) else { return };
                 peer.sessions.set_rtt(rtt);
-                self.is_changed |= peer.paths.path() != before;
+                let path = peer.paths.path();
+                self.is_changed |= path != before;
+                if path.map(|path| path.remote) != before.map(|path| path.remote) {
+                    self.events.push_back(PeerEvent::Moved(key));
+                }
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
                 self.events.push_back(PeerEvent::Observed(key, observed));
                 self.announce(now, (key, rights), index);
