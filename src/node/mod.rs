@@ -344,6 +344,7 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Down(key) => {
                 self.link.close_peer(LinkId(key));
                 self.greeted.remove(&key);
+                self.reach.forget_observer(&key);
                 self.ledger.handle_session_end(now, &key);
             }
             PeerEvent::Ledger(key, bytes) => self.handle_ledger_bytes(now, key, &bytes),

@@ -14,6 +14,7 @@ use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
 use rand_core::CryptoRng;
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,8 +24,14 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
 /// Addresses that peers saw this node at; more come from a symmetric NAT, and are of no use.
 const MAX_OBSERVED: usize = 4;
 
-/// How long an observed address waits for others before the record is made anew: pongs come as fast as their sender likes.
+/// Members whose word on that is kept; when full, whoever said something new last gives way.
+const MAX_OBSERVERS: usize = 64;
+
+/// How long an observed address waits for others before the record is made anew.
 const OBSERVED_DELAY: Duration = Duration::from_secs(1);
+
+/// How often what was observed alone makes the record anew: everybody gets it, and pongs come as fast as their sender likes.
+const OBSERVED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
@@ -45,11 +52,16 @@ const GREETING_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Reach {
     local: Vec<SocketAddr>,
     connected: Vec<Prefix>,
-    observed: Vec<SocketAddr>,
+    /// Where members with a session saw this node last: one word each, what was said first in front.
+    observed: Vec<(TransportKey, SocketAddr)>,
+    /// What the newest record says.
+    published: Vec<SocketAddr>,
     sequence: u64,
     review_at: Instant,
     /// When a record with what was observed since the last one is due.
     publish_at: Option<Instant>,
+    /// When there last was such a record.
+    observed_published: Option<Instant>,
 }
 
 impl Reach {
@@ -58,9 +70,11 @@ impl Reach {
             local: Vec::new(),
             connected: Vec::new(),
             observed: Vec::new(),
+            published: Vec::new(),
             sequence: 0,
             review_at: Instant::ZERO,
             publish_at: None,
+            observed_published: None,
         }
     }
 
@@ -76,16 +90,55 @@ impl Reach {
         changed
     }
 
-    /// Takes an address that a member saw this node at. Returns whether it is news.
-    fn observe(&mut self, endpoint: SocketAddr) -> bool {
-        if self.local.contains(&endpoint) || self.observed.contains(&endpoint) {
+    /// Takes where a member saw this node: its latest word replaces the one before, so that a liar has one vote. Returns whether it is news.
+    fn observe(&mut self, now: Instant, observer: TransportKey, endpoint: SocketAddr) -> bool {
+        if self.observed.contains(&(observer, endpoint)) {
             return false;
         }
-        if self.observed.len() == MAX_OBSERVED {
-            self.observed.remove(0);
+        self.forget_observer(&observer);
+        if !self.local.contains(&endpoint) {
+            self.observed.truncate(MAX_OBSERVERS - 1);
+            self.observed.push((observer, endpoint));
         }
-        self.observed.push(endpoint);
+        if self.endpoints().any(|endpoint| !self.published.contains(&endpoint)) {
+            let earliest = self.observed_published.map_or(now, |at| at + OBSERVED_INTERVAL);
+            self.publish_at.get_or_insert(earliest.max(now + OBSERVED_DELAY));
+        }
         true
+    }
+
+    /// The last session with a peer ended: where it saw this node says nothing of now.
+    pub(super) fn forget_observer(&mut self, observer: &TransportKey) {
+        self.observed.retain(|(other, _)| other != observer);
+    }
+
+    /// The addresses that most members saw; of those that equally many saw, the ones that were named first.
+    fn most_observed(&self) -> Vec<SocketAddr> {
+        let mut counted: Vec<(SocketAddr, usize)> = Vec::new();
+        for (_, endpoint) in &self.observed {
+            match counted.iter_mut().find(|(other, _)| other == endpoint) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((*endpoint, 1)),
+            }
+        }
+        counted.sort_by_key(|(_, count)| Reverse(*count));
+        counted.into_iter().map(|(endpoint, _)| endpoint).take(MAX_OBSERVED).collect()
+    }
+
+    /// Says, once, whether a record with what was observed since the last one is due.
+    fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.publish_at.take_if(|at| now >= *at).is_some();
+        if is_due {
+            self.observed_published = Some(now);
+        }
+        is_due
+    }
+
+    /// The endpoints for a record that is made now.
+    fn publish(&mut self) -> Vec<SocketAddr> {
+        self.publish_at = None;
+        self.published = self.endpoints().collect();
+        self.published.iter().copied().take(MAX_RECORD_ENDPOINTS).collect()
     }
 
     /// By what private addresses of others are judged.
@@ -96,7 +149,7 @@ impl Reach {
 
     /// Own endpoints, the host's before those that others saw.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = SocketAddr> {
-        self.local.iter().chain(&self.observed).copied()
+        self.local.iter().copied().chain(self.most_observed())
     }
 
     /// Makes the next review come at once.
@@ -170,21 +223,19 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn handle_observed(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr) {
         let is_member = self.policy.admit(&key).member().is_some();
         let is_possible = is_possible(&endpoint) && !self.routing.in_overlay(endpoint.ip().to_canonical());
-        if is_member && is_possible && self.reach.observe(endpoint) {
+        if is_member && is_possible && self.reach.observe(now.instant, key, endpoint) {
             self.peers.set_surroundings(self.reach.surroundings());
-            self.reach.publish_at.get_or_insert(now.instant + OBSERVED_DELAY);
         }
     }
 
     /// Signs and spreads where this node is.
     pub(super) fn publish_record(&mut self, now: Now) {
-        self.reach.publish_at = None;
         if !self.membership.is_member() {
             return;
         }
         self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
-        let endpoints = self.reach.endpoints().take(MAX_RECORD_ENDPOINTS).collect();
-        let record = NodeRecord { id: self.own_id, sequence: self.reach.sequence, endpoints };
+        let (sequence, endpoints) = (self.reach.sequence, self.reach.publish());
+        let record = NodeRecord { id: self.own_id, sequence, endpoints };
         let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
         let message = self.gossip.publish(record);
         for key in self.push_targets() {
@@ -199,7 +250,7 @@ impl<R: CryptoRng> Node<R> {
                 self.send_gossip(now, key, &compare);
             }
         }
-        if self.reach.publish_at.is_some_and(|at| now.instant >= at) {
+        if self.reach.take_due(now.instant) {
             self.publish_record(now);
         }
         if now.instant < self.reach.review_at {
@@ -327,5 +378,73 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn connect(&mut self, now: Now, key: TransportKey) {
         let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
         self.peers.connect(&mut ctx, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(port: u16) -> SocketAddr {
+        SocketAddr::from(([198, 51, 100, 1], port))
+    }
+
+    fn observer(seed: u8) -> TransportKey {
+        TransportKey([seed; 32])
+    }
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_member_that_names_another_address_each_second_displaces_no_true_one_and_makes_few_records() {
+        let mut reach = Reach::new();
+        let mut records = Vec::new();
+        for second in 1..=100 {
+            reach.observe(seconds(second), observer(1), endpoint(1000 + second as u16));
+            if second == 2 {
+                reach.observe(seconds(second), observer(2), endpoint(7));
+            }
+            if reach.take_due(seconds(second)) {
+                records.push((second, reach.publish()));
+            }
+        }
+        assert!(reach.endpoints().any(|it| it == endpoint(7)));
+        assert!(records.iter().all(|(_, endpoints)| endpoints.contains(&endpoint(7)) && endpoints.len() == 2));
+        assert_eq!(records[0].0, 2, "the first one is fast");
+        assert!((9..=10).contains(&records.len()), "{records:?}");
+    }
+
+    #[test]
+    fn what_most_members_see_counts_and_of_single_words_the_first() {
+        let mut reach = Reach::new();
+        for seed in 1..=11 {
+            let seen = if seed < 10 { u16::from(seed) } else { 77 };
+            reach.observe(seconds(1), observer(seed), endpoint(seen));
+        }
+        let observed = |reach: &Reach| reach.endpoints().map(|it| it.port()).collect::<Vec<_>>();
+        assert_eq!(observed(&reach), [77, 1, 2, 3]);
+        reach.forget_observer(&observer(1));
+        assert_eq!(observed(&reach), [77, 2, 3, 4]);
+        for seed in 12..=255 {
+            reach.observe(seconds(3), observer(seed), endpoint(seed.into()));
+            assert!(reach.observed.len() <= MAX_OBSERVERS);
+        }
+        assert_eq!(observed(&reach), [77, 2, 3, 4]);
+        let moved = Underlay { endpoints: vec![endpoint(2)], connected: Vec::new() };
+        assert!(reach.set_local(moved));
+        assert_eq!(observed(&reach), [2], "elsewhere nothing of it holds");
+    }
+
+    #[test]
+    fn an_observer_that_comes_again_with_the_same_word_makes_no_record() {
+        let mut reach = Reach::new();
+        reach.observe(seconds(1), observer(1), endpoint(1));
+        assert!(reach.take_due(seconds(2)));
+        reach.publish();
+        reach.forget_observer(&observer(1));
+        reach.observe(seconds(60), observer(1), endpoint(1));
+        assert!(!reach.take_due(seconds(100)));
     }
 }
