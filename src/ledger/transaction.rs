@@ -298,6 +298,7 @@ impl<T> Deref for Verified<T> {
 #[cfg(test)]
 mod tests {
     use super::super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, admit, id, join, key};
+    use super::super::vectors::everything;
     use super::*;
     use crate::ledger::sync::LedgerMessage;
     use crate::wire::control::MAX_LEDGER_IN_CONTROL;
@@ -352,6 +353,23 @@ mod tests {
                 assert!(receive(&flipped).is_err(), "bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn whatever_decodes_as_a_transaction_encodes_to_the_same_bytes() {
+        let mut transaction = Transaction::new(key(ADMIN).verifying_key(), 7, BEGIN, everything());
+        transaction.stamp = Some(Stamp { recent: CHAIN, nonce: 1 });
+        let bytes = transaction.sign(&CHAIN, &[&key(ADMIN), &key(NODE)]).encode();
+        let mut decoded = 0;
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(signed) = SignedTransaction::decode(&flipped) {
+                assert!(signed.encode() == flipped, "bit {bit}");
+                decoded += 1;
+            }
+        }
+        assert!(decoded > bytes.len() * 4, "most bits are of keys, signatures and numbers: {decoded}");
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn sign(seeds: &[u8], operations: Vec<Operation>) -> SignedTransaction {
     Transaction::new(key(seeds[0]).verifying_key(), 7, BEGIN, operations).sign(&CHAIN, &keys)
 }
 
-fn everything() -> Vec<Operation> {
+/// Every operation, with sets and options of every kind.
+pub(super) fn everything() -> Vec<Operation> {
     let full = super::operation::Admit {
         name: Some(label("web")),
         tags: [label("a"), label("b")].into(),
