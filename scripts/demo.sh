@@ -121,7 +121,7 @@ main() {
   if [ "$EUID" != 0 ]; then
     rm -rf "$WORK"
     trap - EXIT INT TERM HUP
-    exec sudo env P2PLUS_BIN="$P2PLUS_BIN" "$0" "${ARGUMENTS[@]}"
+    exec sudo env P2PLUS_BIN="$P2PLUS_BIN" "$LIBRARY/../demo.sh" "${ARGUMENTS[@]}"
   fi
   BEGAN=$(now_ms)
   STEP="three namespaces joined by a router"
