@@ -22,6 +22,11 @@ esac
 exec {TERMINAL}>&1
 BEGAN=$(now_ms)
 WORK=$(mktemp -d /tmp/p2plus-test.XXXXXX)
+# Where the tests make their folders: some play other users there.
+SCRATCH=$WORK/scratch
+mkdir "$SCRATCH"
+chmod 755 "$WORK"
+chmod 1777 "$SCRATCH"
 PASSED=0
 FAILED=()
 
@@ -32,8 +37,9 @@ finish() {
   trap '' INT TERM HUP
   trap - EXIT
   set +e
+  end_tests
   remove_abandoned_namespaces
-  rm -rf "$WORK"
+  remove_work
   if [ $status = 0 ] && [ ${#FAILED[@]} = 0 ]; then
     echo "TESTS PASSED: $PASSED tests in $(seconds $(($(now_ms) - BEGAN))) s"
   else
@@ -42,25 +48,50 @@ finish() {
   fi
 }
 
+# Whatever was started for the tests has our TMPDIR: test programs, daemons, commands.
+end_tests() {
+  local pids
+  unset TMPDIR
+  while pids=$(as_root grep -lzxF "TMPDIR=$SCRATCH" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3); [ -n "$pids" ]; do
+    # shellcheck disable=SC2086  # one word each
+    as_root kill -KILL $pids 2>/dev/null
+    sleep 0.1
+  done
+}
+
+# lives PID START: from the moment on at which a killed process does nothing more, it has no command line.
+lives() {
+  [ "$(sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 20)" = "$2" ] && [ -n "$(tr -d '\0' <"/proc/$1/cmdline")" ]
+} 2>/dev/null
+
 # The tests name their namespaces p2pt-PID-START-…, after a process and the tick at which it started (proc(5), field 22 of
 # stat); one whose process is gone was left by a killed test.
 remove_abandoned_namespaces() {
   local name pid start
   for name in $(ip netns list | awk '/^p2pt-[0-9]+-[0-9]+-/ { print $1 }'); do
     IFS=- read -r _ pid start _ <<<"$name"
-    if [ "$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d ' ' -f 20)" = "$start" ]; then continue; fi
+    if lives "$pid" "$start"; then continue; fi
     for pid in $(as_root ip netns pids "$name"); do as_root kill -KILL "$pid"; done
     as_root ip netns del "$name"
   done
 }
 
-# Cargo starts test programs through its runner; a user's runner is sudo, which keeps our variables.
+# Killed tests leave folders of root's, with file systems mounted in them.
+remove_work() {
+  local mounted
+  for mounted in $(awk -v below="$WORK/" 'index($2, below) == 1 { print $2 }' /proc/mounts); do
+    as_root umount --lazy "$mounted"
+  done
+  rm -rf "$WORK" 2>/dev/null || as_root rm -rf "$WORK"
+}
+
+# Cargo starts test programs through its runner; a user's runner is sudo, which keeps our variables but TMPDIR.
 run_tests_as_root() {
   local host
-  export P2PLUS_REQUIRE_ROOT=1
+  export P2PLUS_REQUIRE_ROOT=1 TMPDIR=$SCRATCH
   if [ "$EUID" = 0 ]; then return; fi
   host=$(cargo -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-  export "CARGO_TARGET_${host}_RUNNER=sudo -E"
+  export "CARGO_TARGET_${host}_RUNNER=sudo -E env TMPDIR=$SCRATCH"
 }
 
 # suites → one line each: name, and what selects it in cargo
