@@ -173,18 +173,3 @@ fn a_stopped_daemon_leaves_no_socket_and_its_log_may_lose_its_reader() {
     assert!(!founder.has_ended());
     founder.stop();
 }
-
-#[test]
-fn the_service_manager_is_told_when_the_daemon_is_ready() {
-    let Some(mut lab) = Lab::new() else { return };
-    let mut founder = founder(&mut lab);
-    founder.stop();
-    let path = founder.run_dir().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    founder.set_environment("NOTIFY_SOCKET", path.to_str().unwrap());
-    founder.start();
-    let mut buffer = [0; 256];
-    let len = manager.recv(&mut buffer).unwrap();
-    assert_eq!(std::str::from_utf8(&buffer[..len]).unwrap().trim(), "READY=1");
-}

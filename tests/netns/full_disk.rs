@@ -75,7 +75,7 @@ fn a_member_whose_disk_is_full_keeps_its_tunnels_says_why_its_ledger_stands_and_
 }
 
 #[test]
-fn a_founder_whose_disk_is_full_keeps_its_tunnels_and_every_transaction_that_it_took() {
+fn a_founder_whose_disk_is_full_says_why_and_keeps_its_tunnels_and_every_transaction_that_it_took() {
     let Some(mut lab) = Lab::new() else { return };
     let mut founder = Node::new(&lab.host("founder"), "founder");
     let disk = SmallDisk::under(&founder);
@@ -83,6 +83,7 @@ fn a_founder_whose_disk_is_full_keeps_its_tunnels_and_every_transaction_that_it_
     let ada = joiner(&mut lab, &founder, "ada");
     founder.meet(&ada);
     let endpoint = founder.endpoint().to_string();
+    assert_eq!(founder.status()["ledger"]["halted"], Value::Null);
 
     disk.fill();
     disk.leave(SOME_PAGES);
@@ -103,8 +104,12 @@ fn a_founder_whose_disk_is_full_keeps_its_tunnels_and_every_transaction_that_it_
     let unfinished = message.split_whitespace().find(|word| word.len() == 64);
     assert!(unfinished.is_some() || message.contains("disk is full"), "{message}");
     let status = founder.status();
-    assert!(status["ledger"]["halted"].is_string(), "{status}");
+    let halted = status["ledger"]["halted"].as_str().unwrap_or_else(|| panic!("{status}"));
+    assert!(["disk is full", "No space left"].iter().any(|cause| halted.contains(cause)), "{halted}");
+    assert_eq!(founder.ask(&["ledger", "status"])["halted"], halted);
+    assert!(founder.say_plainly(&["status"]).out.contains(halted));
     assert_eq!(status["network"]["state"], "up");
+    assert_ne!(founder.say(&["invite", "--endpoint", &endpoint, "--timeout", "1"]).code, 0);
     carry(&founder, &ada);
 
     founder.stop();

@@ -11,7 +11,6 @@ mod damaged_store;
 mod device;
 mod flood;
 mod full_disk;
-mod halting;
 mod hostile_datagrams;
 mod image;
 mod lab;
