@@ -152,10 +152,11 @@ fn honest_nodes_are_served(forgery: Forgery, refused_as: &str) {
         });
         let slowest_status = slowest_status.max().unwrap();
         let pings = founder.ask(&["ping", "ada", "-c", "3"]);
-        // What this machine had no time to read is not the node's doing.
-        assert!(pings["received"] == 3 || overflow(ada.host()) > 0, "{pings} {}", ada.status());
-        founder.ask(&["revoke", "ben"]);
+        // What this machine had no time to read is not the node's doing, but all is not lost so.
+        let answered = pings["received"].as_u64().unwrap();
+        assert!(answered == 3 || answered > 0 && overflow(ada.host()) > 0, "{pings} {}", ada.status());
         let revoked = Instant::now();
+        founder.ask(&["revoke", "ben"]);
         let is_cut = || ada.log().contains("revoked: all its sessions are cut");
         assert!(eventually(PATIENCE, is_cut), "{}", ada.status());
         let cut_after = revoked.elapsed();
@@ -170,6 +171,9 @@ fn honest_nodes_are_served(forgery: Forgery, refused_as: &str) {
         times.last(),
         ada.status()["drops"]
     );
+    assert!(elapsed < LONGEST_FLOOD, "the flood ended before the test: {elapsed:?}");
+    let promised = RATE * u64::try_from(elapsed.as_millis()).unwrap() / 1000 * 4 / 5;
+    assert!(sent >= promised, "{sent} forged datagrams in {elapsed:?}");
     assert!(sessions * 100 >= CALLS * 99, "{sessions} of {CALLS} honest handshakes");
     assert!(cut_after < Duration::from_secs(2), "{cut_after:?}");
     assert!(slowest_status < Duration::from_secs(5), "{slowest_status:?}");
