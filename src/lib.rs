@@ -22,7 +22,7 @@
 //!
 //! Three routes, by function name:
 //! - **Packet out**: [`io::device::Device::read_batch`] → [`node::forward::seal`] { parse, route, seal in the lent buffer } →
-//!   [`io::udp::UdpSender::send_batch`]. Without a session yet: staged, a handshake begins.
+//!   [`io::udp::UdpSender::send_each`]. Without a session yet: staged, a handshake begins.
 //! - **Packet in**: [`io::udp::UdpReceiver::receive_batch`] → [`node::forward::open`] { parse, session by index, replay check, open,
 //!   mark, source allowed? } → [`io::device::Device::write`]. Everything that is not data goes to [`node::Node`].
 //! - **Right**: `p2plus revoke X` → [`node::Node::revoke`] → [`ledger::Ledger::submit`] (a revocation acts here) → gossip → block →

@@ -83,7 +83,7 @@ impl PacketBatch {
         })
     }
 
-    /// Lends all slots as one piece of memory: what [`UdpSender::send_batch`](super::udp::UdpSender::send_batch) sends from.
+    /// Lends all slots as one piece of memory: what [`UdpSender::send_each`](super::udp::UdpSender::send_each) sends from.
     pub fn memory(&self) -> &[u8] {
         &self.memory
     }

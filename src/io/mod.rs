@@ -4,8 +4,8 @@
 //! from or go to. Everything that waits takes a [`StopSignal`], so that a thread ends when the daemon says so, and in no other way.
 //!
 //! ```text
-//!   Device::read_batch ──► PacketBatch ──► (forward::seal_batch) ──► UdpSender::send_batch
-//!   Device::write ◄────── (forward::open_batch) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
+//!   Device::read_batch ──► PacketBatch ──► (forward::seal) ──► UdpSender::send_each
+//!   Device::write ◄────── (forward::open) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
 //! ```
 
 pub mod batch;
