@@ -3,7 +3,7 @@
 //! BLAKE3 with a domain string identifies things of the ledger; BLAKE2s is the hash of the handshake (Noise §12).
 
 use super::effort::{Work, spend};
-use blake2::digest::consts::{U16, U32};
+use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest as _};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -78,15 +78,6 @@ pub fn blake2s_mac(key: &[u8; 32], message: &[u8]) -> [u8; 16] {
     spend(Work::Mac);
     let mut mac = <Blake2sMac<U16> as KeyInit>::new(key.into());
     mac.update(message);
-    mac.finalize().into_bytes().into()
-}
-
-/// Returns the keyed 32-byte BLAKE2s of the concatenation of `parts`.
-pub fn blake2s_mac32(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = <Blake2sMac<U32> as KeyInit>::new(key.into());
-    for part in parts {
-        mac.update(part);
-    }
     mac.finalize().into_bytes().into()
 }
 

@@ -4,7 +4,7 @@
 //! seals or opens in place and sends what comes of it.
 //!
 //! ```text
-//!   p2p-device    Device::read_batch          ──► handler(&mut PacketBatch)      seal in the slots, UdpSender::send_batch
+//!   p2p-device    Device::read_batch          ──► handler(&mut PacketBatch)      seal in the slots, UdpSender::send_each
 //!   p2p-udp-N     UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
@@ -50,11 +50,6 @@ impl Workers {
     /// The kernel's, when there is no descriptor left.
     pub fn new(failed: impl Fn(WorkerFailure) + Send + Sync + 'static) -> io::Result<Self> {
         Ok(Self { stop: StopSignal::new()?, failed: Arc::new(failed), threads: Vec::new() })
-    }
-
-    /// Returns the signal that ends all threads.
-    pub fn stop_signal(&self) -> StopSignal {
-        self.stop.clone()
     }
 
     /// Starts the thread that reads `device` and lends each batch, cut to `shape`, to `handler`.

@@ -296,16 +296,6 @@ impl Drop for NewStateFolder {
     }
 }
 
-/// Lists the networks below `state_dir`, sorted; an absent folder has none. Unfinished ones do not count.
-///
-/// # Errors
-/// The system's, with the path.
-pub fn list_networks(state_dir: &Path) -> Result<Vec<String>, KeystoreError> {
-    let mut networks: Vec<String> = entries(state_dir)?.into_iter().filter(|name| check_name(name).is_ok()).collect();
-    networks.sort();
-    Ok(networks)
-}
-
 /// Removes unfinished folders whose makers are dead. The caller holds the lock on `state_dir`.
 fn remove_leftovers(state_dir: &Path) -> Result<(), KeystoreError> {
     for name in entries(state_dir)? {
@@ -406,8 +396,7 @@ mod tests {
         assert!(folder.read_key(KeyKind::Identity).unwrap() == Secret::new([1; 32]));
         assert!(folder.has_key(KeyKind::Identity) && !folder.has_key(KeyKind::Validator));
         assert_eq!(std::fs::metadata(folder.path()).unwrap().mode() & 0o7777, 0o700);
-        assert_eq!(list_networks(&state_dir).unwrap(), ["home"]);
-        assert_eq!(list_networks(&state.path().join("absent")).unwrap(), Vec::<String>::new());
+        assert_eq!(entries(&state_dir).unwrap(), ["home"]);
     }
 
     #[test]
@@ -431,7 +420,6 @@ mod tests {
         std::fs::write(killed.join("identity.key"), b"half").unwrap();
         std::fs::write(killed.join(LOCK_FILE), b"4194305\n").unwrap();
         std::fs::create_dir(state.path().join("other.tmp-4194306")).unwrap();
-        assert_eq!(list_networks(state.path()).unwrap(), Vec::<String>::new());
         make(state.path(), "home");
         assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 1);
     }
@@ -442,7 +430,9 @@ mod tests {
         let at_work = NewStateFolder::begin(state.path(), "first").unwrap();
         make(state.path(), "second");
         at_work.finish(ID).unwrap();
-        assert_eq!(list_networks(state.path()).unwrap(), ["first", "second"]);
+        for name in ["first", "second"] {
+            assert_eq!(StateFolder::open(state.path(), name).unwrap().network(), name);
+        }
     }
 
     #[test]

@@ -79,7 +79,6 @@ pub struct Session {
     sent: Traffic,
     received: Traffic,
     failed_opens: AtomicU64,
-    heard: AtomicBool,
     /// When a packet last passed in a data thread's lane, as [`Traffic::last`].
     used: AtomicU64,
     /// Whether nothing is sealed any more.
@@ -170,7 +169,6 @@ impl Session {
             sent: Traffic::default(),
             received: Traffic::default(),
             failed_opens: AtomicU64::new(0),
-            heard: AtomicBool::new(false),
             used: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
             #[cfg(debug_assertions)]
@@ -217,11 +215,6 @@ impl Session {
         self.received.note(now, wire_len);
         self.note_use(header.lane, now);
         Ok(plaintext)
-    }
-
-    /// Says once, to whoever asks first after the first packet was opened, that the peer was heard: the caller tells [`super::PeerSessions`].
-    pub fn take_first_heard(&self) -> bool {
-        self.packets_received() > 0 && !self.heard.load(Ordering::Relaxed) && !self.heard.swap(true, Ordering::Relaxed)
     }
 
     /// Returns the index by which the peer's packets find this session.
@@ -433,7 +426,6 @@ mod tests {
             assert_eq!((sender.packets_sent(), sender.bytes_sent()), (1, 38));
             assert_eq!((receiver.packets_received(), receiver.bytes_received()), (1, 38));
             assert_eq!((sender.last_sent(), receiver.last_received()), (Some(Instant::ZERO), Some(Instant::ZERO)));
-            assert!(receiver.take_first_heard() && !receiver.take_first_heard());
         }
     }
 

@@ -91,11 +91,6 @@ impl<'a> Reader<'a> {
         if self.array::<N>()? == [0; N] { Ok(()) } else { Err(CodecError::ReservedNotZero) }
     }
 
-    /// Returns how many bytes remain.
-    pub fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Returns everything that remains.
     pub fn rest(self) -> &'a [u8] {
         self.bytes
