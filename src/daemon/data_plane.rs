@@ -5,7 +5,8 @@
 //!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
 //! ```
 //! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
-//! it would have got is dropped and counted, and data goes on. What shows no valid mac1 never gets that far.
+//! it would have got is dropped and counted, and data goes on. A handshake datagram without a valid mac1, or a cookie or response for no
+//! attempt under way, never gets that far.
 
 use super::config::MAX_MTU;
 use super::inbox::{FromWire, Inbox};

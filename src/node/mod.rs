@@ -332,8 +332,8 @@ impl<R: CryptoRng> Node<R> {
                 break;
             }
         }
-        if self.peers.take_changed() {
-            let table = Arc::new(self.routing.table(&self.peers, self.pulse.heartbeat()));
+        if let Some(change) = self.peers.take_change() {
+            let table = Arc::new(self.routing.table(&self.peers, change, self.pulse.heartbeat()));
             self.tell(NodeEvent::Publish(table));
         }
     }

@@ -1,21 +1,25 @@
 //! The forwarding table, made from the policy and the peers.
 
-use super::peers::PeerTable;
+use super::peers::{Change, PeerTable};
 use super::pulse::Heartbeat;
-use super::table::ForwardingTable;
+use super::table::{ForwardingTable, Inlet, Outlet};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::router::icmp::AnswerSources;
 use crate::router::{Prefix, Router};
+use crate::wire::data::SessionIndex;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What changes only with the policy: routes and own addresses.
+/// What outlasts a table: routes and own addresses, which change only with the policy, and the sessions, while only the gate changes.
 pub(super) struct Routing {
     router: Arc<Router<NodeId>>,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
     answer_sources: AnswerSources,
+    outlets: Arc<HashMap<NodeId, Outlet>>,
+    inlets: Arc<HashMap<SessionIndex, Inlet>>,
     generation: u64,
 }
 
@@ -27,6 +31,8 @@ impl Routing {
             addresses: Vec::new(),
             subnets: Vec::new(),
             answer_sources: AnswerSources::default(),
+            outlets: Arc::default(),
+            inlets: Arc::default(),
             generation: 0,
         }
     }
@@ -65,13 +71,17 @@ impl Routing {
     }
 
     /// Builds the next table to publish.
-    pub(super) fn table(&mut self, peers: &PeerTable, heartbeat: Arc<Heartbeat>) -> ForwardingTable {
-        self.generation += 1;
+    pub(super) fn table(&mut self, peers: &PeerTable, change: Change, heartbeat: Arc<Heartbeat>) -> ForwardingTable {
+        if change == Change::Sessions {
+            self.outlets = Arc::new(peers.outlets());
+            self.inlets = Arc::new(peers.inlets());
+            self.generation += 1;
+        }
         ForwardingTable {
             generation: self.generation,
             router: Arc::clone(&self.router),
-            outlets: peers.outlets(),
-            inlets: peers.inlets(),
+            outlets: Arc::clone(&self.outlets),
+            inlets: Arc::clone(&self.inlets),
             answer_sources: self.answer_sources,
             heartbeat,
             gate: peers.gate(),

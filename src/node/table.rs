@@ -38,14 +38,14 @@ pub struct Inlet {
 
 /// Everything that a data thread needs for a batch.
 pub struct ForwardingTable {
-    /// Which table this is: grows by one with each publication.
+    /// Which sessions these are: grows by one when they or their paths change.
     pub generation: u64,
     /// Who owns which inner address.
     pub router: Arc<Router<NodeId>>,
     /// By member.
-    pub outlets: HashMap<NodeId, Outlet>,
+    pub outlets: Arc<HashMap<NodeId, Outlet>>,
     /// By the receiver index in the datagram.
-    pub inlets: HashMap<SessionIndex, Inlet>,
+    pub inlets: Arc<HashMap<SessionIndex, Inlet>>,
     /// What a handshake datagram has to show before it takes the node's time.
     pub gate: Gate,
     /// What ICMP answers to the local kernel come from.
@@ -60,8 +60,8 @@ impl ForwardingTable {
         Self {
             generation: 0,
             router: Arc::new(Router::new([], [], [])),
-            outlets: HashMap::new(),
-            inlets: HashMap::new(),
+            outlets: Arc::default(),
+            inlets: Arc::default(),
             gate: Gate::closed(),
             answer_sources: AnswerSources::default(),
             heartbeat: Arc::default(),

@@ -10,6 +10,7 @@ impl From<Refusal> for DropReason {
         match refusal {
             Refusal::Malformed(_) => Self::MalformedDatagram,
             Refusal::Mac1 | Refusal::Mac2 => Self::BadMac,
+            Refusal::NoAttempt => Self::UnknownSession,
             Refusal::Seen | Refusal::Stale => Self::HandshakeReplayed,
             Refusal::HalfOpenFull | Refusal::PeerFull | Refusal::NoIndex => Self::HalfOpenFull,
             Refusal::Sealed

@@ -49,7 +49,7 @@ drop_reasons! {
     Multicast = "multicast",
     /// No grant permits the packet.
     Prohibited = "prohibited",
-    /// No session has the receiver index.
+    /// No session has the receiver index, or no attempt that of a handshake's answer.
     UnknownSession = "unknown_session",
     /// The session's keys have expired.
     SessionExpired = "session_expired",

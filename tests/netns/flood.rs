@@ -2,11 +2,11 @@
 
 use crate::caller::{Caller, keys, transport_key};
 use crate::lab::{Host, Lab, eventually};
-use crate::node::{PATIENCE, PORT, founder, joiner};
+use crate::node::{Node, PATIENCE, PORT, founder, joiner};
 use p2plus::crypto::exchange::TransportKey;
 use p2plus::session::handshake::NetworkKeys;
 use p2plus::wire::data::SessionIndex;
-use p2plus::wire::handshake::{INITIATION_LEN, Initiation, KEY_PART_LEN, MAC_LEN};
+use p2plus::wire::handshake::{CookieReply, INITIATION_LEN, Initiation, KEY_PART_LEN, MAC_LEN};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Mutex;
@@ -32,6 +32,8 @@ enum Forgery {
     Garbage,
     /// The sender knows both: a former member. Every source is forged, every mac1 true.
     WithMac1,
+    /// Cookies that nobody asked for, which have no mac1 and name an attempt by its index.
+    Cookie,
 }
 
 /// Lets all callers handshake, a few at a time; returns how many sessions came of it, and how long each took.
@@ -56,6 +58,10 @@ fn call_all(callers: &[Caller], host: &Host, target: SocketAddr, key: TransportK
 
 /// Writes a forged handshake datagram; `number` makes it like no other.
 fn forge(forgery: Forgery, number: u64, network: &NetworkKeys) -> Vec<u8> {
+    if let Forgery::Cookie = forgery {
+        let receiver = SessionIndex(u32::try_from(number).unwrap());
+        return CookieReply { receiver, nonce: [1; 24], sealed_cookie: [2; 32] }.encode().to_vec();
+    }
     // One in four names itself a later part of a handshake that nobody began.
     let is_part = number.is_multiple_of(4);
     let mut datagram = vec![0xa5; if is_part { KEY_PART_LEN } else { INITIATION_LEN }];
@@ -77,7 +83,7 @@ fn forge(forgery: Forgery, number: u64, network: &NetworkKeys) -> Vec<u8> {
     }
     let covered = datagram.len() - if is_part { MAC_LEN } else { 2 * MAC_LEN };
     let mac1 = match forgery {
-        Forgery::Garbage => [7; MAC_LEN],
+        Forgery::Garbage | Forgery::Cookie => [7; MAC_LEN],
         Forgery::WithMac1 => network.mac1(&datagram[..covered]),
     };
     datagram[covered..covered + MAC_LEN].copy_from_slice(&mac1);
@@ -188,4 +194,26 @@ fn a_flood_of_garbage_keeps_no_member_from_a_session_no_revocation_and_no_user_f
 #[test]
 fn a_flood_of_forged_sources_with_a_true_mac1_keeps_no_member_from_a_session() {
     honest_nodes_are_served(Forgery::WithMac1, "handshake_refused");
+}
+
+#[test]
+fn a_flood_of_cookies_that_nobody_asked_for_keeps_no_joiner_from_its_network() {
+    let Some(mut lab) = Lab::new() else { return };
+    let founder = founder(&mut lab);
+    let (mallory, host) = (lab.host("mallory"), lab.host("ada"));
+    let network = keys(&founder, [9; 32]).network_keys(&transport_key(&founder));
+    let (endpoint, ticket) = (SocketAddr::new(host.v4(), PORT), founder.invite(&["--name", "ada"]));
+    // A chain that keeps the joiner's node busy for longer than a flood takes to fill its queues.
+    (0..64).for_each(|_| drop(founder.invite(&[])));
+    let mut ada = Node::new(&host, "ada");
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| mallory.run(|| flood(Forgery::Cookie, (&network, endpoint), &stop, &sent)));
+        // It alone begins its handshakes, and the founder asks a guest for a cookie.
+        ada.join(&ticket);
+        assert!(eventually(PATIENCE, || ada.drops("unknown_session") > RATE / 5), "{}", ada.status());
+        founder.meet(&ada);
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(ada.drops("handshake_queue_full"), 0, "what nobody asked for came to the node: {}", ada.status());
 }

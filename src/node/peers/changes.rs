@@ -49,9 +49,9 @@ impl PeerTable {
             peer.retry_at_once();
             // As stale as the sessions are: its answer may have come and gone.
             if let Some(attempt) = peer.attempt.take() {
-                self.owners.remove(&attempt.initiator.index());
-                self.indices.release(attempt.initiator.index());
+                self.abandon(attempt.initiator.index());
             }
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
             let actions = peer.sessions.handle_clock_jump(ctx.now.instant);
             self.act(ctx, key, &actions);
             self.tidy(key);
@@ -112,8 +112,7 @@ impl PeerTable {
         let (staged, expired) = self.staging.take(now.instant, &key);
         self.drops.add(DropReason::NoRoute, (staged.len() + expired) as u64);
         if let Some(attempt) = peer.attempt.take() {
-            self.owners.remove(&attempt.initiator.index());
-            self.indices.release(attempt.initiator.index());
+            self.abandon(attempt.initiator.index());
         }
         for session in peer.sessions.receiving() {
             self.owners.remove(&session.local_index());

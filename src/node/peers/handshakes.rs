@@ -13,6 +13,7 @@ use crate::wire::drops::DropReason;
 use crate::wire::handshake::{INITIATION_LEN, KEY_PART_LEN};
 use rand_core::CryptoRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The bytes of one flight: D1, D2a and D2b.
 const FLIGHT_LEN: usize = INITIATION_LEN + 2 * KEY_PART_LEN;
@@ -38,7 +39,22 @@ impl PeerTable {
         };
         peer.attempt = Some(Attempt { initiator, targets, paid: BTreeSet::new() });
         self.owners.insert(index, key);
+        Arc::make_mut(&mut self.attempts).insert(index);
+        self.is_gate_changed = true;
         self.fire(ctx.now, key);
+    }
+
+    /// Frees the index of an attempt that came to nothing.
+    pub(super) fn abandon(&mut self, index: SessionIndex) {
+        self.close_to_answers(index);
+        self.owners.remove(&index);
+        self.indices.release(index);
+    }
+
+    /// Lets no more answers to an attempt through the gate.
+    fn close_to_answers(&mut self, index: SessionIndex) {
+        Arc::make_mut(&mut self.attempts).remove(&index);
+        self.is_gate_changed = true;
     }
 
     /// Begins a handshake with a member whose session is still a guest's: it began before this node knew of the admission.
@@ -73,8 +89,7 @@ impl PeerTable {
             InitiatorStep::GaveUp => {
                 let index = attempt.initiator.index();
                 peer.attempt_failed(ctx.now.instant);
-                self.owners.remove(&index);
-                self.indices.release(index);
+                self.abandon(index);
                 self.tidy(key);
             }
         }
@@ -144,6 +159,7 @@ impl PeerTable {
                 paths.heard_from(ctx.now.instant, path);
             }
             self.peers.get_mut(&key).into_iter().for_each(Peer::attempt_succeeded);
+            self.close_to_answers(index);
             self.install(ctx, key, established);
             self.flush(ctx.now, key);
         }

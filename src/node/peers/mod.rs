@@ -78,6 +78,15 @@ pub struct Holdings {
     pub half_open: usize,
 }
 
+/// What of a forwarding table is out of date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The gate alone: a table of the same sessions is soon made.
+    Gate,
+    /// Sessions or paths.
+    Sessions,
+}
+
 /// What the node lends for one call: the moment, the policy in force, and randomness.
 pub struct Context<'a, R> {
     /// The moment.
@@ -98,6 +107,8 @@ pub struct PeerTable {
     peers: BTreeMap<TransportKey, Peer>,
     /// Whose session or attempt an index names.
     owners: BTreeMap<SessionIndex, TransportKey>,
+    /// The indices of the attempts under way, as the gate in force knows them.
+    attempts: Arc<BTreeSet<SessionIndex>>,
     /// Members whose sessions are kept up.
     kept: BTreeSet<TransportKey>,
     /// Packets that wait for a session.
@@ -107,6 +118,7 @@ pub struct PeerTable {
     transmits: VecDeque<Transmit>,
     events: VecDeque<PeerEvent>,
     is_changed: bool,
+    is_gate_changed: bool,
     check_at: Instant,
     drops: Arc<Drops>,
 }
@@ -122,12 +134,14 @@ impl PeerTable {
             indices: Indices::default(),
             peers: BTreeMap::new(),
             owners: BTreeMap::new(),
+            attempts: Arc::default(),
             kept: BTreeSet::new(),
             staging: Staging::default(),
             around: Surroundings::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             is_changed: true,
+            is_gate_changed: false,
             check_at: now.instant,
             drops,
         }
@@ -207,14 +221,16 @@ impl PeerTable {
         self.events.pop_front()
     }
 
-    /// Says, once, whether sessions or paths changed since the last call, so that a new forwarding table is due.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.is_changed) | self.responder.take_gate_changed()
+    /// Says, once, what changed since the last call, so that a new forwarding table is due.
+    pub fn take_change(&mut self) -> Option<Change> {
+        let is_gate_changed = std::mem::take(&mut self.is_gate_changed) | self.responder.take_gate_changed();
+        let is_changed = std::mem::take(&mut self.is_changed);
+        is_changed.then_some(Change::Sessions).or(is_gate_changed.then_some(Change::Gate))
     }
 
     /// What a handshake datagram has to show before it is brought here.
     pub fn gate(&self) -> Gate {
-        self.responder.gate(&self.keys)
+        self.responder.gate(&self.keys, Arc::clone(&self.attempts))
     }
 
     /// Where to seal for members with a confirmed session and a path.

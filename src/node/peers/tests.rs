@@ -8,7 +8,8 @@ use crate::crypto::secret::Secret;
 use crate::node::control::MAX_GUESTS;
 use crate::path::allowance::UNPROVED_BYTES;
 use crate::path::candidate::MAX_TARGETS;
-use crate::policy::Member;
+use crate::policy::{Member, PolicyDiff};
+use crate::session::Source;
 use crate::time::UnixMillis;
 use crate::wire::data::{Datagram, Lane, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
@@ -376,6 +377,40 @@ fn a_cookie_sends_no_flight_to_where_none_went_and_none_twice() {
 }
 
 #[test]
+fn answers_pass_the_gate_while_their_attempt_is_under_way_and_no_longer() {
+    let receive_all = |left: &mut Side, answers: &[Transmit]| {
+        answers.iter().for_each(|answer| left.receive(at(2), endpoint(2), answer.datagram.clone()));
+    };
+    let jump = |left: &mut Side, _: &[Transmit]| {
+        left.table.handle_clock_jump(&mut Context { now: at(2), policy: &left.policy, rng: &mut left.rng });
+    };
+    let revoke = |left: &mut Side, _: &[Transmit]| {
+        let policy = policy_of(&[1]);
+        let diff = PolicyDiff::between(&left.policy, &policy);
+        left.table.handle_policy(&mut Context { now: at(2), policy: &policy, rng: &mut left.rng }, &diff);
+    };
+    let give_up = |left: &mut Side, _: &[Transmit]| left.handle_timeout(at(6_000));
+    let ends: [fn(&mut Side, &[Transmit]); 4] = [receive_all, jump, revoke, give_up];
+    for (number, end) in ends.into_iter().enumerate() {
+        let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
+        left.table.take_change();
+        left.connect(at(1), 2);
+        assert_eq!(left.table.take_change(), Some(Change::Gate));
+        left.sent().into_iter().for_each(|transmit| right.receive(at(1), left.endpoint, transmit.datagram));
+        let answers = right.sent();
+        let check = |left: &Side| {
+            let gate = left.table.gate();
+            let passed = |answer: &&Transmit| gate.check(Source::Endpoint(endpoint(2)), &answer.datagram).is_ok();
+            answers.iter().filter(passed).count()
+        };
+        assert_eq!((check(&left), answers.len()), (2, 2));
+        end(&mut left, &answers);
+        assert_eq!(check(&left), 0, "end {number}");
+        assert!(left.table.take_change().is_some() && left.table.attempts.is_empty(), "end {number}");
+    }
+}
+
+#[test]
 fn after_a_clock_jump_nothing_is_sent_before_the_session_is_new() {
     let (mut left, mut right) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[1, 2]));
     left.connect(at(1), 2);
@@ -386,7 +421,7 @@ fn after_a_clock_jump_nothing_is_sent_before_the_session_is_new() {
     left.connect(at(39_000), 2);
     left.sent();
     left.table.handle_clock_jump(&mut Context { now: at(40_000), policy: &left.policy, rng: &mut left.rng });
-    assert!(left.table.outlets().is_empty() && left.table.take_changed());
+    assert!(left.table.outlets().is_empty() && left.table.take_change() == Some(Change::Sessions));
     assert!(
         data_thread.seal(at(40_000).instant, &mut [0; 64]).is_err(),
         "nor by a thread that has the table from before"

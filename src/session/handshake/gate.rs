@@ -1,4 +1,4 @@
-//! What a handshake datagram has to show before it may take the node's time: mac1, and mac2 where there is one.
+//! What a handshake datagram has to show before it may take the node's time: mac1, mac2 where there is one, and the attempt it answers.
 //!
 //! An immutable value for any thread, so that what a stranger sends, who knows neither the receiver's key nor the network's secret, ends
 //! where it was received. Decides nothing for good: the responder and the initiator check again.
@@ -6,14 +6,16 @@
 use super::{LocalKeys, NetworkKeys, Refusal};
 use crate::crypto::secret::Secret;
 use crate::session::cookie::{Source, mac2_matches};
-use crate::wire::data::{Datagram, DatagramError, TYPE_INITIATION};
+use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
 use crate::wire::handshake::{Initiation, InitiationTag, KeyPart, MAC_LEN, Response};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The keys of mac1, and the secrets of the cookies that are accepted.
+/// The keys of mac1, the secrets of the cookies that are accepted, and the attempts under way: each shared, for a gate is made often.
 pub struct Gate {
-    keys: Vec<NetworkKeys>,
+    keys: Vec<Arc<NetworkKeys>>,
     cookie_secrets: Vec<Arc<Secret<32>>>,
+    attempts: Arc<BTreeSet<SessionIndex>>,
 }
 
 /// What a datagram that passed the gate claims to be.
@@ -28,26 +30,30 @@ pub enum Knock {
     },
     /// D2a or D2b of this D1.
     Part(InitiationTag),
-    /// M2a, M2b or a cookie.
+    /// M2a, M2b or a cookie, for an attempt under way.
     Answer,
 }
 
 impl Gate {
     /// A gate that lets no handshake in.
-    pub const fn closed() -> Self {
-        Self { keys: Vec::new(), cookie_secrets: Vec::new() }
+    pub fn closed() -> Self {
+        Self { keys: Vec::new(), cookie_secrets: Vec::new(), attempts: Arc::default() }
     }
 
-    /// The gate of a node with these keys that accepts cookies under these secrets.
-    pub(super) fn new(local: &LocalKeys, cookie_secrets: Vec<Arc<Secret<32>>>) -> Self {
+    /// The gate of a node with these keys that accepts cookies under these secrets, and answers to these attempts.
+    pub(super) fn new(
+        local: &LocalKeys,
+        cookie_secrets: Vec<Arc<Secret<32>>>,
+        attempts: Arc<BTreeSet<SessionIndex>>,
+    ) -> Self {
         let statics = std::iter::once(local.current()).chain(local.retired());
-        Self { keys: statics.map(|own| local.network_keys(&own.secret.public_key())).collect(), cookie_secrets }
+        Self { keys: statics.map(|own| Arc::clone(&own.network)).collect(), cookie_secrets, attempts }
     }
 
-    /// Checks mac1 and mac2.
+    /// Checks mac1, mac2, and whether what claims to answer an attempt names one.
     ///
     /// # Errors
-    /// [`Refusal`]: malformed, or one of the two is false.
+    /// [`Refusal`]: malformed, or one of the three is false.
     pub fn check(&self, source: Source, datagram: &[u8]) -> Result<Knock, Refusal> {
         match Datagram::classify(datagram)? {
             Datagram::Initiation(_) => {
@@ -69,10 +75,10 @@ impl Gate {
             Datagram::Response(..) => {
                 let response = Response::decode(datagram)?;
                 self.check_mac1(datagram, 2 * MAC_LEN, &response.mac1)?;
-                Ok(Knock::Answer)
+                self.check_attempt(response.receiver)
             }
-            // Sealed with a key that only its initiator's attempt has.
-            Datagram::Cookie(..) => Ok(Knock::Answer),
+            // Sealed with a key that only its initiator's attempt has; but its index is random, and only who sees the initiation knows it.
+            Datagram::Cookie(receiver, _) => self.check_attempt(receiver),
             Datagram::Transport(_) | Datagram::Relayed(_) => {
                 Err(DatagramError::UnknownType(datagram.first().copied().unwrap_or(TYPE_INITIATION)).into())
             }
@@ -84,5 +90,9 @@ impl Gate {
         let covered = &datagram[..datagram.len() - behind];
         let is_valid = self.keys.iter().any(|keys| keys.mac1_is_valid(covered, mac1));
         is_valid.then_some(()).ok_or(Refusal::Mac1)
+    }
+
+    fn check_attempt(&self, receiver: SessionIndex) -> Result<Knock, Refusal> {
+        self.attempts.contains(&receiver).then_some(Knock::Answer).ok_or(Refusal::NoAttempt)
     }
 }

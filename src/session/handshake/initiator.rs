@@ -224,7 +224,7 @@ impl Initiator {
     pub fn handle_cookie(&mut self, source: Source, datagram: &[u8]) -> Result<(), Refusal> {
         let reply = CookieReply::decode(datagram)?;
         if reply.receiver != self.index {
-            return Err(Refusal::NoHandshake);
+            return Err(Refusal::NoAttempt);
         }
         let mac1 = Initiation::decode(&self.initiation)?.mac1;
         let cookie = open_reply(&reply, &self.responder.cookie, &mac1)?;
@@ -258,7 +258,7 @@ impl Initiator {
             return Err(Refusal::Mac2);
         }
         if response.receiver != self.index {
-            return Err(Refusal::NoHandshake);
+            return Err(Refusal::NoAttempt);
         }
         let fresh = self.verify_half(&response)?;
         if fresh.is_some() {

@@ -5,6 +5,7 @@ use crate::crypto::hash::{Digest, blake2s, blake2s_mac};
 use crate::crypto::identity::NodeId;
 use crate::crypto::secret::{Secret, constant_time_eq};
 use crate::wire::handshake::MAC_LEN;
+use std::sync::Arc;
 
 /// What a node holds for handshakes. Zeroized on drop; neither `Clone` nor `Debug`.
 ///
@@ -23,12 +24,12 @@ pub struct LocalKeys {
 /// A static key, and what guards the datagrams that were made for it.
 pub(super) struct StaticKey {
     pub(super) secret: TransportSecret,
-    pub(super) network: NetworkKeys,
+    pub(super) network: Arc<NetworkKeys>,
 }
 
 impl StaticKey {
     fn new(secret: TransportSecret, network_secret: &Secret<32>) -> Self {
-        let network = NetworkKeys::new(&secret.public_key(), network_secret);
+        let network = Arc::new(NetworkKeys::new(&secret.public_key(), network_secret));
         Self { secret, network }
     }
 }

@@ -136,7 +136,10 @@ pub enum Refusal {
     /// Replayed: a later initiation of the same key was seen before.
     #[error("the initiation's timestamp is not later than the last one")]
     Stale,
-    /// Unauthenticated: no initiation belongs to the part, or no attempt to the answer.
+    /// Unauthenticated: no attempt has the answer's index, or none any more.
+    #[error("no attempt belongs to the answer")]
+    NoAttempt,
+    /// Unauthenticated: no initiation belongs to the part.
     #[error("no handshake belongs to the datagram")]
     NoHandshake,
     /// Unauthenticated: another part with the same place was accepted before.

@@ -23,6 +23,8 @@ use crate::wire::handshake::{
     Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, Part, SEALED_KEY_HALF_LEN, Timestamp,
 };
 use rand_core::CryptoRng;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A handshake datagram and whence it came.
 #[derive(Clone, Copy, Debug)]
@@ -94,9 +96,9 @@ impl Responder {
         self.timestamps.iter()
     }
 
-    /// Makes the check that any thread can do before a datagram is brought here.
-    pub fn gate(&self, keys: &LocalKeys) -> Gate {
-        Gate::new(keys, self.cookies.accepted())
+    /// Makes the check that any thread can do before a datagram is brought here, or to one of these attempts.
+    pub fn gate(&self, keys: &LocalKeys, attempts: Arc<BTreeSet<SessionIndex>>) -> Gate {
+        Gate::new(keys, self.cookies.accepted(), attempts)
     }
 
     /// Says, once, whether the gate changed since the last call.

@@ -3,10 +3,18 @@
 use super::*;
 use crate::session::cookie::SECRET_LIFETIME;
 use crate::session::handshake::gate::{Gate, Knock};
+use crate::wire::data::SessionIndex;
 use crate::wire::handshake::InitiationTag;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 fn gate(node: &Node) -> Gate {
-    node.responder.gate(&node.keys)
+    gate_to(node, [])
+}
+
+/// The gate of a node with these attempts under way.
+fn gate_to<const COUNT: usize>(node: &Node, attempts: [SessionIndex; COUNT]) -> Gate {
+    node.responder.gate(&node.keys, Arc::new(BTreeSet::from(attempts)))
 }
 
 /// A guest's attempt that was asked for a cookie, and paid.
@@ -40,16 +48,31 @@ fn answers_pass_to_the_initiator_they_were_made_for_and_to_nobody_else() {
     let (answers, _) = give(&mut right, after(1), at(1), &flight(&initiator, at(2)));
     assert_eq!(answers.len(), 2);
     for answer in &answers {
-        assert_eq!(gate(&left).check(at(2), answer), Ok(Knock::Answer));
-        assert_eq!(gate(&right).check(at(2), answer), Err(Refusal::Mac1));
+        assert_eq!(gate_to(&left, [initiator.index()]).check(at(2), answer), Ok(Knock::Answer));
+        assert_eq!(gate_to(&right, [initiator.index()]).check(at(2), answer), Err(Refusal::Mac1));
+    }
+}
+
+#[test]
+fn an_answer_to_no_attempt_is_refused_whoever_made_it() {
+    let (left, mut right, initiator) = pair();
+    let (mut answers, _) = give(&mut right, after(1), at(1), &flight(&initiator, at(2)));
+    let garbage = [&[4, 0, 0, 0], &initiator.index().0.to_le_bytes()[..], &[0xa5; 56]].concat();
+    answers.push(garbage);
+    let other = SessionIndex(initiator.index().0 ^ 1);
+    for answer in &answers {
+        assert_eq!(gate_to(&left, [initiator.index(), other]).check(at(2), answer), Ok(Knock::Answer));
+        for gate in [gate(&left), gate_to(&left, [other])] {
+            assert_eq!(gate.check(at(2), answer), Err(Refusal::NoAttempt));
+        }
     }
 }
 
 #[test]
 fn no_changed_byte_passes_and_nothing_passes_a_closed_gate_or_a_strangers() {
     let (right, initiator) = paid();
+    let stranger = gate(&Node::new(3, policy_of([2])));
     let gate = gate(&right);
-    let stranger = Node::new(3, policy_of([2])).responder.gate(&keys(3));
     for datagram in flight(&initiator, at(2)) {
         assert!(gate.check(at(1), &datagram).is_ok());
         assert_eq!(Gate::closed().check(at(1), &datagram), Err(Refusal::Mac1));

@@ -84,7 +84,7 @@ fn an_answer_to_another_attempt_is_told_from_a_forgery() {
     let (answers, _) = give(&mut right, after(0), at(1), &flight(&initiator, at(2)));
     let mut other = left.initiate(after(1), 2);
     let refused = other.handle_response(left.local(), after(1), &answers[0]);
-    assert_eq!(refused.err(), Some(Refusal::NoHandshake));
+    assert_eq!(refused.err(), Some(Refusal::NoAttempt));
 }
 
 #[test]
