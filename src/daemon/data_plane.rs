@@ -9,7 +9,7 @@
 //! attempt under way, never gets that far.
 
 use super::config::MAX_MTU;
-use super::inbox::{FromWire, Inbox};
+use super::inbox::{FromWire, Inbox, Sender};
 use super::workers::Workers;
 use crate::io::batch::{DatagramShape, PacketShape};
 use crate::io::clock;
@@ -18,7 +18,6 @@ use crate::io::network::Network;
 use crate::io::udp::{Outgoing as Datagram, SendError, UdpReceiver, UdpSender};
 use crate::node::forward::{self, Inbound, Incoming, Outbound, Outgoing};
 use crate::node::table::ForwardingTable;
-use crate::policy::Rights;
 use crate::wire::data::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
 use arc_swap::ArcSwap;
@@ -159,7 +158,7 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                 }
                 Inbound::Record(index, record) => {
                     let record = record.to_vec();
-                    shared.tell_of(&table, index, |rights| FromWire::Record { index, rights, path, record });
+                    shared.tell_of(&table, index, |sender| FromWire::Record { index, sender, path, record });
                 }
                 Inbound::Handshake(trust, datagram) => {
                     shared.tell(FromWire::Handshake { trust, path, datagram: datagram.to_vec() });
@@ -167,7 +166,7 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                 Inbound::Drop(reason) => shared.drops.count(reason),
             }
             if let Some(index) = news {
-                shared.tell_of(&table, index, |rights| FromWire::News { index, rights, path });
+                shared.tell_of(&table, index, |sender| FromWire::News { index, sender, path });
             }
         }
     })
@@ -186,9 +185,9 @@ impl Shared {
     }
 
     /// Tells what came in a session of the table.
-    fn tell_of(&self, table: &ForwardingTable, index: SessionIndex, message: impl FnOnce(Rights) -> FromWire) {
+    fn tell_of(&self, table: &ForwardingTable, index: SessionIndex, message: impl FnOnce(Sender) -> FromWire) {
         match table.inlets.get(&index) {
-            Some(inlet) => self.tell(message(inlet.rights)),
+            Some(inlet) => self.tell(message(Sender::of(inlet))),
             None => self.drops.count(DropReason::UnknownSession),
         }
     }

@@ -9,20 +9,23 @@
 //! ```
 //! One queue per degree of trust, so that whoever floods one is dropped there, and counted, while the others go on. Each wake takes a
 //! bounded number from every queue: authenticated records go before handshakes, and a flood of either leaves the other its turn. Within a
-//! queue each sender has a share: a member, a guest, an address, a destination.
+//! queue each sender has a share, whatever number of sessions or addresses it has: a member, the guests or the handshakes of one origin, a
+//! destination.
 
 use super::api::server::Call;
 use super::fair_queue::FairQueue;
 use super::workers::WorkerFailure;
+use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::io::watch::NetworkEvent;
 use crate::node::forward::Trust;
+use crate::node::table::Inlet;
 use crate::path::Path;
 use crate::policy::Rights;
+use crate::session::{Origin, Source};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::DropReason;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,12 +80,36 @@ impl Queue {
 }
 
 /// Whose share of a queue an item takes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Sender {
-    Session(SessionIndex),
-    Address(IpAddr),
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sender {
+    /// A member, in whichever of its sessions.
+    Member(NodeId),
+    /// All guests of one origin, or whoever handshakes from there.
+    Origin(Origin),
+    /// A guest that this node sought out itself, or a member that has no more than a guest.
+    Guest(TransportKey),
     /// The member that a packet is for.
     Destination(NodeId),
+}
+
+impl Sender {
+    /// Who speaks in a session.
+    pub fn of(inlet: &Inlet) -> Self {
+        match (inlet.rights, inlet.guest_origin) {
+            (Rights::Member(id) | Rights::Consensus(id), _) => Self::Member(id),
+            (Rights::Guest, Some(origin)) => Self::Origin(origin),
+            (Rights::Guest, None) => Self::Guest(*inlet.session.admission().transport_key()),
+        }
+    }
+
+    /// Where records of a session wait.
+    const fn queue(self) -> Queue {
+        match self {
+            Self::Member(_) => Queue::Members,
+            Self::Origin(_) | Self::Guest(_) => Queue::Guests,
+            Self::Destination(_) => Queue::Unsent,
+        }
+    }
 }
 
 /// What a data thread hands to the node.
@@ -92,7 +119,7 @@ pub enum FromWire {
     Handshake {
         /// How far it may be trusted.
         trust: Trust,
-        /// Who sent it.
+        /// The path that it came by.
         path: Path,
         /// All of it.
         datagram: Vec<u8>,
@@ -101,9 +128,9 @@ pub enum FromWire {
     Record {
         /// The session that it came in.
         index: SessionIndex,
-        /// What its peer may do.
-        rights: Rights,
-        /// Who sent it.
+        /// Its peer.
+        sender: Sender,
+        /// The path that it came by.
         path: Path,
         /// The plaintext.
         record: Vec<u8>,
@@ -112,9 +139,9 @@ pub enum FromWire {
     News {
         /// The session.
         index: SessionIndex,
-        /// What its peer may do.
-        rights: Rights,
-        /// Who sent it.
+        /// Its peer.
+        sender: Sender,
+        /// The path that it came by.
         path: Path,
     },
     /// A packet for a member that there is no session with.
@@ -135,15 +162,9 @@ impl FromWire {
                     Trust::Answer => Queue::Answers,
                     Trust::Stranger => Queue::Strangers,
                 };
-                (queue, Sender::Address(path.remote.ip()))
+                (queue, Sender::Origin(Source::Endpoint(path.remote).origin()))
             }
-            Self::Record { index, rights, .. } | Self::News { index, rights, .. } => {
-                let queue = match rights {
-                    Rights::Member(_) | Rights::Consensus(_) => Queue::Members,
-                    Rights::Guest => Queue::Guests,
-                };
-                (queue, Sender::Session(*index))
-            }
+            Self::Record { sender, .. } | Self::News { sender, .. } => (sender.queue(), *sender),
             Self::Unsent { peer, .. } => (Queue::Unsent, Sender::Destination(*peer)),
         }
     }
@@ -279,7 +300,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::thread;
     use std::time::Instant;
 
@@ -291,12 +312,16 @@ mod tests {
         FromWire::Handshake { trust, path, datagram: vec![1; 172] }
     }
 
-    fn record(session: u32, number: usize, rights: Rights) -> FromWire {
+    fn record(session: u32, number: usize, sender: Sender) -> FromWire {
         let path = SocketAddr::from(([192, 0, 2, 1], 4647)).into();
-        FromWire::Record { index: SessionIndex(session), rights, path, record: number.to_le_bytes().to_vec() }
+        FromWire::Record { index: SessionIndex(session), sender, path, record: number.to_le_bytes().to_vec() }
     }
 
-    const MEMBER: Rights = Rights::Member(NodeId([1; 32]));
+    const MEMBER: Sender = Sender::Member(NodeId([1; 32]));
+
+    fn guest(origin: u32) -> Sender {
+        Sender::Origin(Origin::V4(origin.into()))
+    }
 
     fn count(taken: &[Message], which: impl Fn(&FromWire) -> bool) -> usize {
         taken.iter().filter(|message| matches!(message, Message::Wire(item) if which(item))).count()
@@ -309,13 +334,13 @@ mod tests {
         assert_eq!(kept, Queue::Strangers.bounds().capacity);
         assert_eq!(inbox.offer(handshake(Trust::Stranger, 0)), Err(DropReason::HandshakeQueueFull));
         assert_eq!(inbox.offer(record(1, 0, MEMBER)), Ok(()));
-        assert_eq!(inbox.offer(record(2, 0, Rights::Guest)), Ok(()));
+        assert_eq!(inbox.offer(record(2, 0, guest(2))), Ok(()));
         assert_eq!(inbox.offer(handshake(Trust::Proved, 7)), Ok(()));
         assert_eq!(inbox.offer(handshake(Trust::Answer, 7)), Ok(()));
         inbox.put(Message::Reload);
         let taken = reader.take(PATIENCE);
         assert!(matches!(taken[0], Message::Reload), "orders come first");
-        assert!(matches!(&taken[1], Message::Wire(FromWire::Record { rights: Rights::Member(_), .. })));
+        assert!(matches!(&taken[1], Message::Wire(FromWire::Record { sender: Sender::Member(_), .. })));
         assert_eq!(count(&taken, |item| matches!(item, FromWire::Record { .. })), 2);
         assert_eq!(count(&taken, |item| matches!(item, FromWire::Handshake { trust: Trust::Proved, .. })), 1);
         // And they have their turn.
@@ -330,7 +355,7 @@ mod tests {
         let kept = (0..50_000).filter(|number| inbox.offer(record(1, *number, MEMBER)).is_ok()).count();
         assert_eq!(kept, share);
         assert_eq!(inbox.offer(record(1, 0, MEMBER)), Err(DropReason::QueueFull));
-        assert_eq!(inbox.offer(record(2, 7, MEMBER)), Ok(()));
+        assert_eq!(inbox.offer(record(2, 7, Sender::Member(NodeId([2; 32])))), Ok(()));
         assert_eq!(inbox.offer(handshake(Trust::Stranger, 1)), Ok(()));
         let first = reader.take(PATIENCE);
         assert_eq!(count(&first, |item| matches!(item, FromWire::Handshake { .. })), 1, "handshakes wait for records");
@@ -341,11 +366,29 @@ mod tests {
     }
 
     #[test]
+    fn neither_more_sessions_nor_more_addresses_are_a_greater_share() {
+        let (inbox, _reader) = Inbox::new();
+        let kept_of =
+            |items: &dyn Fn(u32) -> FromWire| (0..50_000).filter(|it| inbox.offer(items(*it)).is_ok()).count();
+        let sessions_of_one_member = |number| record(number % 8, 0, MEMBER);
+        assert_eq!(kept_of(&sessions_of_one_member), Queue::Members.bounds().share);
+        let guests_of_one_host = |number| record(number % 32, 0, guest(1));
+        assert_eq!(kept_of(&guests_of_one_host), Queue::Guests.bounds().share);
+        for (trust, queue) in [(Trust::Stranger, Queue::Strangers), (Trust::Proved, Queue::Proved)] {
+            let addresses_of_one_network = |number| {
+                let ip = IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, (number % 64) as u16]);
+                FromWire::Handshake { trust, path: SocketAddr::from((ip, 4647)).into(), datagram: vec![1; 172] }
+            };
+            assert_eq!(kept_of(&addresses_of_one_network), queue.bounds().share);
+        }
+    }
+
+    #[test]
     fn guests_and_packets_without_a_session_have_bounds_of_their_own() {
         let (inbox, _reader) = Inbox::new();
-        let kept = (0..50_000).filter(|guest| inbox.offer(record(*guest, 0, Rights::Guest)).is_ok()).count();
+        let kept = (0..50_000).filter(|number| inbox.offer(record(1, 0, guest(*number))).is_ok()).count();
         assert_eq!(kept, Queue::Guests.bounds().capacity);
-        assert_eq!(inbox.offer(record(1, 0, Rights::Guest)), Err(DropReason::GuestQueueFull));
+        assert_eq!(inbox.offer(record(1, 0, guest(0))), Err(DropReason::GuestQueueFull));
         let unsent = |peer: u8| FromWire::Unsent { peer: NodeId([peer; 32]), packet: vec![0; 40] };
         assert_eq!((0..50_000).filter(|_| inbox.offer(unsent(1)).is_ok()).count(), Queue::Unsent.bounds().share);
         assert_eq!(inbox.offer(unsent(1)), Err(DropReason::UnsentQueueFull));

@@ -9,7 +9,7 @@ use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::Router;
 use crate::router::icmp::AnswerSources;
-use crate::session::{Gate, Session};
+use crate::session::{Gate, Origin, Session};
 use crate::wire::data::SessionIndex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Inlet {
     pub session: Arc<Session>,
     /// What its peer may send.
     pub rights: Rights,
+    /// Whence a guest came, which its cookie proved; the source of a record is what its sender likes.
+    pub guest_origin: Option<Origin>,
     /// The path in use: a datagram by another one is reported.
     pub path: Option<Path>,
     /// Whether every authenticated datagram is reported: the session waits for its confirmation.

@@ -61,9 +61,9 @@ drop_reasons! {
     StagingFull = "staging_full",
     /// The queue of members' records to the node's thread is full, or this member's share of it.
     QueueFull = "queue_full",
-    /// The queue of guests' records is full, or this guest's share of it.
+    /// The queue of guests' records is full, or the share of this guest's origin.
     GuestQueueFull = "guest_queue_full",
-    /// A queue of handshakes is full, or this address's share of it.
+    /// A queue of handshakes is full, or the share of this origin.
     HandshakeQueueFull = "handshake_queue_full",
     /// The queue of packets without a session is full, or this destination's share of it.
     UnsentQueueFull = "unsent_queue_full",

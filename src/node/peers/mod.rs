@@ -251,6 +251,7 @@ impl PeerTable {
                 let inlet = Inlet {
                     session: Arc::clone(session),
                     rights: rights_of(session),
+                    guest_origin: peer.guest_origin,
                     path: peer.paths.path(),
                     awaited: !peer.is_confirmed(session.local_index()),
                 };
