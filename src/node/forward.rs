@@ -27,11 +27,18 @@ pub const HEADROOM: usize = data::TRANSPORT_HEADER_LEN + data::RECORD_HEADER_LEN
 /// Free bytes that [`seal`] needs behind a packet: the tag.
 pub const TAILROOM: usize = crate::crypto::aead::TAG_LEN;
 
-/// No link is narrower than IPv6 allows (RFC 8200 §5): a packet that fits one in an IPv6 datagram is sent without asking.
-const FITS_ANY_LINK: usize = 1280 - 48 - OVERHEAD;
+/// Bytes around an inner packet in a datagram to an endpoint: IP and UDP headers, and what sealing adds.
+const fn overhead(endpoint: SocketAddr) -> usize {
+    let outer = if endpoint.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    outer + HEADROOM + TAILROOM
+}
 
-/// Bytes around an inner packet in a datagram's payload.
-const OVERHEAD: usize = HEADROOM + TAILROOM;
+/// The longest inner packet that is sent without asking: no IPv6 link is narrower than 1280 bytes (RFC 8200 §5), and no IPv4 link that
+/// P2Plus works on than [`data::MIN_WIRE_LEN`].
+const fn fits_any_link(endpoint: SocketAddr) -> usize {
+    let narrowest = if endpoint.is_ipv4() { data::MIN_WIRE_LEN } else { 1280 };
+    narrowest - overhead(endpoint)
+}
 
 /// How long the MTU of the link towards an endpoint is believed; one that shrank meanwhile is noticed at once.
 const LINK_LIFETIME: Duration = Duration::from_secs(60);
@@ -110,8 +117,7 @@ impl Outgoing {
         if self.links.len() >= MAX_LINKS {
             self.links.clear();
         }
-        let headers = if endpoint.is_ipv4() { 20 + 8 } else { 40 + 8 };
-        let longest = mtu.map_or(usize::MAX, |mtu| mtu.saturating_sub(headers + OVERHEAD));
+        let longest = mtu.map_or(usize::MAX, |mtu| mtu.saturating_sub(overhead(endpoint)));
         self.links.insert(endpoint, (longest, now + LINK_LIFETIME));
     }
 
@@ -174,10 +180,9 @@ pub fn seal(
         // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
         return Outbound::Stage(peer);
     }
-    if bytes.len() > FITS_ANY_LINK {
-        let Some(longest) = outgoing.longest(now, outlet.path.remote) else {
-            return Outbound::Measure(outlet.path.remote);
-        };
+    let endpoint = outlet.path.remote;
+    if bytes.len() > fits_any_link(endpoint) {
+        let Some(longest) = outgoing.longest(now, endpoint) else { return Outbound::Measure(endpoint) };
         if bytes.len() > longest {
             let mtu = u16::try_from(longest).unwrap_or(u16::MAX);
             let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
@@ -321,7 +326,10 @@ fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d [u8]) -> Inboun
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::table::Outlet;
     use crate::router::{Prefix, Router};
+    use crate::session::Session;
+    use crate::session::testing::established_pair;
     use std::net::IpAddr;
     use std::sync::Arc;
 
@@ -336,12 +344,56 @@ mod tests {
 
     /// Seals an IPv4 packet of 40 bytes from the node to `destination`.
     fn seal_to(destination: [u8; 4], table: &ForwardingTable, outgoing: &mut Outgoing) -> Outbound {
-        let mut buffer = [0; HEADROOM + 40 + TAILROOM];
-        let packet = &mut buffer[HEADROOM..HEADROOM + 40];
-        packet[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
+        seal_long(40, destination, table, outgoing)
+    }
+
+    /// Seals an IPv4 packet of `len` bytes from the node to `destination`.
+    fn seal_long(len: u16, destination: [u8; 4], table: &ForwardingTable, outgoing: &mut Outgoing) -> Outbound {
+        let range = HEADROOM..HEADROOM + usize::from(len);
+        let mut buffer = vec![0; range.end + TAILROOM];
+        let packet = &mut buffer[range.clone()];
+        packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6]);
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);
-        seal(table, outgoing, NOW, &mut buffer, HEADROOM..HEADROOM + 40)
+        seal(table, outgoing, NOW, &mut buffer, range)
+    }
+
+    /// The table of a node at 10.64.0.1 that has a session with a member at 10.64.0.2, who is reached at an endpoint.
+    fn with_peer(session: Arc<Session>, endpoint: SocketAddr) -> ForwardingTable {
+        let (peer, index) = (NodeId([2; 32]), session.local_index());
+        let own = Prefix::host(IpAddr::from([10, 64, 0, 1]));
+        let theirs = (Prefix::host(IpAddr::from([10, 64, 0, 2])), peer);
+        let subnet = Prefix::new(IpAddr::from([10, 64, 0, 0]), 20).unwrap();
+        let path = Path::from(endpoint);
+        let outlet = Outlet { session: Arc::clone(&session), path };
+        let inlet =
+            Inlet { session, rights: Rights::Member(peer), guest_origin: None, path: Some(path), awaited: false };
+        ForwardingTable {
+            generation: 1,
+            router: Arc::new(Router::new([own], [subnet], [theirs])),
+            outlets: Arc::new(HashMap::from([(peer, outlet)])),
+            inlets: Arc::new(HashMap::from([(index, inlet)])),
+            answer_sources: AnswerSources { v4: Some([10, 64, 0, 53].into()), v6: None },
+            ..ForwardingTable::empty()
+        }
+    }
+
+    #[test]
+    fn a_packet_that_the_link_cannot_take_is_answered_however_narrow_the_link() {
+        for (endpoint, mtu) in [("192.0.2.2:4647", 1124), ("192.0.2.2:4647", 1420), ("[2001:db8::2]:4647", 1280)] {
+            let (.., near, _) = established_pair();
+            let endpoint = endpoint.parse().unwrap();
+            let table = with_peer(near.session, endpoint);
+            let mut outgoing = Outgoing::new(Lane::new(1, 0));
+            let fitting = u16::try_from(mtu - overhead(endpoint)).unwrap();
+            let to_peer = |len, outgoing: &mut Outgoing| seal_long(len, [10, 64, 0, 2], &table, outgoing);
+            assert_eq!(to_peer(fitting + 1, &mut outgoing), Outbound::Measure(endpoint));
+            outgoing.learn_link(NOW, endpoint, Some(mtu));
+            assert!(matches!(to_peer(fitting, &mut outgoing), Outbound::Send { .. }), "{endpoint} {mtu}");
+            let refused = to_peer(fitting + 1, &mut outgoing);
+            assert!(matches!(refused, Outbound::Answer(DropReason::TooLarge, _)), "{endpoint} {mtu}: {refused:?}");
+        }
     }
 
     #[test]

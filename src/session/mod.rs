@@ -19,7 +19,7 @@ pub mod rekey;
 pub mod replay;
 pub mod seal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use cookie::{Origin, Source};
 pub use handshake::gate::{Gate, Knock};

@@ -1,4 +1,4 @@
-//! Two nodes that know each other, for the tests of this module.
+//! Two nodes that know each other, for tests.
 
 use super::cookie::Source;
 use super::handshake::initiator::Initiator;
@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 pub(super) const NETWORK_SECRET: [u8; 32] = [0x5e; 32];
 
 /// A node: keys, tables and what it thinks of the network.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) keys: LocalKeys,
     pub(super) policy: Policy,
     pub(super) terms: Terms,
@@ -115,7 +115,7 @@ pub(super) fn shake(
 }
 
 /// Members 1 and 2, and their session: the initiator's end first.
-pub(super) fn established_pair() -> (Node, Node, Established, Established) {
+pub(crate) fn established_pair() -> (Node, Node, Established, Established) {
     let policy = policy_of([1, 2]);
     let (mut left, mut right) = (Node::new(1, policy.clone()), Node::new(2, policy));
     let mut initiator = left.initiate(Instant::ZERO, 2);

@@ -19,6 +19,9 @@ pub const TYPE_RELAY: u8 = 0x06;
 /// First byte of a transport packet.
 pub const TYPE_TRANSPORT: u8 = 0x10;
 
+/// The smallest path that P2Plus works on, in bytes of an underlay IP packet.
+pub const MIN_WIRE_LEN: usize = 1124;
+
 /// Clear bytes in front of a transport packet's ciphertext.
 pub const TRANSPORT_HEADER_LEN: usize = 16;
 /// Bytes that a transport packet has besides its plaintext: header and tag.

@@ -1,7 +1,7 @@
 //! What an application hears of packets that are not carried, from the real kernel.
 
-use crate::lab::{Lab, eventually};
-use crate::node::{Node, PATIENCE, founder, transfer};
+use crate::lab::{Host, Lab, eventually};
+use crate::node::{Node, PATIENCE, founder, pair_on, transfer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -99,5 +99,19 @@ fn a_packet_that_the_own_link_cannot_take_is_answered_with_its_size_and_tcp_heed
     hosts[0].ip("link set eth0 mtu 1400");
     transfer(&founder, &ada, ada.v4(), 1_000_000);
     transfer(&founder, &ada, ada.v6(), 1_000_000);
+    assert_eq!(founder.drops("send_failed"), 0, "{}", founder.status());
+}
+
+#[test]
+fn a_packet_that_the_narrowest_link_cannot_take_is_answered_too() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts = [lab.host("founder"), lab.host("ada")];
+    hosts.iter().for_each(|host| drop(host.ip("link set eth0 mtu 1124")));
+    let [founder, ada] = pair_on([&hosts[0], &hosts[1]], Host::v4);
+    let before = founder.drops("too_large");
+    // With its headers it is 1150 bytes: it would pass any link that IPv6 allows.
+    assert_eq!(send_long(&founder, founder.v4(), ada.v4(), 1_122), Some(libc::EMSGSIZE));
+    assert!(eventually(PATIENCE, || founder.drops("too_large") > before), "{}", founder.status());
+    transfer(&founder, &ada, ada.v4(), 100_000);
     assert_eq!(founder.drops("send_failed"), 0, "{}", founder.status());
 }

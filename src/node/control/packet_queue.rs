@@ -1,11 +1,9 @@
 //! The device that smoltcp believes in: one packet in, a bounded queue of packets out.
 
+use crate::wire::data::MIN_WIRE_LEN;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use std::collections::VecDeque;
-
-/// The smallest path that P2Plus works on, in bytes of an underlay IP packet.
-const MIN_WIRE_LEN: usize = 1124;
 
 /// Outer IPv6 and UDP headers.
 const OUTER_LEN: usize = 40 + 8;
