@@ -3,6 +3,7 @@
 //! Both read an immutable [`ForwardingTable`] and work in the buffer that the shell lent. Whatever is not plain data is handed
 //! on: a packet without a session is staged, everything that is not an inner packet goes to [`super::Node`].
 
+use super::control::CONTROL_MTU;
 use super::table::{ForwardingTable, Inlet};
 use crate::crypto::identity::NodeId;
 use crate::path::Path;
@@ -10,6 +11,7 @@ use crate::policy::Rights;
 use crate::router::icmp::{AnswerSources, Answerer};
 use crate::session::{Knock, LaneSealer, Source};
 use crate::time::Instant;
+use crate::wire::control::MAX_CONTROL_LEN;
 use crate::wire::data::{self, Datagram, DatagramError, Lane, Record, SessionIndex};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::InitiationTag;
@@ -88,7 +90,7 @@ pub enum Trust {
 pub enum Inbound<'d> {
     /// Write the inner packet into the device.
     Deliver(&'d [u8]),
-    /// Hand the opened record of this session to the node: control, stream, or the empty record.
+    /// Hand the opened record of this session to the node: control, stream, or the empty record; a kilobyte at most.
     Record(SessionIndex, &'d [u8]),
     /// Hand the datagram to the node: handshake and cookies, past the gate.
     Handshake(Trust, &'d [u8]),
@@ -308,6 +310,9 @@ pub fn open<'d>(
     let inbound = match Record::decode(plaintext) {
         Ok(Record::Packet { needs_checksum: false, packet }) => admit(table, inlet, packet),
         Ok(Record::Packet { needs_checksum: true, .. }) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),
+        // What waits for the node is bounded in records, so each has a bound.
+        Ok(Record::Control(content)) if content.len() > MAX_CONTROL_LEN => Inbound::Drop(DropReason::MalformedRecord),
+        Ok(Record::Stream(packet)) if packet.len() > CONTROL_MTU => Inbound::Drop(DropReason::MalformedRecord),
         Ok(Record::Empty | Record::Control(_) | Record::Stream(_)) => Inbound::Record(header.receiver, plaintext),
     };
     (inbound, news)
@@ -330,6 +335,7 @@ mod tests {
     use crate::router::{Prefix, Router};
     use crate::session::Session;
     use crate::session::testing::established_pair;
+    use crate::wire::data::{RECORD_CONTROL, RECORD_STREAM};
     use std::net::IpAddr;
     use std::sync::Arc;
 
@@ -393,6 +399,26 @@ mod tests {
             assert!(matches!(to_peer(fitting, &mut outgoing), Outbound::Send { .. }), "{endpoint} {mtu}");
             let refused = to_peer(fitting + 1, &mut outgoing);
             assert!(matches!(refused, Outbound::Answer(DropReason::TooLarge, _)), "{endpoint} {mtu}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_for_the_node_that_is_longer_than_any_honest_one_is_dropped() {
+        let (.., near, far) = established_pair();
+        let path = Path::from(SocketAddr::from(([192, 0, 2, 2], 4647)));
+        let (table, mut incoming) = (with_peer(near.session, path.remote), Incoming::new());
+        let mut sealer = far.session.claim_lane(Lane::NODE).unwrap();
+        for (kind, longest) in [(RECORD_STREAM, CONTROL_MTU), (RECORD_CONTROL, MAX_CONTROL_LEN)] {
+            for (len, is_taken) in [(longest, true), (longest + 1, false), (2_000, false), (60_000, false)] {
+                let mut datagram = vec![0; HEADROOM + len + TAILROOM];
+                datagram[HEADROOM - 1] = kind;
+                sealer.seal(NOW, &mut datagram).unwrap();
+                let (inbound, _) = open(&table, &mut incoming, NOW, path, &mut datagram);
+                match inbound {
+                    Inbound::Record(_, record) => assert!(is_taken && record.len() == len + 1, "{kind}: {len}"),
+                    other => assert!(!is_taken && other == Inbound::Drop(DropReason::MalformedRecord), "{kind}: {len}"),
+                }
+            }
         }
     }
 
