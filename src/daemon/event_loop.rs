@@ -137,7 +137,8 @@ impl EventLoop {
             Message::Wire(FromWire::News { index, path, .. }) => node.handle_news(now, index, path),
             Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
             Message::Call(call) => self.answer(now, *call),
-            Message::Host(_) => self.host_check_at = Some(now.instant + HOST_SETTLE),
+            // A host that never rests is looked at all the same.
+            Message::Host(_) => drop(self.host_check_at.get_or_insert(now.instant + HOST_SETTLE)),
             Message::Reload => {
                 if let Err(failure) = self.reload() {
                     tracing::error!(%failure, "the configuration was not reloaded");
