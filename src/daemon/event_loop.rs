@@ -25,7 +25,7 @@ use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
 use crate::wire::prefix::Prefix;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
@@ -83,7 +83,10 @@ impl EventLoop {
     /// Prepares to run.
     pub fn new(parts: Parts) -> Self {
         Self {
-            addresses: HostAddresses::new(parts.config.tunnel.force_ipv4 || parts.force_ipv4),
+            addresses: HostAddresses::new(
+                parts.config.tunnel.force_ipv4 || parts.force_ipv4,
+                Arc::clone(&parts.shared.takes_ipv4),
+            ),
             parts,
             pending: Vec::new(),
             pongs: Vec::new(),
@@ -184,7 +187,6 @@ impl EventLoop {
             NodeEvent::Configure(addresses) => {
                 let Parts { network, device, .. } = &mut self.parts;
                 self.addresses.set(network, device.index(), addresses);
-                self.withhold();
             }
             NodeEvent::Cut(members) => {
                 for (id, name) in members {
@@ -238,13 +240,6 @@ impl EventLoop {
     fn look_at_host(&mut self) {
         let Parts { network, device, .. } = &mut self.parts;
         self.addresses.look(network, device.index());
-        self.withhold();
-    }
-
-    /// Lets no packet for an address through that the interface does not have: the host would pass it on to its own network.
-    fn withhold(&self) {
-        let is_free = self.addresses.conflicts().is_empty();
-        self.parts.shared.takes_ipv4.store(is_free, Ordering::Relaxed);
     }
 
     /// Reads where the host can be reached, for this node's record.
@@ -380,7 +375,6 @@ impl EventLoop {
         self.host_check_at = Some(clock::now().instant);
         let Parts { network, device, force_ipv4, .. } = &mut self.parts;
         self.addresses.force(network, device.index(), fresh.tunnel.force_ipv4 || *force_ipv4);
-        self.withhold();
         tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");
         Ok(reloaded)
     }

@@ -57,7 +57,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         table: Arc::new(ArcSwap::from_pointee(ForwardingTable::empty())),
         drops,
         inbox: inbox.clone(),
-        takes_ipv4: Arc::new(AtomicBool::new(true)),
+        // Without an interface there is nothing to keep off it.
+        takes_ipv4: Arc::new(AtomicBool::new(device.index().is_none())),
     };
 
     let failed = inbox.clone();

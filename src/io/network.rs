@@ -264,19 +264,6 @@ impl Network {
         addresses.retain(|it| it.is_global && it.is_usable && is_underlay(it.interface));
         Ok(addresses)
     }
-
-    /// Finds what the host is connected to, on any interface but `own`, that overlaps the prefix `pool`/`pool_len`.
-    ///
-    /// # Errors
-    /// [`NetworkError`].
-    pub fn conflicts(
-        &mut self,
-        own: Option<u32>,
-        pool: IpAddr,
-        pool_len: u8,
-    ) -> Result<Vec<InterfaceAddress>, NetworkError> {
-        Ok(overlapping(&self.addresses()?, own, pool, pool_len))
-    }
 }
 
 /// Returns those of `addresses`, on any interface but `own`, whose connected prefix shares an address with `pool`/`pool_len`.

@@ -3,6 +3,7 @@
 // A lab that cannot be built as asked is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod admission;
 mod caller;
 mod capture;
