@@ -110,7 +110,10 @@ impl<R: CryptoRng> Node<R> {
         };
         if let Err(error) = self.link.send(now.instant, LinkId(key), service, bytes.to_vec()) {
             tracing::debug!(?key, ?service, %error, "ledger message not sent");
-            self.connect(now, key);
+            // Who takes this node for a guest is asked again by the watch over the session, less and less often.
+            if !self.peers.is_guest_at(&key) {
+                self.connect(now, key);
+            }
         }
     }
 
@@ -268,6 +271,9 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn enter(&mut self, now: Now) {
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_underlay_change(&mut ctx);
+        // Who knew it before makes no new session for it.
+        let known: Vec<_> = self.peers.usable().collect();
+        known.into_iter().for_each(|(key, rights)| self.handle_up(now, key, rights));
         self.publish_record(now);
         self.reach.hurry();
     }

@@ -38,7 +38,7 @@ use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::handshake::{CipherSet, Timestamp};
-use control::{ControlLink, LinkId};
+use control::{ControlLink, LinkError, LinkId};
 use gossip::Gossip;
 use membership::{Invitation, Membership, Refusal};
 use peers::{Context, PeerEvent, PeerTable, Transmit};
@@ -351,7 +351,9 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Stream(key, packet) => {
                 if let Err(error) = self.link.handle_packet(now.instant, LinkId(key), &packet) {
                     tracing::debug!(?key, %error, "control packet refused");
-                    self.drops.count(DropReason::ControlRefused);
+                    if error != LinkError::TooEarly {
+                        self.drops.count(DropReason::ControlRefused);
+                    }
                 }
             }
             PeerEvent::Pong(peer, probe, rtt) => self.tell(NodeEvent::Pong { peer, probe, rtt }),

@@ -165,7 +165,7 @@ impl Reach {
 impl<R: CryptoRng> Node<R> {
     /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
     pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
-        let is_guest = !self.has_standing();
+        let is_guest = !self.has_standing() || rights.is_member() && self.peers.is_guest_at(&key);
         let standing = match (is_guest, self.is_host(&key)) {
             (false, _) => Standing::Peer(rights),
             // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
@@ -370,8 +370,11 @@ impl<R: CryptoRng> Node<R> {
     }
 
     fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {
-        // A full queue or a peer that just left: the next comparison repairs it.
-        let _ = self.link.send(now.instant, LinkId(key), Service::Gossip, message.encode());
+        // Who takes this node for a guest hears it once that is over.
+        if self.link.allows(LinkId(key), Service::Gossip) {
+            // A full queue or a peer that just left: the next comparison repairs it.
+            let _ = self.link.send(now.instant, LinkId(key), Service::Gossip, message.encode());
+        }
     }
 
     /// Connects to a peer if that is possible now.

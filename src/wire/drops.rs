@@ -87,7 +87,7 @@ drop_reasons! {
     HalfOpenFull = "half_open_full",
     /// A peer that there is no place for: there are as many guests, or peers on the control link, as there may be.
     NoPlace = "no_place",
-    /// Under load or to a guest: a cookie went out instead.
+    /// Under load: a cookie went out instead.
     CookieRequired = "cookie_required",
     /// A packet of the control link that it refused.
     ControlRefused = "control_refused",

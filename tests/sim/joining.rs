@@ -1,10 +1,12 @@
 //! From a founder alone to members that talk.
 
+use crate::machine::SimNode;
 use crate::overlay::{Overlay, PATIENCE, WEATHERS};
 use crate::world::Weather;
 use p2plus::crypto::hash::Digest;
 use p2plus::crypto::identity::SigningKey;
 use p2plus::node::authoring::{Candidate, InvitationTerms};
+use p2plus::node::control::LinkCounters;
 use p2plus::node::membership::{Bootstrap, Invitation, Remedy, Standing};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -107,6 +109,26 @@ fn the_first_packet_waits_for_the_session_and_arrives() {
         overlay.world.run_for(Duration::from_secs(1));
         let arrived: Vec<_> = overlay.node(2).delivered.iter().map(|delivered| delivered.packet.clone()).collect();
         assert_eq!(arrived, packets, "seed {seed}: all of them, once, in order");
+    }
+}
+
+/// What is seen of a network whose members have just met is that nothing went wrong.
+#[test]
+fn who_joins_in_good_weather_finds_nothing_dropped_anywhere() {
+    for seed in 1..4 {
+        let mut overlay = Overlay::of(3, seed, Weather::FAIR);
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            overlay.talk(from, to, false, PATIENCE).unwrap();
+        }
+        overlay.world.run_for(Duration::from_secs(100));
+        for number in 0..3 {
+            let SimNode { node, drops, .. } = overlay.node(number);
+            let dropped: Vec<_> = drops.snapshot().into_iter().filter(|(_, count)| *count > 0).collect();
+            let LinkCounters { messages, peers, broken, lost_events, .. } = node.control_counters();
+            assert_eq!(dropped, [], "seed {seed}, node {number}: {:?}", node.control_counters());
+            let of_link = (messages.len(), peers.len(), broken.len(), *lost_events);
+            assert_eq!(of_link, (0, 0, 0, 0), "seed {seed}, node {number}: {:?}", node.control_counters());
+        }
     }
 }
 

@@ -250,8 +250,9 @@ impl Connection {
             // The reset went out: nobody is remembered.
             (Phase::Dead, _) if is_over || socket.remote_endpoint().is_none() => Step::Remove,
             (Phase::Dead, _) => Step::Keep,
-            // Both ends said that they are done. A peer whose last acknowledgement was lost gets a reset, which ends it as well.
-            (Phase::Closing, State::TimeWait | State::Closed) if is_read || is_over => Step::Remove,
+            // Both ends said that they are done. Who said so first stays to acknowledge that of the other one (RFC 9293 §3.6.1).
+            (Phase::Closing, State::Closed) if is_read || is_over => Step::Remove,
+            (Phase::Closing, State::TimeWait) if is_over => Step::Remove,
             (Phase::Closing, State::TimeWait | State::Closed) => Step::Keep,
             (Phase::Closing, _) if is_over => {
                 self.abort(socket);

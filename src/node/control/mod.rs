@@ -52,7 +52,7 @@ pub const MAX_GUESTS: usize = 64;
 /// Sockets of all members: 128 KiB of buffers each.
 pub const MEMBER_SOCKETS: usize = 384;
 
-/// Sockets of one member: each of its four services from either side, and as many that are about to close.
+/// Sockets of one member: each of its services from either side, and some that are about to close.
 pub const SOCKETS_PER_MEMBER: usize = 16;
 
 /// Sockets of all guests: 32 KiB of buffers each.
@@ -170,6 +170,11 @@ impl ControlLink {
         self.peers.iter().map(|(peer, state)| (*peer, state.standing))
     }
 
+    /// Says whether `peer` is attached with a standing that has `service`.
+    pub fn allows(&self, peer: LinkId, service: Service) -> bool {
+        self.peers.get(&peer).is_some_and(|state| state.standing.allows(service))
+    }
+
     /// The number of connections in any state.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
@@ -250,6 +255,7 @@ impl ControlLink {
         let key = segment.inbound_key(from)?;
         let is_allowed = peer.standing.allows(key.service);
         let accepted = match self.connections.get_mut(&key) {
+            _ if !is_allowed && peer.standing == Standing::Host => Err(LinkError::TooEarly),
             _ if !is_allowed => Err(LinkError::NotAllowed),
             Some(connection) => {
                 connection.resend.arrives(self.now, &segment);
@@ -258,8 +264,9 @@ impl ControlLink {
             None if segment.opens() && key.opener == Opener::Remote => self.accept(key),
             None => Err(LinkError::NoConnection),
         };
-        // A flood is met with silence. Whatever else finds no connection gets a reset from smoltcp, so that the peer opens a new one.
-        if accepted != Err(LinkError::TooManyOpenings) {
+        // A flood is met with silence, and what comes too early as well, so that TCP asks again. Whatever else finds no connection gets a
+        // reset from smoltcp, so that the peer opens a new one.
+        if !matches!(accepted, Err(LinkError::TooManyOpenings | LinkError::TooEarly)) {
             self.device.put(packet);
             self.interface.poll_ingress_single(to_smoltcp(self.now), &mut self.device, &mut self.sockets);
             self.settle(key);

@@ -44,6 +44,9 @@ pub enum LinkError {
     /// The peer may not use the service.
     #[error("the peer may not use the service")]
     NotAllowed,
+    /// The peer knows before this node does that this node is a member: it will ask again.
+    #[error("the peer may use the service once this node is a member")]
+    TooEarly,
     /// The peer opens connections too fast.
     #[error("the peer opens connections too fast")]
     TooManyOpenings,

@@ -88,7 +88,8 @@ impl Standing {
     /// Says whether a peer of this standing may use `service`, in either direction.
     pub fn allows(self, service: Service) -> bool {
         match self {
-            Self::Peer(Rights::Member(_)) => service != Service::Join,
+            // `join` as well: what it began as a guest goes on to its end.
+            Self::Peer(Rights::Member(_)) => true,
             Self::Peer(Rights::Consensus(_)) => matches!(service, Service::Consensus | Service::Sync),
             Self::Peer(Rights::Guest) | Self::Host => matches!(service, Service::Join | Service::Sync),
         }
@@ -125,7 +126,7 @@ mod tests {
     fn each_standing_has_its_services() {
         let id = NodeId([1; 32]);
         let allowed = |standing: Standing| Service::ALL.map(|service| standing.allows(service));
-        assert_eq!(allowed(Rights::Member(id).into()), [true, false, true, true, true]);
+        assert_eq!(allowed(Rights::Member(id).into()), [true; 5]);
         assert_eq!(allowed(Rights::Consensus(id).into()), [true, false, true, false, false]);
         assert_eq!(allowed(Rights::Guest.into()), [true, true, false, false, false]);
         assert_eq!(allowed(Standing::Host), [true, true, false, false, false]);

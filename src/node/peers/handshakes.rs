@@ -117,7 +117,9 @@ impl PeerTable {
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
         let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(path.remote), datagram };
         let outcome = self.responder.handle(local, inbound, &mut self.indices, ctx.rng).map_err(DropReason::from)?;
-        if outcome.transmit.iter().any(|datagram| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)))) {
+        let is_cookie = |datagram: &Vec<u8>| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)));
+        // One that a guest is asked for is its handshake's first step.
+        if self.responder.is_under_load(ctx.now.instant) && outcome.transmit.iter().any(is_cookie) {
             self.drops.count(DropReason::CookieRequired);
         }
         if let Some(established) = outcome.established {

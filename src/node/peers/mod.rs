@@ -280,6 +280,11 @@ impl PeerTable {
         session.is_some_and(|session| session.role() == Role::Initiator)
     }
 
+    /// Says whether a peer took this node for a guest in the last handshake.
+    pub fn is_guest_at(&self, key: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.guest_there)
+    }
+
     /// Says whether there is a session with a peer, confirmed or not.
     pub fn has_session(&self, key: &TransportKey) -> bool {
         self.peers.get(key).is_some_and(|peer| !peer.sessions.is_empty())

@@ -296,7 +296,11 @@ impl Responder {
         let key_part = KeyPart::decode(datagram)?;
         let (covered_by_mac1, _) = datagram.split_at(datagram.len() - MAC_LEN);
         receiving_key(local, covered_by_mac1, &key_part.mac1)?;
-        let half_open = self.find(key_part.initiation).ok_or(Refusal::NoHandshake)?;
+        let Some(half_open) = self.find(key_part.initiation) else {
+            // The rest of a flight that a cookie answered: it comes once more, when the cookie is paid.
+            let is_asked = self.seen.verdict_of(key_part.initiation) == Some(Verdict::CookieSent);
+            return if is_asked { Ok(Outcome::default()) } else { Err(Refusal::NoHandshake) };
+        };
         if half_open.sender != key_part.sender {
             return Err(Refusal::NoHandshake);
         }

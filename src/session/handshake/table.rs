@@ -208,6 +208,17 @@ impl Seen {
         self.current.get(mac1).or_else(|| self.previous.get(mac1)).copied()
     }
 
+    /// The same of the initiation with this tag.
+    pub(super) fn verdict_of(&self, tag: InitiationTag) -> Option<Verdict> {
+        let [first, last] = [0, u8::MAX].map(|rest| {
+            let mut mac1 = [rest; MAC_LEN];
+            mac1[..tag.0.len()].copy_from_slice(&tag.0);
+            mac1
+        });
+        let found = self.current.range(first..=last).next().or_else(|| self.previous.range(first..=last).next());
+        found.map(|(_, verdict)| *verdict)
+    }
+
     pub(super) fn insert(&mut self, now: Instant, mac1: [u8; MAC_LEN], verdict: Verdict) {
         self.rotate(now);
         if self.current.len() >= MAX_SEEN / 2 && !self.current.contains_key(&mac1) {

@@ -221,7 +221,6 @@ fn packets_that_are_not_the_peers_are_refused_and_counted() {
         (1, packet(id(1), id(2), (50_000, 1), |_| ()), LinkError::DestinationNotOurs),
         (1, packet(id(1), id(0), (50_000, 9), |_| ()), LinkError::UnknownService),
         (1, packet(id(1), id(0), (1, 1), |_| ()), LinkError::UnknownService),
-        (1, packet(id(1), id(0), (50_000, 2), |_| ()), LinkError::NotAllowed),
         (1, packet(id(1), id(0), (1, 50_000), |_| ()), LinkError::NoConnection),
         (1, packet(id(1), id(0), (50_000, 1), |tcp| tcp.ack_number = Some(TcpSeqNumber(1))), LinkError::NoConnection),
         (1, udp, LinkError::Malformed),
@@ -243,6 +242,40 @@ fn packets_that_are_not_the_peers_are_refused_and_counted() {
 }
 
 #[test]
+fn a_service_that_a_peer_does_not_have_is_reset_and_one_that_it_is_about_to_have_waits() {
+    let cases = [(Rights::Guest.into(), LinkError::NotAllowed, 1), (Standing::Host, LinkError::TooEarly, 0)];
+    for (standing, expected, answers) in cases {
+        let mut net = Net::new(18, 2, Faults::default());
+        let (now, link) = (net.now, &mut net.links[0]);
+        link.attach(id(1), standing).unwrap();
+        let syn = packet(id(1), id(0), (50_000, Service::Gossip.port()), |_| ());
+        assert_eq!(link.handle_packet(now, id(1), &syn), Err(expected));
+        assert_eq!((refused(link, expected), link.connection_count()), (1, 0));
+        assert_eq!(std::iter::from_fn(|| link.poll_transmit()).count(), answers);
+        link.attach(id(1), member(1)).unwrap();
+        assert_eq!(link.handle_packet(now, id(1), &syn), Ok(()), "asked again");
+    }
+}
+
+#[test]
+fn what_a_guest_began_goes_on_when_it_is_a_member() {
+    let mut net = Net::new(19, 2, Faults::default());
+    net.links[0].attach(id(1), Rights::Guest).unwrap();
+    net.links[1].attach(id(0), Standing::Host).unwrap();
+    net.send(1, 0, Service::Join, message(1, 2000)).unwrap();
+    net.run_until_delivered(0, 1, Duration::from_secs(1));
+    for (link, other) in [(0, 1), (1, 0)] {
+        net.links[link].attach(id(other), member(other)).unwrap();
+    }
+    net.run(Duration::from_secs(100));
+    for link in &net.links {
+        let LinkCounters { packets, broken, .. } = link.counters();
+        assert!(packets.is_empty() && broken.is_empty(), "{packets:?} {broken:?}");
+        assert_eq!(link.connection_count(), 0, "it ended by itself");
+    }
+}
+
+#[test]
 fn a_flood_of_openings_takes_a_bounded_share() {
     let mut net = Net::new(16, 3, Faults::default());
     for round in 0..20_000u32 {
@@ -250,7 +283,7 @@ fn a_flood_of_openings_takes_a_bounded_share() {
         let syn = packet(id(1), id(0), ports, |_| ());
         let _ = net.links[0].handle_packet(net.now, id(1), &syn);
         net.now = net.now + Duration::from_micros(100);
-        assert!(net.links[0].connection_count() <= 4 * CONNECTIONS_PER_SERVICE);
+        assert!(net.links[0].connection_count() <= Service::ALL.len() * CONNECTIONS_PER_SERVICE);
         if round % 100 == 0 {
             // Nobody answers: the flood comes from a machine without the other half.
             while net.links[0].poll_transmit().is_some() {}
