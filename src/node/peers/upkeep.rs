@@ -3,6 +3,7 @@
 use super::{Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
 use crate::path::PathCheck;
+use crate::policy::Rights;
 use crate::session::{Action, Role};
 use crate::time::Instant;
 use crate::wire::drops::DropReason;
@@ -64,7 +65,7 @@ impl PeerTable {
     fn check(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         self.promote(ctx, key);
         let is_member = ctx.policy.member(&self.keys.node_id).is_some();
-        let is_kept = self.kept.contains(&key);
+        let is_guest = ctx.policy.admit(&key).rights() == Rights::Guest;
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if is_member && peer.is_stay_over(ctx.now.instant) {
             self.dismiss(ctx.now, key);
@@ -82,7 +83,7 @@ impl PeerTable {
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
                 // A guest comes again by itself; its silence sends no flights to all the places that it claimed to speak from.
-                if is_kept || !peer.is_stranger() {
+                if !is_guest || !peer.is_stranger() {
                     self.connect(ctx, key);
                 }
             }
