@@ -60,7 +60,7 @@ impl<R: CryptoRng> Node<R> {
         match recipient {
             Recipient::Peer(key) => self.stream_ledger(now, key, message, &bytes),
             Recipient::Neighbours => {
-                for key in self.neighbours() {
+                for key in self.ledger_neighbours() {
                     self.stream_ledger(now, key, message, &bytes);
                 }
             }

@@ -361,8 +361,16 @@ impl<R: CryptoRng> Node<R> {
 
     /// The same for news of the ledger: a validator that was revoked on sight hears them too, or nothing would be ordered any more.
     pub(super) fn ledger_targets(&self) -> Vec<TransportKey> {
-        let revoked = self.peers.usable().filter(|(_, rights)| matches!(rights, Rights::Consensus(_)));
-        revoked.map(|(key, _)| key).chain(self.push_targets()).collect()
+        self.revoked_validators().chain(self.push_targets()).collect()
+    }
+
+    /// Whom the ledger is compared with every few seconds: the neighbours, and those validators, which may have missed the news.
+    pub(super) fn ledger_neighbours(&self) -> Vec<TransportKey> {
+        self.revoked_validators().chain(self.neighbours()).collect()
+    }
+
+    fn revoked_validators(&self) -> impl Iterator<Item = TransportKey> {
+        self.peers.usable().filter(|(_, rights)| matches!(rights, Rights::Consensus(_))).map(|(key, _)| key)
     }
 
     fn member_sessions(&self) -> impl Iterator<Item = TransportKey> {

@@ -179,7 +179,7 @@ fn a_revoked_admin_signs_no_more_also_where_no_validator_was_reached_for_hours()
 #[test]
 fn the_only_validator_goes_on_ordering_when_it_was_revoked_on_sight_and_is_let_in_again() {
     for weather in [Weather::FAIR, Weather::foul(5)] {
-        for seed in 60..62 {
+        for seed in 60..66 {
             let mut overlay = Overlay::of(3, seed, weather);
             let signer = overlay.node(1).machine.signing_key("identity").verifying_key();
             let added = overlay.order(0, |node, now| node.add_signer(now, signer)).unwrap();
