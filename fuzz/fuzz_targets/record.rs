@@ -2,12 +2,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use p2plus::router::segment::Run;
 use p2plus::wire::control::ControlMessage;
-use p2plus::wire::data::{FLAG_NEEDS_CHECKSUM, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record};
+use p2plus::wire::data::{FLAG_NEEDS_CHECKSUM, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
 use p2plus::wire::inner::InnerPacket;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(record) = Record::decode(bytes) else { return };
+    if let Record::Chunk(chunk) = record {
+        assert_eq!([&chunk.encode_header()[..], chunk.headers, chunk.payload].concat(), bytes);
+        let Some(mut run) = Run::begin(SessionIndex(1), &chunk) else { return };
+        assert!(InnerPacket::parse(run.headers()).is_ok());
+        let packet = run.finish();
+        let whole = [packet.headers(), &packet.pieces.concat()].concat();
+        assert!(InnerPacket::parse(&whole).is_ok());
+        packet.split(|packet| assert!(InnerPacket::parse(packet).is_ok()));
+        return;
+    }
     let (first, content) = match record {
         Record::Empty => return assert!(bytes.is_empty()),
         Record::Packet { needs_checksum, packet } => {
@@ -19,6 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
             (RECORD_CONTROL, content)
         }
         Record::Stream(content) => (RECORD_STREAM, content),
+        Record::Chunk(_) => unreachable!("returned above"),
     };
     assert_eq!([&[first], content].concat(), bytes);
 });

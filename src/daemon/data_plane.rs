@@ -8,26 +8,24 @@
 //! it would have got is dropped and counted, and data goes on. A handshake datagram without a valid mac1, or a cookie or response for no
 //! attempt under way, never gets that far.
 
-use super::config::MAX_MTU;
 use super::inbox::{FromWire, Inbox, Sender};
-use super::workers::Workers;
-use crate::io::batch::{DatagramShape, PacketShape};
+use super::workers::{PacketHandler, Workers};
+use crate::io::batch::{DatagramShape, SendBatch};
 use crate::io::clock;
-use crate::io::device::Device;
+use crate::io::device::{Device, WriteError};
 use crate::io::network::Network;
-use crate::io::udp::{Outgoing as Datagram, SendError, UdpReceiver, UdpSender};
-use crate::node::forward::{self, Inbound, Incoming, Outbound, Outgoing};
+use crate::io::udp::{SendError, UdpReceiver, UdpSender};
+use crate::node::forward::{self, DevicePacket, Inbound, Incoming, Outbound, Outgoing, Runs};
 use crate::node::table::ForwardingTable;
+use crate::router::segment::SuperPacket;
 use crate::wire::data::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
+use crate::wire::offload::VnetHeader;
 use arc_swap::ArcSwap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// A slot for the longest packet that the device's MTU allows, and a byte more: one that fills its slot may have been cut.
-const SLOT_LEN: usize = MAX_MTU as usize + 1;
 
 /// The lane worker of the thread that reads the device; 0 is the node's.
 const DEVICE_WORKER: u8 = 1;
@@ -61,48 +59,69 @@ pub fn start(
 }
 
 fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender: UdpSender) -> io::Result<()> {
-    let shape = PacketShape { capacity: SLOT_LEN, ..PacketShape::default() };
-    let mut outgoing = Outgoing::new(Lane::new(DEVICE_WORKER, 0));
-    let mut datagrams: Vec<Datagram> = Vec::with_capacity(shape.count);
-    let answers = device.clone();
-    let mut links = Links::open();
-    workers.read_device(device, shape, move |batch| {
+    let way_out = WayOut {
+        shared,
+        sender,
+        answers: device.clone(),
+        outgoing: Outgoing::new(Lane::new(DEVICE_WORKER, 0)),
+        links: Links::open(),
+        batch: SendBatch::default(),
+    };
+    workers.read_device(device, way_out)
+}
+
+/// The thread from the device to the sockets.
+struct WayOut {
+    shared: Shared,
+    sender: UdpSender,
+    /// Where ICMP answers go.
+    answers: Device,
+    outgoing: Outgoing,
+    links: Links,
+    batch: SendBatch,
+}
+
+impl PacketHandler for WayOut {
+    fn take(&mut self, mut packet: DevicePacket<'_>) {
+        let Self { shared, outgoing, batch, .. } = self;
         let table = shared.table.load();
         let now = clock::now().instant;
-        datagrams.clear();
-        for slot in batch.slots() {
-            let mut outcome = forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone());
-            if let Outbound::Measure(to) = outcome {
-                outgoing.learn_link(now, to, links.mtu(to));
-                outcome = forward::seal(&table, &mut outgoing, now, slot.buffer, slot.packet.clone());
-            }
-            match outcome {
-                Outbound::Send { path, datagram } => {
-                    let bytes = slot.offset + datagram.start..slot.offset + datagram.end;
-                    datagrams.push(Datagram { bytes, path });
-                }
-                Outbound::Stage(peer) => {
-                    let packet = slot.buffer[slot.packet].to_vec();
-                    shared.tell(FromWire::Unsent { peer, packet });
-                }
-                Outbound::Answer(reason, answer) => {
-                    shared.drops.count(reason);
-                    if answers.write(&answer).is_err() {
-                        shared.drops.count(DropReason::DeviceRefused);
-                    }
-                }
-                Outbound::Drop(reason) => shared.drops.count(reason),
-                // It was measured a moment ago.
-                Outbound::Measure(_) => shared.drops.count(DropReason::TooLarge),
-            }
+        let mut outcome = forward::seal(&table, outgoing, now, &mut packet, batch);
+        if let Outbound::Measure(to) = outcome {
+            outgoing.learn_link(now, to, self.links.mtu(to));
+            outcome = forward::seal(&table, outgoing, now, &mut packet, batch);
         }
-        sender.send_each(batch.memory(), &datagrams, |position, error| {
-            if error == SendError::TooLong {
-                outgoing.forget_link(datagrams[position].path.remote);
+        match outcome {
+            Outbound::Sealed => {}
+            Outbound::Stage(peer) => forward::each_whole(&mut packet, |packet| {
+                shared.tell(FromWire::Unsent { peer, packet: packet.to_vec() });
+            }),
+            Outbound::Answer(reason, answer) => {
+                shared.drops.count(reason);
+                if self.answers.write(&answer).is_err() {
+                    shared.drops.count(DropReason::DeviceRefused);
+                }
             }
-            shared.drops.count(unsent(error));
+            Outbound::Drop(reason) => shared.drops.count(reason),
+            // It was measured a moment ago.
+            Outbound::Measure(_) => shared.drops.count(DropReason::TooLarge),
+        }
+        if batch.is_full() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { shared, outgoing, batch, .. } = self;
+        let trains = batch.trains();
+        self.sender.send_each(batch.memory(), trains, |position, count, error| {
+            if error == SendError::TooLong {
+                outgoing.forget_link(trains[position].path.remote);
+            }
+            shared.drops.add(unsent(error), count as u64);
         });
-    })
+        batch.clear();
+    }
 }
 
 /// The name under which a datagram is counted that the kernel did not take.
@@ -138,24 +157,25 @@ impl Links {
 }
 
 fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
-    // 64 KiB takes every datagram there is, so that none is cut.
-    let shape = DatagramShape { capacity: 1 << 16, ..DatagramShape::default() };
     let mut incoming = Incoming::new();
-    workers.receive_udp(receiver, shape, move |batch| {
+    workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
         let table = shared.table.load();
         let now = clock::now().instant;
+        let mut runs = Runs::default();
         for datagram in batch.datagrams() {
             let path = datagram.path;
             let (inbound, news) = forward::open(&table, &mut incoming, now, path, datagram.payload);
+            if let Inbound::Chunk(index, chunk) = inbound {
+                let (before, reason) = runs.take(&table, index, &chunk);
+                before.into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
+                reason.into_iter().for_each(|reason| shared.drops.count(reason));
+            } else {
+                // Packets of one flow keep their order.
+                runs.end().into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
+            }
             match inbound {
-                Inbound::Deliver(packet) if is_ipv4(packet) && !shared.takes_ipv4.load(Ordering::Relaxed) => {
-                    shared.drops.count(DropReason::AddressConflict);
-                }
-                Inbound::Deliver(packet) => {
-                    if device.write(packet).is_err() {
-                        shared.drops.count(DropReason::DeviceRefused);
-                    }
-                }
+                Inbound::Chunk(..) => {}
+                Inbound::Deliver(vnet, packet) => shared.deliver(&device, &vnet, packet),
                 Inbound::Record(index, record) => {
                     let record = record.to_vec();
                     shared.tell_of(&table, index, |sender| FromWire::Record { index, sender, path, record });
@@ -169,6 +189,7 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                 shared.tell_of(&table, index, |sender| FromWire::News { index, sender, path });
             }
         }
+        runs.end().into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
     })
 }
 
@@ -178,6 +199,39 @@ fn is_ipv4(packet: &[u8]) -> bool {
 }
 
 impl Shared {
+    /// Hands a packet to the host.
+    fn deliver(&self, device: &Device, vnet: &VnetHeader, packet: &[u8]) {
+        if self.is_withheld(packet) {
+            self.drops.count(DropReason::AddressConflict);
+        } else if device.write_parts(vnet, &[packet]).is_err() {
+            self.drops.count(DropReason::DeviceRefused);
+        }
+    }
+
+    /// Hands a super-packet to the host, or its segments when the host does not take it whole.
+    fn deliver_super(&self, device: &Device, packet: &SuperPacket<'_>) {
+        if self.is_withheld(packet.headers()) {
+            self.drops.count(DropReason::AddressConflict);
+            return;
+        }
+        let mut parts = Vec::with_capacity(1 + packet.pieces.len());
+        parts.push(packet.headers());
+        parts.extend(&packet.pieces);
+        match device.write_parts(&packet.vnet, &parts) {
+            Ok(()) => {}
+            Err(WriteError::Refused(error)) if packet.vnet.segments.is_some() => {
+                tracing::debug!(%error, "a super-packet is split");
+                packet.split(|packet| self.deliver(device, &VnetHeader::default(), packet));
+            }
+            Err(_) => self.drops.count(DropReason::DeviceRefused),
+        }
+    }
+
+    /// Says whether a packet is for the IPv4 address that the interface does not have.
+    fn is_withheld(&self, packet: &[u8]) -> bool {
+        is_ipv4(packet) && !self.takes_ipv4.load(Ordering::Relaxed)
+    }
+
     fn tell(&self, message: FromWire) {
         if let Err(reason) = self.inbox.offer(message) {
             self.drops.count(reason);

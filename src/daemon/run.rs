@@ -20,7 +20,7 @@ use crate::io::watch::NetworkWatch;
 use crate::node::table::ForwardingTable;
 use crate::node::{Node, Setup};
 use crate::wire::drops::Drops;
-use crate::wire::handshake::CipherSet;
+use crate::wire::handshake::{CipherSet, OffloadSet};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let sockets = bind_underlay(args, &files)?;
     let (device, network) = open_device(args)?;
     let drops = Arc::new(Drops::new());
-    let node = open_node(args, &files, &drops)?;
+    let node = open_node(args, &files, &drops, device.offload())?;
     let (inbox, queue) = Inbox::new();
     let shared = Shared {
         table: Arc::new(ArcSwap::from_pointee(ForwardingTable::empty())),
@@ -99,7 +99,12 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 }
 
 /// Opens the ledger, and makes the node from it and from what an earlier run remembered.
-fn open_node(args: &RunArgs, files: &NodeFiles, drops: &Arc<Drops>) -> Result<Node<OsRng>, Failure> {
+fn open_node(
+    args: &RunArgs,
+    files: &NodeFiles,
+    drops: &Arc<Drops>,
+    offload: OffloadSet,
+) -> Result<Node<OsRng>, Failure> {
     let now = clock::now();
     let ticket = files.ticket()?;
     let invitation = ticket.as_ref().map(|ticket| invitation(ticket, files.asked_name().as_deref())).transpose()?;
@@ -110,6 +115,7 @@ fn open_node(args: &RunArgs, files: &NodeFiles, drops: &Arc<Drops>) -> Result<No
         invitation,
         refusal: files.refusal(),
         ciphers: ciphers(&args.config),
+        offload,
         drops: Arc::clone(drops),
         rng: OsRng,
     };

@@ -108,7 +108,7 @@ fn drops(drops: &Drops, udp: UdpCounts, device: DeviceCounts, link: &LinkCounter
         ("receive_malformed", udp.received_malformed),
         ("receive_overflow", udp.receive_overflow),
         ("receive_errors", udp.receive_errors),
-        ("device_oversize", device.read_oversize),
+        ("device_malformed", device.read_malformed),
         ("device_errors", device.read_errors),
         ("device_absent", device.write_discarded),
     ];
@@ -144,7 +144,7 @@ mod tests {
         };
         let device = DeviceCounts {
             read: 1000,
-            read_oversize: 6,
+            read_malformed: 6,
             read_errors: 7,
             write_discarded: 8,
             ..DeviceCounts::default()
@@ -162,7 +162,7 @@ mod tests {
                 ("control_unsent", 11),
                 ("device_absent", 8),
                 ("device_errors", 7),
-                ("device_oversize", 6),
+                ("device_malformed", 6),
                 ("receive_errors", 5),
                 ("receive_malformed", 3),
                 ("receive_overflow", 4),

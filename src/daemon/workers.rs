@@ -4,18 +4,19 @@
 //! seals or opens in place and sends what comes of it.
 //!
 //! ```text
-//!   p2p-device    Device::read_batch          ──► handler(&mut PacketBatch)      seal in the slots, UdpSender::send_each
+//!   p2p-device    Device::read                ──► PacketHandler::take, flush     seal into a SendBatch, UdpSender::send_each
 //!   p2p-udp-N     UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
 
 use crate::io::StopSignal;
-use crate::io::batch::{DatagramBatch, DatagramShape, PacketBatch, PacketShape};
+use crate::io::batch::{DatagramBatch, DatagramShape, PacketBuffer};
 use crate::io::device::{Device, ReadEnd};
 use crate::io::stop::Wake;
 use crate::io::udp::{ReceiveEnd, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
+use crate::node::forward::DevicePacket;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -36,6 +37,15 @@ pub struct WorkerFailure {
     pub reason: String,
 }
 
+/// What is done with the packets of a device, on its thread.
+pub trait PacketHandler {
+    /// Takes a packet.
+    fn take(&mut self, packet: DevicePacket<'_>);
+
+    /// Nothing more is there: what was kept back for others to come leaves now.
+    fn flush(&mut self);
+}
+
 /// The running threads. Dropping it stops and joins them.
 pub struct Workers {
     stop: StopSignal,
@@ -52,21 +62,16 @@ impl Workers {
         Ok(Self { stop: StopSignal::new()?, failed: Arc::new(failed), threads: Vec::new() })
     }
 
-    /// Starts the thread that reads `device` and lends each batch, cut to `shape`, to `handler`.
+    /// Starts the thread that reads `device` and lends each packet to `handler`.
     ///
     /// # Errors
     /// The system's, when it gives no thread.
-    pub fn read_device(
-        &mut self,
-        device: Device,
-        shape: PacketShape,
-        mut handler: impl FnMut(&mut PacketBatch) + Send + 'static,
-    ) -> io::Result<()> {
+    pub fn read_device(&mut self, device: Device, mut handler: impl PacketHandler + Send + 'static) -> io::Result<()> {
         self.spawn("p2p-device".to_owned(), move |stop| {
-            let mut batch = PacketBatch::new(shape);
+            let mut buffer = PacketBuffer::default();
             loop {
-                match device.read_batch(stop, &mut batch) {
-                    Ok(_) => handler(&mut batch),
+                match read_all(&device, stop, &mut buffer, &mut handler) {
+                    Ok(()) => {}
                     Err(ReadEnd::Stopped) => return Ok(()),
                     Err(end @ ReadEnd::Gone(_)) => return Err(end.to_string()),
                 }
@@ -88,7 +93,7 @@ impl Workers {
             let mut batch = DatagramBatch::new(shape);
             loop {
                 match receiver.receive_batch(stop, &mut batch) {
-                    Ok(_) => handler(&mut batch),
+                    Ok(()) => handler(&mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
                 }
             }
@@ -190,6 +195,21 @@ impl Drop for AbortOnPanic<'_> {
     }
 }
 
+/// Waits for packets and takes all that are there.
+fn read_all(
+    device: &Device,
+    stop: &StopSignal,
+    buffer: &mut PacketBuffer,
+    handler: &mut impl PacketHandler,
+) -> Result<(), ReadEnd> {
+    device.wait(stop)?;
+    while let Some(vnet) = device.read(stop, buffer)? {
+        handler.take(DevicePacket { vnet, bytes: buffer.packet() });
+    }
+    handler.flush();
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,10 +229,20 @@ mod tests {
                 assert_eq!(thread::current().name(), Some("p2p-udp-0"));
                 let hostile = batch.datagrams().any(|datagram| *datagram.payload == *b"panic");
                 assert!(!hostile, "told to panic");
-                counter.fetch_add(batch.len(), Ordering::Relaxed);
+                counter.fetch_add(batch.datagrams().count(), Ordering::Relaxed);
             })
             .unwrap();
         (sockets.sender.local_addresses()[0], received)
+    }
+
+    struct Nothing;
+
+    impl PacketHandler for Nothing {
+        fn take(&mut self, _packet: DevicePacket<'_>) {
+            panic!("an absent device reads nothing");
+        }
+
+        fn flush(&mut self) {}
     }
 
     fn eventually(condition: impl Fn() -> bool) -> bool {
@@ -226,9 +256,7 @@ mod tests {
     #[test]
     fn handlers_get_what_arrives_until_the_threads_are_stopped() {
         let mut workers = Workers::new(|failure| panic!("{failure}")).unwrap();
-        workers
-            .read_device(Device::absent(), PacketShape::default(), |_| panic!("an absent device reads nothing"))
-            .unwrap();
+        workers.read_device(Device::absent(), Nothing).unwrap();
         workers.watch_network(NetworkWatch::open, |_| {}).unwrap();
         let (address, received) = receiver(&mut workers);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,127 +1,161 @@
-//! The memory that packets travel in: filled by a read, sealed or opened in place, sent from where it lies.
+//! The memory that packets travel in: one packet as the device gave it, datagrams on their way out, datagrams as they came in.
 //!
-//! One allocation at the start of a thread, cut into slots; nothing is copied and nothing grows.
+//! One allocation each at the start of a thread; nothing grows.
 //!
 //! ```text
-//!   slot of a PacketBatch:   | headroom |  packet (≤ capacity)  | tailroom |     outer header goes in front, tag behind
-//!   slot of a DatagramBatch: | datagram (≤ capacity)            |
+//!   PacketBuffer:   | vnet header | packet or super-packet |                    read, cut
+//!   SendBatch:      | datagram | datagram | … | datagram |                      sealed in place, sent from where it lies
+//!   DatagramBatch:  | datagrams of one length, as the kernel put them together | …     opened in place
 //! ```
 
+use crate::node::forward::Outbox;
 use crate::path::Path;
+use crate::wire::offload::VNET_HEADER_LEN;
 use std::ops::Range;
 
-/// How a [`PacketBatch`] is cut. Bytes, except `count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketShape {
-    /// How many packets one batch holds at most.
-    pub count: usize,
-    /// Free bytes in front of each packet, for outer headers.
-    pub headroom: usize,
-    /// The longest packet.
-    pub capacity: usize,
-    /// Free bytes behind each packet, for the tag.
-    pub tailroom: usize,
-}
+/// The longest packet that a device gives: a super-packet of 64 KiB.
+const MAX_PACKET: usize = 1 << 16;
 
-impl Default for PacketShape {
-    /// 32 packets of at most 2,048 bytes; 32 bytes in front (transport header 16, record head 1, room to spare) and 32 behind (tag 16).
-    fn default() -> Self {
-        Self { count: 32, headroom: 32, capacity: 2_048, tailroom: 32 }
-    }
-}
+/// Bytes of datagrams after which they leave: a super-packet, or hundreds of small packets.
+const FULL_BYTES: usize = 64 << 10;
 
-impl PacketShape {
-    fn stride(&self) -> usize {
-        self.headroom + self.capacity + self.tailroom
-    }
-}
+/// Bytes of the datagrams of one packet at most: segments of 64 bytes, each with headers and what sealing adds.
+const PACKET_BYTES: usize = 192 << 10;
 
-/// Packets read from the device, each with room around it.
-pub struct PacketBatch {
-    shape: PacketShape,
+/// Datagrams of one train: what Linux takes in one call (`UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
+const MAX_TRAIN: usize = 64;
+
+/// Bytes of one train: the payload of one UDP datagram, which it is to the kernel until it leaves.
+const MAX_TRAIN_BYTES: usize = 65_507;
+
+/// One packet read from the device.
+pub struct PacketBuffer {
     memory: Box<[u8]>,
-    /// Length of each packet read; the rest of the slots is unused.
-    lengths: Vec<usize>,
+    len: usize,
 }
 
-/// One packet of a batch: the whole slot, and where in it the packet lies.
-pub struct PacketSlot<'b> {
-    /// Where the slot starts in [`PacketBatch::memory`].
-    pub offset: usize,
-    /// The slot: headroom, packet, tailroom.
-    pub buffer: &'b mut [u8],
-    /// The packet, within `buffer`.
-    pub packet: Range<usize>,
+impl Default for PacketBuffer {
+    fn default() -> Self {
+        Self { memory: vec![0; VNET_HEADER_LEN + MAX_PACKET].into_boxed_slice(), len: 0 }
+    }
 }
 
-impl PacketBatch {
-    /// Allocates the slots.
-    ///
-    /// # Panics
-    /// When `shape.count` is zero.
-    pub fn new(shape: PacketShape) -> Self {
-        assert!(shape.count > 0, "a batch has at least one slot");
-        let memory = vec![0; shape.stride() * shape.count].into_boxed_slice();
-        Self { shape, memory, lengths: Vec::with_capacity(shape.count) }
+impl PacketBuffer {
+    /// Lends the packet.
+    pub fn packet(&mut self) -> &mut [u8] {
+        &mut self.memory[VNET_HEADER_LEN..VNET_HEADER_LEN + self.len]
     }
 
-    /// Returns how many packets were read.
-    pub fn len(&self) -> usize {
-        self.lengths.len()
+    /// Lends all memory, for the vnet header and the packet behind it.
+    pub(super) fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
     }
 
-    /// Says whether nothing was read.
-    pub fn is_empty(&self) -> bool {
-        self.lengths.is_empty()
+    /// Takes what was read into the memory, and lends the vnet header; `None` when there is not even that.
+    pub(super) fn fill(&mut self, len: usize) -> Option<&[u8; VNET_HEADER_LEN]> {
+        self.len = len.checked_sub(VNET_HEADER_LEN)?;
+        self.memory.first_chunk()
+    }
+}
+
+/// Datagrams in a row that leave by one path: all of one length, but for the last, which may be shorter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// Where they lie in the batch's memory.
+    pub bytes: Range<usize>,
+    /// The length of each.
+    pub datagram_len: usize,
+    /// Their path.
+    pub path: Path,
+}
+
+impl Train {
+    /// How many datagrams there are.
+    pub fn count(&self) -> usize {
+        self.bytes.len().div_ceil(self.datagram_len.max(1)).max(1)
     }
 
-    /// Lends the packets one after the other, in the order in which they were read.
-    pub fn slots(&mut self) -> impl Iterator<Item = PacketSlot<'_>> {
-        let (stride, headroom) = (self.shape.stride(), self.shape.headroom);
-        self.memory.chunks_exact_mut(stride).zip(&self.lengths).enumerate().map(move |(index, (buffer, length))| {
-            PacketSlot { offset: index * stride, buffer, packet: headroom..headroom + length }
+    /// Each datagram as a train of its own.
+    pub fn datagrams(&self) -> impl Iterator<Item = Self> {
+        let Self { bytes, datagram_len, path } = self.clone();
+        let step = datagram_len.max(1);
+        (bytes.start..bytes.end.max(bytes.start + 1)).step_by(step).map(move |start| {
+            let bytes = start..(start + step).min(bytes.end);
+            Self { datagram_len: bytes.len(), bytes, path }
         })
     }
+}
 
-    /// Lends all slots as one piece of memory: what [`UdpSender::send_each`](super::udp::UdpSender::send_each) sends from.
+/// Datagrams on their way out, sealed where they lie.
+pub struct SendBatch {
+    memory: Box<[u8]>,
+    used: usize,
+    trains: Vec<Train>,
+}
+
+impl Default for SendBatch {
+    fn default() -> Self {
+        Self { memory: vec![0; FULL_BYTES + PACKET_BYTES].into_boxed_slice(), used: 0, trains: Vec::new() }
+    }
+}
+
+impl SendBatch {
+    /// Says whether it is time to send: there may be no room for the datagrams of one more packet.
+    pub fn is_full(&self) -> bool {
+        self.used >= FULL_BYTES
+    }
+
+    /// Lends the memory that the trains' ranges are of.
     pub fn memory(&self) -> &[u8] {
         &self.memory
     }
 
-    pub(super) fn clear(&mut self) {
-        self.lengths.clear();
+    /// The datagrams, in the order in which they were put in.
+    pub fn trains(&self) -> &[Train] {
+        &self.trains
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.lengths.len() == self.shape.count
+    /// Forgets all datagrams.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.trains.clear();
+    }
+}
+
+impl Outbox for SendBatch {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.memory[self.used..].get_mut(..len)
     }
 
-    /// Lends the packet part of the next free slot. Not to be called on a full batch.
-    pub(super) fn next_packet(&mut self) -> &mut [u8] {
-        let start = self.lengths.len() * self.shape.stride() + self.shape.headroom;
-        &mut self.memory[start..start + self.shape.capacity]
-    }
-
-    /// Takes the next free slot as filled with `length` bytes.
-    pub(super) fn push(&mut self, length: usize) {
-        debug_assert!(length <= self.shape.capacity && !self.is_full());
-        self.lengths.push(length);
+    fn push(&mut self, len: usize, path: Path) {
+        let bytes = self.used..self.used + len;
+        assert!(bytes.end <= self.memory.len(), "what was lent is within the memory");
+        self.used = bytes.end;
+        if let Some(train) = self.trains.last_mut() {
+            let is_open = train.bytes.len() == train.count() * train.datagram_len;
+            let fits = train.count() < MAX_TRAIN && train.bytes.len() + len <= MAX_TRAIN_BYTES;
+            if train.path == path && is_open && len <= train.datagram_len && len > 0 && fits {
+                train.bytes.end = bytes.end;
+                return;
+            }
+        }
+        self.trains.push(Train { bytes, datagram_len: len, path });
     }
 }
 
 /// How a [`DatagramBatch`] is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramShape {
-    /// How many datagrams one system call receives at most.
+    /// How many datagrams, or rows of them, one system call receives at most.
     pub count: usize,
-    /// The longest datagram in bytes; a longer one is dropped and counted.
+    /// The longest in bytes; a longer one is dropped and counted.
     pub capacity: usize,
 }
 
 impl Default for DatagramShape {
-    /// 32 datagrams of at most 2,048 bytes: a packet of the device's default MTU with everything around it.
+    /// 16 slots of 64 KiB, which take every datagram there is, and every row of them that the kernel puts together.
     fn default() -> Self {
-        Self { count: 32, capacity: 2_048 }
+        Self { count: 16, capacity: 1 << 16 }
     }
 }
 
@@ -129,8 +163,17 @@ impl Default for DatagramShape {
 pub struct DatagramBatch {
     shape: DatagramShape,
     memory: Box<[u8]>,
-    /// Slot, length and path of each datagram received whole.
-    received: Vec<(usize, usize, Path)>,
+    /// What was received whole.
+    received: Vec<Received>,
+}
+
+/// What is in one slot: a datagram, or several of one length, but for the last, that came by one path.
+#[derive(Clone, Copy)]
+pub(super) struct Received {
+    pub(super) slot: usize,
+    pub(super) len: usize,
+    pub(super) datagram_len: usize,
+    pub(super) path: Path,
 }
 
 /// One datagram of a batch.
@@ -152,11 +195,6 @@ impl DatagramBatch {
         Self { shape, memory, received: Vec::with_capacity(shape.count) }
     }
 
-    /// Returns how many datagrams were received whole.
-    pub fn len(&self) -> usize {
-        self.received.len()
-    }
-
     /// Says whether nothing was received.
     pub fn is_empty(&self) -> bool {
         self.received.is_empty()
@@ -165,10 +203,17 @@ impl DatagramBatch {
     /// Lends the datagrams one after the other, in the order in which they arrived.
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let mut received = self.received.iter().peekable();
-        self.memory.chunks_exact_mut(self.shape.capacity).enumerate().filter_map(move |(slot, memory)| {
-            let (_, length, path) = received.next_if(|entry| entry.0 == slot)?;
-            Some(Datagram { path: *path, payload: &mut memory[..*length] })
-        })
+        self.memory
+            .chunks_exact_mut(self.shape.capacity)
+            .enumerate()
+            .filter_map(move |(slot, memory)| {
+                let Received { len, datagram_len, path, .. } = *received.next_if(|entry| entry.slot == slot)?;
+                // An empty datagram is one, too.
+                let empty = (len == 0).then_some(Datagram { path, payload: &mut [] });
+                let each = memory[..len].chunks_mut(datagram_len.max(1));
+                Some(empty.into_iter().chain(each.map(move |payload| Datagram { path, payload })))
+            })
+            .flatten()
     }
 
     pub(super) fn shape(&self) -> DatagramShape {
@@ -183,10 +228,10 @@ impl DatagramBatch {
         &mut self.memory
     }
 
-    /// Takes `slot` as filled with `length` bytes that came by `path`; slots come in rising order.
-    pub(super) fn push(&mut self, slot: usize, length: usize, path: Path) {
-        debug_assert!(slot < self.shape.count && length <= self.shape.capacity);
-        self.received.push((slot, length, path));
+    /// Takes a slot as filled; slots come in rising order.
+    pub(super) fn push(&mut self, received: Received) {
+        debug_assert!(received.slot < self.shape.count && received.len <= self.shape.capacity);
+        self.received.push(received);
     }
 }
 
@@ -195,34 +240,63 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    #[test]
-    fn a_slot_has_its_room_around_the_packet() {
-        let shape = PacketShape { count: 2, headroom: 4, capacity: 8, tailroom: 2 };
-        let mut batch = PacketBatch::new(shape);
-        for byte in [1, 2] {
-            batch.next_packet()[..3].fill(byte);
-            batch.push(3);
-        }
-        assert!(batch.is_full());
-        for (index, slot) in batch.slots().enumerate() {
-            assert_eq!((slot.offset, slot.buffer.len(), slot.packet.clone()), (index * 14, 14, 4..7));
-            assert_eq!(slot.buffer[slot.packet], [index as u8 + 1; 3]);
-        }
-        assert_eq!(batch.memory()[14 + 4], 2);
-        batch.clear();
-        assert_eq!(batch.slots().count(), 0);
+    fn path(port: u16) -> Path {
+        SocketAddr::from(([127, 0, 0, 1], port)).into()
     }
 
     #[test]
-    fn a_dropped_datagram_leaves_the_others_with_their_senders() {
+    fn datagrams_of_one_length_and_path_are_a_train_that_a_shorter_one_ends() {
+        let mut batch = SendBatch::default();
+        let put = [(100, 1), (100, 1), (60, 1), (60, 1), (100, 1), (100, 2), (0, 2), (0, 2)];
+        for (len, port) in put {
+            batch.room(len).unwrap().fill(len as u8);
+            batch.push(len, path(port));
+        }
+        let trains: Vec<_> = batch.trains().iter().map(|it| (it.bytes.clone(), it.datagram_len, it.count())).collect();
+        let expected = [
+            (0..260, 100, 3),
+            (260..320, 60, 1),
+            (320..420, 100, 1),
+            (420..520, 100, 1),
+            (520..520, 0, 1),
+            (520..520, 0, 1),
+        ];
+        assert_eq!(trains, expected);
+        let single: Vec<_> = batch.trains()[0].datagrams().map(|it| (it.bytes, it.datagram_len)).collect();
+        assert_eq!(single, [(0..100, 100), (100..200, 100), (200..260, 60)]);
+        assert_eq!(batch.trains()[4].datagrams().count(), 1);
+        assert_eq!(batch.memory()[250], 60);
+        batch.clear();
+        assert!(batch.trains().is_empty() && !batch.is_full());
+    }
+
+    #[test]
+    fn no_train_exceeds_what_the_kernel_takes() {
+        let mut batch = SendBatch::default();
+        for _ in 0..130 {
+            batch.push(64, path(1));
+        }
+        assert_eq!(batch.trains().iter().map(Train::count).collect::<Vec<_>>(), [64, 64, 2]);
+        batch.clear();
+        for _ in 0..50 {
+            batch.push(1440, path(1));
+        }
+        assert_eq!(batch.trains().iter().map(Train::count).collect::<Vec<_>>(), [45, 5]);
+        while batch.room(1440).is_some() {
+            batch.push(1440, path(1));
+        }
+        assert!(batch.is_full());
+    }
+
+    #[test]
+    fn a_dropped_datagram_leaves_the_others_with_their_senders_and_a_row_is_taken_apart() {
         let mut batch = DatagramBatch::new(DatagramShape { count: 4, capacity: 2 });
-        batch.memory_mut().copy_from_slice(&[0, 0, 1, 1, 2, 2, 3, 3]);
-        let sender = |port| Path::from(SocketAddr::from(([127, 0, 0, 1], port)));
-        batch.push(0, 2, sender(10));
-        batch.push(2, 1, sender(12));
-        batch.push(3, 0, sender(13));
+        batch.memory_mut().copy_from_slice(&[0, 0, 1, 1, 2, 3, 4, 4]);
+        for (slot, len, datagram_len) in [(0, 2, 2), (2, 2, 1), (3, 0, 0)] {
+            batch.push(Received { slot, len, datagram_len, path: path(slot as u16) });
+        }
         let seen: Vec<_> =
             batch.datagrams().map(|datagram| (datagram.path.remote.port(), datagram.payload.to_vec())).collect();
-        assert_eq!(seen, [(10, vec![0, 0]), (12, vec![2]), (13, vec![])]);
+        assert_eq!(seen, [(0, vec![0, 0]), (2, vec![2]), (2, vec![3]), (3, vec![])]);
     }
 }

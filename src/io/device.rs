@@ -1,17 +1,20 @@
 //! The device through which the host's packets come and go: a TUN interface, or none at all.
 //!
 //! Owns the descriptor and its counters. Refuses to know addresses and routes ([`network`](super::network) sets them) and what a packet says.
+//! Each packet has the kernel's vnet header in front: a read may give a super-packet of 64 KiB, and a write may be one.
 //! One thread reads, any number write: [`Device`] is one descriptor, cheap to clone. The interface vanishes, with its addresses and
 //! routes, when the last clone is dropped or the process ends, however it ends.
 
 #![allow(unsafe_code)]
 
 use super::StopSignal;
-use super::batch::PacketBatch;
+use super::batch::PacketBuffer;
 use super::stop::Wake;
 use crate::crypto::hash::domain_hash;
+use crate::wire::handshake::OffloadSet;
+use crate::wire::offload::VnetHeader;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +23,8 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 /// The longest name that Linux gives an interface, in bytes (`IFNAMSIZ` − 1).
 const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+/// Places that a packet's bytes lie in at most: the vnet header, its own headers, and 122 chunks.
+const MAX_PARTS: usize = 128;
 /// How long a reader rests after an error that may pass, so that no error makes it spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
@@ -97,8 +102,8 @@ pub enum WriteError {
 pub struct DeviceCounts {
     /// Read from the host.
     pub read: u64,
-    /// Read, but as long as the slot or longer: dropped, its end may be missing.
-    pub read_oversize: u64,
+    /// Read, but with a vnet header that is none: dropped.
+    pub read_malformed: u64,
     /// Errors of a read that passed.
     pub read_errors: u64,
     /// Handed to the host.
@@ -114,7 +119,7 @@ pub struct DeviceCounts {
 #[derive(Default)]
 struct Counters {
     read: AtomicU64,
-    read_oversize: AtomicU64,
+    read_malformed: AtomicU64,
     read_errors: AtomicU64,
     written: AtomicU64,
     write_not_up: AtomicU64,
@@ -148,7 +153,7 @@ impl Device {
         if interface_index(name)?.is_some() {
             return Err(DeviceError::NameInUse { name: name.clone() });
         }
-        let builder = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(config.mtu).enable(false);
+        let builder = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(config.mtu).offload(true).enable(false);
         let device = builder.build_sync().map_err(|source| open_error(name, source))?;
         let failed = |source| DeviceError::Failed { name: name.clone(), source };
         device.set_nonblocking(true).map_err(failed)?;
@@ -181,70 +186,90 @@ impl Device {
         }
     }
 
-    /// Waits for packets and fills `batch` with all that are there, up to its size; returns how many (at least one).
-    ///
-    /// The slots must be longer than the device's MTU: a packet that fills its slot is dropped, because the kernel cuts silently.
+    /// Returns the super-packets that the host takes from here.
+    pub fn offload(&self) -> OffloadSet {
+        match &self.shared.backend {
+            Backend::Tun { device, .. } => OffloadSet { tcp: device.tcp_gso(), udp: device.udp_gso() },
+            Backend::Absent => OffloadSet::default(),
+        }
+    }
+
+    /// Waits until there is a packet to read.
     ///
     /// # Errors
-    /// [`ReadEnd`]: stopped, or the interface is gone.
-    pub fn read_batch(&self, stop: &StopSignal, batch: &mut PacketBatch) -> Result<usize, ReadEnd> {
-        batch.clear();
-        let Backend::Tun { device, .. } = &self.shared.backend else {
-            // Without a timeout there are two ends: the signal, or a handler of some Unix signal, after which the wait goes on.
-            while stop.sleep(Duration::MAX) != Wake::Stopped {}
-            return Err(ReadEnd::Stopped);
+    /// [`ReadEnd::Stopped`].
+    pub fn wait(&self, stop: &StopSignal) -> Result<(), ReadEnd> {
+        let wake = match &self.shared.backend {
+            Backend::Tun { device, .. } => stop.wait(device.as_fd(), None),
+            Backend::Absent => stop.sleep(Duration::MAX),
         };
-        loop {
-            match stop.wait(device.as_fd(), None) {
-                Wake::Stopped => return Err(ReadEnd::Stopped),
-                Wake::TimedOut => continue,
-                Wake::Ready => self.read_ready(device, stop, batch)?,
-            }
-            if !batch.is_empty() {
-                return Ok(batch.len());
-            }
-        }
+        if wake == Wake::Stopped { Err(ReadEnd::Stopped) } else { Ok(()) }
     }
 
-    /// Reads until the batch is full or nothing is left.
-    fn read_ready(&self, device: &SyncDevice, stop: &StopSignal, batch: &mut PacketBatch) -> Result<(), ReadEnd> {
+    /// Reads one packet, or super-packet, without waiting; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadEnd::Gone`].
+    pub fn read(&self, stop: &StopSignal, buffer: &mut PacketBuffer) -> Result<Option<VnetHeader>, ReadEnd> {
         let counters = &self.shared.counters;
-        while !batch.is_full() {
-            let slot = batch.next_packet();
-            let capacity = slot.len();
-            match device.recv(slot) {
-                Ok(length) if length == capacity => count(&counters.read_oversize),
-                Ok(length) => batch.push(length),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => break,
-                    Some(libc::EINTR) => {}
-                    // Seen on an interface that is not up yet; the others pass when there is memory again.
-                    Some(libc::EIO | libc::ENOMEM | libc::ENOBUFS) => {
-                        count(&counters.read_errors);
-                        stop.sleep(ERROR_PAUSE);
-                        break;
+        let Backend::Tun { device, .. } = &self.shared.backend else { return Ok(None) };
+        loop {
+            let errno = match device.recv(buffer.memory()) {
+                Ok(len) => match buffer.fill(len).map(VnetHeader::decode) {
+                    Some(Ok(vnet)) => {
+                        count(&counters.read);
+                        return Ok(Some(vnet));
                     }
-                    // EBADFD, EFAULT: the interface was removed under us.
-                    _ => return Err(ReadEnd::Gone(error)),
+                    Some(Err(_)) | None => {
+                        count(&counters.read_malformed);
+                        continue;
+                    }
                 },
+                Err(error) => error,
+            };
+            match errno.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(None),
+                Some(libc::EINTR) => {}
+                // Seen on an interface that is not up yet; the others pass when there is memory again.
+                Some(libc::EIO | libc::ENOMEM | libc::ENOBUFS) => {
+                    count(&counters.read_errors);
+                    stop.sleep(ERROR_PAUSE);
+                    return Ok(None);
+                }
+                // EBADFD, EFAULT: the interface was removed under us.
+                _ => return Err(ReadEnd::Gone(errno)),
             }
         }
-        counters.read.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        Ok(())
     }
 
-    /// Hands one packet to the host. Never waits.
+    /// Hands one whole packet to the host. Never waits.
     ///
     /// # Errors
     /// [`WriteError`]; the packet is dropped and counted.
     pub fn write(&self, packet: &[u8]) -> Result<(), WriteError> {
+        self.write_parts(&VnetHeader::default(), &[packet])
+    }
+
+    /// Hands one packet or super-packet to the host, whose bytes lie in several places. Never waits.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the packet is dropped and counted.
+    pub fn write_parts(&self, vnet: &VnetHeader, parts: &[&[u8]]) -> Result<(), WriteError> {
         let counters = &self.shared.counters;
         let Backend::Tun { device, .. } = &self.shared.backend else {
             count(&counters.write_discarded);
             return Ok(());
         };
+        let vnet = vnet.encode();
+        let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+        slices[0] = IoSlice::new(&vnet);
+        let Some(room) = slices.get_mut(1..=parts.len()) else {
+            count(&counters.write_refused);
+            return Err(WriteError::Refused(io::ErrorKind::InvalidInput.into()));
+        };
+        room.iter_mut().zip(parts).for_each(|(slice, part)| *slice = IoSlice::new(part));
         loop {
-            match device.send(packet) {
+            match device.send_vectored(&slices[..=parts.len()]) {
                 Ok(_) => {
                     count(&counters.written);
                     return Ok(());
@@ -268,7 +293,7 @@ impl Device {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DeviceCounts {
             read: value(&counters.read),
-            read_oversize: value(&counters.read_oversize),
+            read_malformed: value(&counters.read_malformed),
             read_errors: value(&counters.read_errors),
             written: value(&counters.written),
             write_not_up: value(&counters.write_not_up),
@@ -321,7 +346,6 @@ fn count(counter: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::batch::PacketShape;
     use std::thread;
 
     #[test]
@@ -329,7 +353,7 @@ mod tests {
         let (device, stop) = (Device::absent(), StopSignal::new().unwrap());
         let reader = thread::spawn({
             let (device, stop) = (device.clone(), stop.clone());
-            move || device.read_batch(&stop, &mut PacketBatch::new(PacketShape::default()))
+            move || device.wait(&stop)
         });
         device.write(b"packet").unwrap();
         stop.trigger();

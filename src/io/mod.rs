@@ -4,8 +4,8 @@
 //! from or go to. Everything that waits takes a [`StopSignal`], so that a thread ends when the daemon says so, and in no other way.
 //!
 //! ```text
-//!   Device::read_batch ──► PacketBatch ──► (forward::seal) ──► UdpSender::send_each
-//!   Device::write ◄────── (forward::open) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
+//!   Device::read ──► PacketBuffer ──► (forward::seal) ──► SendBatch ──► UdpSender::send_each
+//!   Device::write_parts ◄──────────── (forward::open, Runs) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
 //! ```
 
 pub mod batch;

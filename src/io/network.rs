@@ -19,6 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The main routing table.
 pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
+/// Bytes of a super-packet at most: all its chunks, with what each has around it, leave as one train of at most 65,507.
+const MAX_SUPER_PACKET: u32 = 60_000;
+
 /// A change or a question that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -104,7 +107,7 @@ impl Network {
         Ok(Self { socket })
     }
 
-    /// Switches an interface on, with its MTU in bytes and the length of its queue in packets.
+    /// Switches an interface on, with its MTU in bytes and the length of its queue in packets. Its super-packets have at most 60,000 bytes.
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -112,6 +115,7 @@ impl Network {
         let message = LinkUnspec::new_with_index(interface)
             .mtu(mtu)
             .append_extra_attribute(LinkAttribute::TxQueueLen(queue_len))
+            .append_extra_attribute(LinkAttribute::GsoMaxSize(MAX_SUPER_PACKET))
             .up()
             .build();
         let action = || format!("switch on interface {interface} with MTU {mtu}");

@@ -1,7 +1,8 @@
 //! The two hot routes, for any thread: packet out ([`seal`]) and packet in ([`open`]).
 //!
-//! Both read an immutable [`ForwardingTable`] and work in the buffer that the shell lent. Whatever is not plain data is handed
-//! on: a packet without a session is staged, everything that is not an inner packet goes to [`super::Node`].
+//! Both read an immutable [`ForwardingTable`] and work in the buffers that the shell lent. A super-packet leaves as chunks, and comes
+//! in as [`Runs`] of them. Whatever is not plain data is handed on: a packet without a session is staged, everything that is not an inner
+//! packet goes to [`super::Node`].
 
 use super::control::CONTROL_MTU;
 use super::table::{ForwardingTable, Inlet};
@@ -9,24 +10,28 @@ use crate::crypto::identity::NodeId;
 use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::icmp::{AnswerSources, Answerer};
+use crate::router::segment::{Cut, Run, SuperPacket};
 use crate::session::{Knock, LaneSealer, Source};
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
-use crate::wire::data::{self, Datagram, DatagramError, Lane, Record, SessionIndex};
+use crate::wire::data::{
+    self, CHUNK_HEADER_LEN, Chunk, Datagram, DatagramError, FLAG_NEEDS_CHECKSUM, Lane, RECORD_HEADER_LEN,
+    RECORD_PACKET, Record, SessionIndex,
+};
 use crate::wire::drops::DropReason;
-use crate::wire::handshake::InitiationTag;
+use crate::wire::handshake::{InitiationTag, OffloadSet};
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
+use crate::wire::offload::{PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::Duration;
 
-/// Free bytes that [`seal`] needs in front of a packet: the transport header and the record's kind.
+/// Free bytes in front of a packet's record: the transport header and the record's kind.
 pub const HEADROOM: usize = data::TRANSPORT_HEADER_LEN + data::RECORD_HEADER_LEN;
 
-/// Free bytes that [`seal`] needs behind a packet: the tag.
+/// Free bytes behind a record: the tag.
 pub const TAILROOM: usize = crate::crypto::aead::TAG_LEN;
 
 /// Bytes around an inner packet in a datagram to an endpoint: IP and UDP headers, and what sealing adds.
@@ -42,6 +47,12 @@ const fn fits_any_link(endpoint: SocketAddr) -> usize {
     narrowest - overhead(endpoint)
 }
 
+/// The longest packet that a segment of a super-packet becomes, in bytes: no device has a larger MTU.
+const MAX_SEGMENT_PACKET: usize = 9217;
+
+/// Bytes that a chunk has in front of its headers beyond those of a packet.
+const CHUNK_EXTRA: usize = CHUNK_HEADER_LEN - RECORD_HEADER_LEN;
+
 /// How long the MTU of the link towards an endpoint is believed; one that shrank meanwhile is noticed at once.
 const LINK_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -54,16 +65,28 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// Paid initiations remembered at a time: forgetting one costs its other parts their place before the strangers', no more.
 const MAX_PAID: usize = 1024;
 
+/// Where datagrams are sealed: memory of the shell's.
+pub trait Outbox {
+    /// Lends room for one datagram behind those that are there; `None` when there is not so much.
+    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
+
+    /// Takes what was lent last, the first `len` bytes of it, as a datagram.
+    fn push(&mut self, len: usize, path: Path);
+}
+
+/// A packet as the device gave it.
+pub struct DevicePacket<'p> {
+    /// What the kernel says of it.
+    pub vnet: VnetHeader,
+    /// IP and all above it.
+    pub bytes: &'p mut [u8],
+}
+
 /// What becomes of a packet that the device gave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outbound {
-    /// Send these bytes of the buffer.
-    Send {
-        /// The path to the peer.
-        path: Path,
-        /// Where the datagram lies in the buffer.
-        datagram: Range<usize>,
-    },
+    /// Its datagrams are in the outbox.
+    Sealed,
     /// Say the MTU of the link towards this endpoint by [`Outgoing::learn_link`], and seal again.
     Measure(SocketAddr),
     /// Keep the packet until a session with this member exists.
@@ -89,7 +112,9 @@ pub enum Trust {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'d> {
     /// Write the inner packet into the device.
-    Deliver(&'d [u8]),
+    Deliver(VnetHeader, &'d [u8]),
+    /// Put these segments of a super-packet to those before them, by [`Runs::take`].
+    Chunk(SessionIndex, Chunk<'d>),
     /// Hand the opened record of this session to the node: control, stream, or the empty record; a kilobyte at most.
     Record(SessionIndex, &'d [u8]),
     /// Hand the datagram to the node: handshake and cookies, past the gate.
@@ -106,12 +131,21 @@ pub struct Outgoing {
     links: HashMap<SocketAddr, (usize, Instant)>,
     generation: u64,
     answerer: Answerer,
+    /// The number of the latest super-packet.
+    super_packet: u16,
 }
 
 impl Outgoing {
     /// Starts with nothing claimed. `lane` belongs to this thread alone.
     pub fn new(lane: Lane) -> Self {
-        Self { lane, sealers: HashMap::new(), links: HashMap::new(), generation: 0, answerer: Answerer::new() }
+        Self {
+            lane,
+            sealers: HashMap::new(),
+            links: HashMap::new(),
+            generation: 0,
+            answerer: Answerer::new(),
+            super_packet: 0,
+        }
     }
 
     /// Takes the MTU, in bytes, of the link by which datagrams to an endpoint leave; `None` when it is not known: then the link decides.
@@ -156,18 +190,16 @@ impl Outgoing {
     }
 }
 
-/// Seals the inner packet at `packet` of `buffer` for the peer that owns its destination.
-///
-/// `buffer` has [`HEADROOM`] bytes before and [`TAILROOM`] bytes behind the packet.
+/// Seals a packet of the device, or each segment of a super-packet, for the peer that owns its destination.
 pub fn seal(
     table: &ForwardingTable,
     outgoing: &mut Outgoing,
     now: Instant,
-    buffer: &mut [u8],
-    packet: Range<usize>,
+    packet: &mut DevicePacket<'_>,
+    outbox: &mut impl Outbox,
 ) -> Outbound {
     outgoing.follow(table);
-    let bytes = &buffer[packet.clone()];
+    let bytes = &*packet.bytes;
     let Ok(inner) = InnerPacket::parse(bytes) else { return Outbound::Drop(DropReason::MalformedPacket) };
     let peer = match table.router.outbound(&inner) {
         Ok(peer) => peer,
@@ -182,11 +214,22 @@ pub fn seal(
         // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
         return Outbound::Stage(peer);
     }
+    let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(bytes, segments)) {
+        Some(None) => return Outbound::Drop(DropReason::MalformedPacket),
+        Some(cut) => cut,
+        None => None,
+    };
+    let (extra, needed) = match &cut {
+        Some(cut) => (CHUNK_EXTRA, CHUNK_EXTRA + cut.longest_segment()),
+        None => (0, bytes.len()),
+    };
     let endpoint = outlet.path.remote;
-    if bytes.len() > fits_any_link(endpoint) {
+    let mut room = fits_any_link(endpoint);
+    if needed > room {
         let Some(longest) = outgoing.longest(now, endpoint) else { return Outbound::Measure(endpoint) };
-        if bytes.len() > longest {
-            let mtu = u16::try_from(longest).unwrap_or(u16::MAX);
+        room = longest;
+        if needed > room {
+            let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
             let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
             return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
         }
@@ -198,11 +241,118 @@ pub fn seal(
             None => return Outbound::Drop(DropReason::LanesExhausted),
         },
     };
-    let start = packet.start - HEADROOM;
-    buffer[packet.start - 1] = data::RECORD_PACKET;
-    match sealer.seal(now, &mut buffer[start..packet.end + TAILROOM]) {
-        Ok(_) => Outbound::Send { path: outlet.path, datagram: start..packet.end + TAILROOM },
-        Err(error) => Outbound::Drop(error.into()),
+    let mut sending = Sending { sealer, now, path: outlet.path, outbox };
+    let outcome = match cut {
+        None => sending.packet(packet, outlet.session.offload()),
+        Some(cut) if cut.fits_chunks() && takes(outlet.session.offload(), packet.vnet) => {
+            outgoing.super_packet = outgoing.super_packet.wrapping_add(1);
+            sending.chunks(&cut, bytes, outgoing.super_packet, room - CHUNK_EXTRA)
+        }
+        Some(cut) => sending.segments(&cut, bytes),
+    };
+    match outcome {
+        Ok(()) => Outbound::Sealed,
+        Err(reason) => Outbound::Drop(reason),
+    }
+}
+
+/// Says whether a device takes such a super-packet.
+fn takes(offload: OffloadSet, vnet: VnetHeader) -> bool {
+    match vnet.segments.map(|(segments, _)| segments.kind) {
+        Some(SegmentKind::TcpV4 | SegmentKind::TcpV6) => offload.tcp,
+        Some(SegmentKind::Udp) => offload.udp,
+        None => true,
+    }
+}
+
+/// Lends each packet that `packet` stands for, whole and with all checksums.
+pub fn each_whole(packet: &mut DevicePacket<'_>, mut lend: impl FnMut(&[u8])) {
+    let cut = packet.vnet.segments.and_then(|(segments, _)| Cut::new(packet.bytes, segments));
+    match (cut, packet.vnet) {
+        (Some(cut), _) => {
+            let mut segment = vec![0; cut.longest_segment()];
+            for part in cut.parts(0) {
+                let len = cut.write_segment(packet.bytes, &part, &mut segment);
+                lend(&segment[..len]);
+            }
+        }
+        (None, VnetHeader { checksum: Some(checksum), segments: None }) => {
+            if complete_checksum(packet.bytes, checksum) {
+                lend(packet.bytes);
+            }
+        }
+        (None, VnetHeader { checksum: None, segments: None }) => lend(packet.bytes),
+        // Nobody can say what it stands for.
+        (None, VnetHeader { segments: Some(_), .. }) => {}
+    }
+}
+
+/// One packet on its way into the outbox.
+struct Sending<'s, O> {
+    sealer: &'s mut LaneSealer,
+    now: Instant,
+    path: Path,
+    outbox: &'s mut O,
+}
+
+impl<O: Outbox> Sending<'_, O> {
+    /// Seals a packet that stands for itself. Its transport checksum is left to a peer whose kernel completes it.
+    fn packet(&mut self, packet: &mut DevicePacket<'_>, offload: OffloadSet) -> Result<(), DropReason> {
+        let mut kind = RECORD_PACKET;
+        if let Some(checksum) = packet.vnet.checksum {
+            let is_plain = PlainHeaders::parse(packet.bytes).is_some_and(|plain| plain.checksum() == checksum);
+            if is_plain && offload.tcp {
+                kind |= FLAG_NEEDS_CHECKSUM;
+            } else if !complete_checksum(packet.bytes, checksum) {
+                return Err(DropReason::MalformedPacket);
+            }
+        }
+        self.seal(&[&[kind], packet.bytes])
+    }
+
+    /// Seals a super-packet in chunks of at most `room` bytes of headers and payload.
+    fn chunks(&mut self, cut: &Cut, packet: &[u8], super_packet: u16, room: usize) -> Result<(), DropReason> {
+        let (headers, payload) = packet.split_at(cut.header_len());
+        for part in cut.parts(room.saturating_sub(headers.len())) {
+            let (offset, segment_len) = (part.payload.start as u16, cut.segment_len() as u16);
+            let chunk = Chunk {
+                is_last: part.is_last,
+                super_packet,
+                offset,
+                segment_len,
+                headers,
+                payload: &payload[part.payload],
+            };
+            self.seal(&[&chunk.encode_header(), headers, chunk.payload])?;
+        }
+        Ok(())
+    }
+
+    /// Seals each segment of a super-packet as a packet of its own.
+    fn segments(&mut self, cut: &Cut, packet: &[u8]) -> Result<(), DropReason> {
+        let mut segment = [0; MAX_SEGMENT_PACKET];
+        for part in cut.parts(0) {
+            if cut.header_len() + part.payload.len() > segment.len() {
+                return Err(DropReason::TooLarge);
+            }
+            let len = cut.write_segment(packet, &part, &mut segment);
+            self.seal(&[&[RECORD_PACKET], &segment[..len]])?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, record: &[&[u8]]) -> Result<(), DropReason> {
+        let record_len: usize = record.iter().map(|part| part.len()).sum();
+        let len = data::TRANSPORT_HEADER_LEN + record_len + TAILROOM;
+        let datagram = self.outbox.room(len).ok_or(DropReason::TooLarge)?;
+        let mut at = data::TRANSPORT_HEADER_LEN;
+        for part in record {
+            datagram[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        self.sealer.seal(self.now, datagram)?;
+        self.outbox.push(len, self.path);
+        Ok(())
     }
 }
 
@@ -307,24 +457,78 @@ pub fn open<'d>(
         Err(error) => return (Inbound::Drop(error.into()), None),
     };
     let news = incoming.is_news(now, inlet, path).then_some(header.receiver);
-    let inbound = match Record::decode(plaintext) {
-        Ok(Record::Packet { needs_checksum: false, packet }) => admit(table, inlet, packet),
-        Ok(Record::Packet { needs_checksum: true, .. }) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),
-        // What waits for the node is bounded in records, so each has a bound.
-        Ok(Record::Control(content)) if content.len() > MAX_CONTROL_LEN => Inbound::Drop(DropReason::MalformedRecord),
-        Ok(Record::Stream(packet)) if packet.len() > CONTROL_MTU => Inbound::Drop(DropReason::MalformedRecord),
-        Ok(Record::Empty | Record::Control(_) | Record::Stream(_)) => Inbound::Record(header.receiver, plaintext),
+    let inbound = if let Ok(Record::Packet { needs_checksum, .. }) = Record::decode(plaintext) {
+        admit(table, inlet, &mut plaintext[RECORD_HEADER_LEN..], needs_checksum)
+    } else {
+        match Record::decode(plaintext) {
+            Ok(Record::Chunk(chunk)) => Inbound::Chunk(header.receiver, chunk),
+            Ok(record) if is_for_node(&record) => Inbound::Record(header.receiver, plaintext),
+            Ok(_) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),
+        }
     };
     (inbound, news)
 }
 
-/// Lets an inner packet through only from a member, from that member's own address, to this node.
-fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d [u8]) -> Inbound<'d> {
-    let Rights::Member(peer) = inlet.rights else { return Inbound::Drop(DropReason::RecordNotAllowed) };
-    let Ok(inner) = InnerPacket::parse(packet) else { return Inbound::Drop(DropReason::MalformedPacket) };
-    match table.router.inbound(peer, &inner) {
-        Ok(()) => Inbound::Deliver(packet),
-        Err(reason) => Inbound::Drop(reason),
+/// Says whether the node takes such a record. What waits for it is bounded in records, so each has a bound.
+fn is_for_node(record: &Record<'_>) -> bool {
+    match record {
+        Record::Empty => true,
+        Record::Control(content) => content.len() <= MAX_CONTROL_LEN,
+        Record::Stream(packet) => packet.len() <= CONTROL_MTU,
+        Record::Packet { .. } | Record::Chunk(_) => false,
+    }
+}
+
+/// Lets an inner packet through only from a member, from that member's own address, to this node. Where its checksum is left to do, the
+/// kernel is told so in one's own words.
+fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d mut [u8], needs_checksum: bool) -> Inbound<'d> {
+    if let Err(reason) = check(table, inlet, packet) {
+        return Inbound::Drop(reason);
+    }
+    let mut vnet = VnetHeader::default();
+    if needs_checksum {
+        let Some(plain) = PlainHeaders::parse(packet) else { return Inbound::Drop(DropReason::MalformedPacket) };
+        let (headers, payload) = packet.split_at_mut(plain.header_len());
+        plain.set_payload_len(headers, payload.len());
+        vnet.checksum = Some(plain.checksum());
+    }
+    Inbound::Deliver(vnet, packet)
+}
+
+fn check(table: &ForwardingTable, inlet: &Inlet, packet: &[u8]) -> Result<(), DropReason> {
+    let Rights::Member(peer) = inlet.rights else { return Err(DropReason::RecordNotAllowed) };
+    let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
+    table.router.inbound(peer, &inner)
+}
+
+/// The chunks of one batch, put together as far as they go on from each other.
+#[derive(Default)]
+pub struct Runs<'d>(Option<Run<'d>>);
+
+impl<'d> Runs<'d> {
+    /// Takes a chunk. Returns the packet that came before it, when it does not go on there, and why it is dropped, if it is.
+    pub fn take(
+        &mut self,
+        table: &ForwardingTable,
+        index: SessionIndex,
+        chunk: &Chunk<'d>,
+    ) -> (Option<SuperPacket<'d>>, Option<DropReason>) {
+        if self.0.as_mut().is_some_and(|run| run.take(index, chunk)) {
+            return (None, None);
+        }
+        let before = self.end();
+        let Some(inlet) = table.inlets.get(&index) else { return (before, Some(DropReason::UnknownSession)) };
+        let Some(mut run) = Run::begin(index, chunk) else { return (before, Some(DropReason::MalformedRecord)) };
+        if let Err(reason) = check(table, inlet, run.headers()) {
+            return (before, Some(reason));
+        }
+        self.0 = Some(run);
+        (before, None)
+    }
+
+    /// Ends the run under way: what follows is something else, or nothing.
+    pub fn end(&mut self) -> Option<SuperPacket<'d>> {
+        self.0.take().map(Run::finish)
     }
 }
 
@@ -355,14 +559,27 @@ mod tests {
 
     /// Seals an IPv4 packet of `len` bytes from the node to `destination`.
     fn seal_long(len: u16, destination: [u8; 4], table: &ForwardingTable, outgoing: &mut Outgoing) -> Outbound {
-        let range = HEADROOM..HEADROOM + usize::from(len);
-        let mut buffer = vec![0; range.end + TAILROOM];
-        let packet = &mut buffer[range.clone()];
+        let mut packet = vec![0; len.into()];
         packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6]);
         packet[2..4].copy_from_slice(&len.to_be_bytes());
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);
-        seal(table, outgoing, NOW, &mut buffer, range)
+        let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut packet };
+        seal(table, outgoing, NOW, &mut packet, &mut Room(Vec::new()))
+    }
+
+    /// Memory for one datagram.
+    struct Room(Vec<u8>);
+
+    impl Outbox for Room {
+        fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+            self.0 = vec![0; len];
+            Some(&mut self.0)
+        }
+
+        fn push(&mut self, len: usize, _path: Path) {
+            assert_eq!(len, self.0.len());
+        }
     }
 
     /// The table of a node at 10.64.0.1 that has a session with a member at 10.64.0.2, who is reached at an endpoint.
@@ -396,7 +613,7 @@ mod tests {
             let to_peer = |len, outgoing: &mut Outgoing| seal_long(len, [10, 64, 0, 2], &table, outgoing);
             assert_eq!(to_peer(fitting + 1, &mut outgoing), Outbound::Measure(endpoint));
             outgoing.learn_link(NOW, endpoint, Some(mtu));
-            assert!(matches!(to_peer(fitting, &mut outgoing), Outbound::Send { .. }), "{endpoint} {mtu}");
+            assert_eq!(to_peer(fitting, &mut outgoing), Outbound::Sealed, "{endpoint} {mtu}");
             let refused = to_peer(fitting + 1, &mut outgoing);
             assert!(matches!(refused, Outbound::Answer(DropReason::TooLarge, _)), "{endpoint} {mtu}: {refused:?}");
         }

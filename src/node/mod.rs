@@ -37,7 +37,7 @@ use crate::session::{LocalKeys, Terms};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::{DropReason, Drops};
-use crate::wire::handshake::{CipherSet, Timestamp};
+use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
 use control::{ControlLink, LinkError, LinkId};
 use gossip::Gossip;
 use membership::{Invitation, Membership, Refusal};
@@ -75,6 +75,8 @@ pub struct Setup<R> {
     pub refusal: Option<Refusal>,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
+    /// The super-packets that the device takes.
+    pub offload: OffloadSet,
     /// Where drops are counted.
     pub drops: Arc<Drops>,
     /// Entropy.
@@ -155,11 +157,11 @@ pub struct Node<R> {
 impl<R: CryptoRng> Node<R> {
     /// Starts a node with what it has on disk.
     pub fn new(now: Now, setup: Setup<R>) -> Self {
-        let Setup { keys, signing, ledger, invitation, refusal, ciphers, drops, mut rng } = setup;
+        let Setup { keys, signing, ledger, invitation, refusal, ciphers, offload, drops, mut rng } = setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
         let link = ControlLink::new(LinkId(keys.transport_key()), &mut rng);
-        let terms = Terms { ciphers, ..Terms::default() };
+        let terms = Terms { ciphers, offload, ..Terms::default() };
         let mut node = Self {
             peers: PeerTable::new(now, keys, terms, Arc::clone(&drops), &mut rng),
             rng,

@@ -10,6 +10,7 @@
 pub mod budget;
 pub mod icmp;
 pub mod prefix;
+pub mod segment;
 
 pub use prefix::{Prefix, PrefixMap};
 

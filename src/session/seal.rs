@@ -9,6 +9,7 @@ use crate::crypto::secret::Secret;
 use crate::policy::Admission;
 use crate::time::Instant;
 use crate::wire::data::{Counter, Lane, SessionIndex, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use crate::wire::handshake::OffloadSet;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +59,7 @@ pub(super) struct SessionParts {
     pub(super) admission: Admission,
     pub(super) scope: Scope,
     pub(super) cipher: TransportCipher,
+    pub(super) offload: OffloadSet,
     pub(super) sending: Secret<32>,
     pub(super) receiving: Secret<32>,
     pub(super) created: Instant,
@@ -71,6 +73,7 @@ pub struct Session {
     admission: Admission,
     scope: Scope,
     cipher: TransportCipher,
+    offload: OffloadSet,
     created: Instant,
     sending: TransportAead,
     receiving: TransportAead,
@@ -161,6 +164,7 @@ impl Session {
             admission: parts.admission,
             scope: parts.scope,
             cipher: parts.cipher,
+            offload: parts.offload,
             created: parts.created,
             sending: TransportAead::new(parts.cipher, &parts.sending),
             receiving: TransportAead::new(parts.cipher, &parts.receiving),
@@ -245,6 +249,11 @@ impl Session {
     /// Returns the cipher of both directions.
     pub fn cipher(&self) -> TransportCipher {
         self.cipher
+    }
+
+    /// Returns the super-packets that the peer's device takes.
+    pub fn offload(&self) -> OffloadSet {
+        self.offload
     }
 
     /// Returns when the handshake ended here.

@@ -5,6 +5,7 @@
 
 use super::codec::{CodecError, Reader, Writer};
 use super::handshake::{COOKIE_LEN, INITIATION_LEN, KEY_PART_LEN, Part, RESPONSE_LEN};
+use super::offload::MAX_PLAIN_HEADERS;
 
 /// First byte of an initiation, D1.
 pub const TYPE_INITIATION: u8 = 0x01;
@@ -194,6 +195,14 @@ pub const RECORD_CONTROL: u8 = 3;
 pub const RECORD_STREAM: u8 = 4;
 /// Flag of a packet: its transport checksum holds only the pseudo-header's sum and is completed by the receiver.
 pub const FLAG_NEEDS_CHECKSUM: u8 = 0x10;
+/// Flag of a chunk: its super-packet ends with it.
+pub const FLAG_LAST_CHUNK: u8 = 0x10;
+/// Bytes in front of a chunk's headers, the record's kind included.
+pub const CHUNK_HEADER_LEN: usize = 8;
+/// Payload bytes of a segment at least: fewer would make the receiver's kernel cut a packet into thousands.
+pub const MIN_SEGMENT_LEN: u16 = 536;
+/// Payload bytes of a super-packet at most: with its headers it is one packet of IP.
+pub const MAX_SUPER_PAYLOAD: usize = u16::MAX as usize - MAX_PLAIN_HEADERS;
 
 /// What an opened transport packet carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,21 +216,85 @@ pub enum Record<'a> {
         /// The packet.
         packet: &'a [u8],
     },
+    /// Segments of a super-packet.
+    Chunk(Chunk<'a>),
     /// A probe, pong, list of candidates, gossip and the like.
     Control(&'a [u8]),
     /// One IP packet of the control link.
     Stream(&'a [u8]),
 }
 
+/// A part of a super-packet: `kind and flags u8 | header length u8 | super-packet u16 | offset u16 | segment length u16 | headers | payload`.
+///
+/// The headers are those of the whole, so that each chunk can be delivered without the others. Its payload is whole segments, but for the
+/// last of the super-packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunk<'a> {
+    /// The super-packet ends with it.
+    pub is_last: bool,
+    /// Which super-packet of its sender; the numbers come again after 65,536.
+    pub super_packet: u16,
+    /// Payload bytes of the super-packet in front of it.
+    pub offset: u16,
+    /// Payload bytes of each segment, but for the last.
+    pub segment_len: u16,
+    /// IP and transport header of the whole.
+    pub headers: &'a [u8],
+    /// Its part of the payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    fn decode(flags: u8, content: &'a [u8]) -> Result<Self, RecordError> {
+        if flags & !FLAG_LAST_CHUNK != 0 {
+            return Err(RecordError::UnknownFlags(flags));
+        }
+        let mut reader = Reader::new(content);
+        let mut read = || {
+            let header_len = usize::from(reader.u8()?);
+            let (super_packet, offset, segment_len) = (reader.u16()?, reader.u16()?, reader.u16()?);
+            let (headers, payload) = (reader.bytes(header_len)?, reader.rest());
+            Ok::<_, CodecError>(Self { is_last: flags != 0, super_packet, offset, segment_len, headers, payload })
+        };
+        let chunk = read().map_err(|_| RecordError::BadChunk)?;
+        let segment_len = usize::from(chunk.segment_len);
+        let is_whole = chunk.payload.len() % segment_len.max(1) == 0 || chunk.is_last;
+        let is_good = chunk.segment_len >= MIN_SEGMENT_LEN
+            && usize::from(chunk.offset) % segment_len == 0
+            && !chunk.payload.is_empty()
+            && is_whole
+            && usize::from(chunk.offset) + chunk.payload.len() <= MAX_SUPER_PAYLOAD;
+        if is_good { Ok(chunk) } else { Err(RecordError::BadChunk) }
+    }
+
+    /// Writes what stands in front of the headers.
+    pub fn encode_header(&self) -> [u8; CHUNK_HEADER_LEN] {
+        let mut bytes = [0; CHUNK_HEADER_LEN];
+        let header_len = u8::try_from(self.headers.len()).expect("at most MAX_PLAIN_HEADERS");
+        Writer::new(&mut bytes)
+            .u8(RECORD_CHUNK | if self.is_last { FLAG_LAST_CHUNK } else { 0 })
+            .u8(header_len)
+            .u16(self.super_packet)
+            .u16(self.offset)
+            .u16(self.segment_len)
+            .finish()
+            .expect("1 + 1 + 2 + 2 + 2 = 8");
+        bytes
+    }
+}
+
 /// An authenticated packet whose content is not understood: the sender is newer, or at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// A kind that this version does not carry (chunk and bundle among them).
+    /// A kind that this version does not carry (the bundle among them).
     #[error("the record's kind {0} is not carried here")]
     UnknownKind(u8),
     /// A flag that the kind does not have.
     #[error("the record's flags {0:#04x} are unknown")]
     UnknownFlags(u8),
+    /// A chunk that contradicts itself.
+    #[error("the chunk is malformed")]
+    BadChunk,
 }
 
 impl<'a> Record<'a> {
@@ -236,6 +309,7 @@ impl<'a> Record<'a> {
             RECORD_PACKET if flags & !FLAG_NEEDS_CHECKSUM == 0 => {
                 Ok(Self::Packet { needs_checksum: flags != 0, packet: content })
             }
+            RECORD_CHUNK => Chunk::decode(flags, content).map(Self::Chunk),
             RECORD_CONTROL if flags == 0 => Ok(Self::Control(content)),
             RECORD_STREAM if flags == 0 => Ok(Self::Stream(content)),
             RECORD_PACKET | RECORD_CONTROL | RECORD_STREAM => Err(RecordError::UnknownFlags(flags)),
@@ -286,8 +360,35 @@ mod tests {
         assert_eq!(Record::decode(&[0x10, 9]), Ok(Record::Packet { needs_checksum: true, packet: &[9] }));
         assert_eq!(Record::decode(&[3, 9]), Ok(Record::Control(&[9])));
         assert_eq!(Record::decode(&[4]), Ok(Record::Stream(&[])));
-        assert_eq!(Record::decode(&[1, 9]), Err(RecordError::UnknownKind(RECORD_CHUNK)));
+        assert_eq!(Record::decode(&[2, 9]), Err(RecordError::UnknownKind(RECORD_BUNDLE)));
         assert_eq!(Record::decode(&[0x20]), Err(RecordError::UnknownFlags(0x20)));
         assert_eq!(Record::decode(&[0x13]), Err(RecordError::UnknownFlags(0x10)));
+    }
+
+    #[test]
+    fn a_chunk_has_the_bytes_of_the_document_and_contradicts_nothing() {
+        let (headers, payload) = ([0x45; 40], [7; 1000]);
+        let chunk = Chunk {
+            is_last: true,
+            super_packet: 0x0201,
+            offset: 1200,
+            segment_len: 600,
+            headers: &headers,
+            payload: &payload,
+        };
+        let bytes = [&chunk.encode_header()[..], &headers, &payload].concat();
+        assert_eq!(bytes[..9], [0x11, 40, 1, 2, 0xb0, 4, 0x58, 2, 0x45]);
+        assert_eq!(Record::decode(&bytes), Ok(Record::Chunk(chunk)));
+        let refused = |at: usize, byte| {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            Record::decode(&bytes).is_err()
+        };
+        assert!(refused(0, 0x31), "an unknown flag");
+        assert!(refused(0, 0x01), "two thirds of a segment in the middle");
+        assert!(refused(4, 0xb1), "an offset within a segment");
+        assert!(refused(7, 0), "segments of 88 bytes");
+        assert!(refused(5, 0xff), "beyond a packet of IP");
+        assert!((1..8 + 40 + 1).all(|len| Record::decode(&bytes[..len]).is_err()), "cut short");
     }
 }

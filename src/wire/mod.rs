@@ -8,6 +8,7 @@ pub mod handshake;
 pub mod icmp;
 pub mod inner;
 pub mod name;
+pub mod offload;
 pub mod payload;
 pub mod prefix;
 pub mod ticket;

@@ -68,6 +68,28 @@ impl CipherSet {
 const CIPHER_CHACHA20_POLY1305: u16 = 1 << 0;
 const CIPHER_AES_256_GCM: u16 = 1 << 1;
 
+/// The super-packets that a node's device takes: of others its peers send the segments one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OffloadSet {
+    /// Those of TCP.
+    pub tcp: bool,
+    /// Those of UDP.
+    pub udp: bool,
+}
+
+const OFFLOAD_TCP: u8 = 1 << 0;
+const OFFLOAD_UDP: u8 = 1 << 1;
+
+impl OffloadSet {
+    fn from_bits(bits: u8) -> Self {
+        Self { tcp: bits & OFFLOAD_TCP != 0, udp: bits & OFFLOAD_UDP != 0 }
+    }
+
+    fn bits(self) -> u8 {
+        (u8::from(self.tcp) * OFFLOAD_TCP) | (u8::from(self.udp) * OFFLOAD_UDP)
+    }
+}
+
 /// How far a node's ledger is: the fresher side teaches the staler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LedgerHead {
@@ -77,7 +99,7 @@ pub struct LedgerHead {
     pub head: [u8; 8],
 }
 
-/// Payload 1, the initiator's: `timestamp 12 | versions 2 | aead u16 | height u64 | head 8 | flags u32`.
+/// Payload 1, the initiator's: `timestamp 12 | versions 2 | aead u16 | height u64 | head 8 | offload u8 | 0 24 bits`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offer {
     /// When the initiation was made.
@@ -88,6 +110,8 @@ pub struct Offer {
     pub ciphers: CipherSet,
     /// How far the initiator's ledger is.
     pub ledger: LedgerHead,
+    /// What the initiator's device takes.
+    pub offload: OffloadSet,
 }
 
 /// An authenticated payload that breaks the rules: its sender is at fault.
@@ -118,6 +142,7 @@ impl Offer {
         let versions = Versions { lowest: reader.u8()?, highest: reader.u8()? };
         let ciphers = reader.u16()?;
         let ledger = LedgerHead { height: reader.u64()?, head: reader.array()? };
+        let offload = OffloadSet::from_bits(reader.u8()?);
         if versions.lowest > versions.highest {
             return Err(PayloadError::Versions);
         }
@@ -125,7 +150,7 @@ impl Offer {
             return Err(PayloadError::MandatoryCipherMissing);
         }
         let ciphers = CipherSet { aes_256_gcm: ciphers & CIPHER_AES_256_GCM != 0 };
-        Ok(Self { timestamp, versions, ciphers, ledger })
+        Ok(Self { timestamp, versions, ciphers, ledger, offload })
     }
 
     /// Returns the payload.
@@ -140,14 +165,15 @@ impl Offer {
             .u16(CIPHER_CHACHA20_POLY1305 | aes)
             .u64(self.ledger.height)
             .bytes(&self.ledger.head)
-            .zeros::<4>()
+            .u8(self.offload.bits())
+            .zeros::<3>()
             .finish()
-            .expect("12 + 2 + 2 + 8 + 8 + 4 = 36");
+            .expect("12 + 2 + 2 + 8 + 8 + 1 + 3 = 36");
         payload
     }
 }
 
-/// Payload 2, the responder's: `version u8 | aead u8 | flags u16 | height u64 | head 8`.
+/// Payload 2, the responder's: `version u8 | aead u8 | flags u8 | offload u8 | height u64 | head 8`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The version that both will speak.
@@ -162,11 +188,13 @@ pub struct Answer {
     pub guest: bool,
     /// How far the responder's ledger is.
     pub ledger: LedgerHead,
+    /// What the responder's device takes.
+    pub offload: OffloadSet,
 }
 
-const ANSWER_VERSION_TOO_OLD: u16 = 1 << 0;
-const ANSWER_KEY_RETIRED: u16 = 1 << 1;
-const ANSWER_GUEST: u16 = 1 << 2;
+const ANSWER_VERSION_TOO_OLD: u8 = 1 << 0;
+const ANSWER_KEY_RETIRED: u8 = 1 << 1;
+const ANSWER_GUEST: u8 = 1 << 2;
 
 impl Answer {
     /// Reads the opened payload. Flags of later versions are ignored.
@@ -181,7 +209,7 @@ impl Answer {
             1 => TransportCipher::Aes256Gcm,
             _ => return Err(PayloadError::CipherNotOffered),
         };
-        let flags = reader.u16()?;
+        let (flags, offload) = (reader.u8()?, OffloadSet::from_bits(reader.u8()?));
         Ok(Self {
             version,
             cipher,
@@ -189,6 +217,7 @@ impl Answer {
             key_retired: flags & ANSWER_KEY_RETIRED != 0,
             guest: flags & ANSWER_GUEST != 0,
             ledger: LedgerHead { height: reader.u64()?, head: reader.array()? },
+            offload,
         })
     }
 
@@ -205,11 +234,12 @@ impl Answer {
         Writer::new(&mut payload)
             .u8(self.version)
             .u8(cipher)
-            .u16(too_old | retired | guest)
+            .u8(too_old | retired | guest)
+            .u8(self.offload.bits())
             .u64(self.ledger.height)
             .bytes(&self.ledger.head)
             .finish()
-            .expect("1 + 1 + 2 + 8 + 8 = 20");
+            .expect("1 + 1 + 1 + 1 + 8 + 8 = 20");
         payload
     }
 }
@@ -223,6 +253,7 @@ mod tests {
         versions: Versions { lowest: 1, highest: 4 },
         ciphers: CipherSet { aes_256_gcm: true },
         ledger: LedgerHead { height: 5, head: [6; 8] },
+        offload: OffloadSet { tcp: true, udp: false },
     };
 
     const ANSWER: Answer = Answer {
@@ -232,20 +263,21 @@ mod tests {
         key_retired: true,
         guest: true,
         ledger: LedgerHead { height: 5, head: [6; 8] },
+        offload: OffloadSet { tcp: true, udp: true },
     };
 
     #[test]
     fn an_offer_has_the_bytes_of_the_document() {
         let bytes = OFFER.encode();
         assert_eq!(bytes[..16], [2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 4, 3, 0]);
-        assert_eq!(bytes[16..], [5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6, 0, 0, 0, 0]);
+        assert_eq!(bytes[16..], [5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6, 1, 0, 0, 0]);
         assert_eq!(Offer::decode(&bytes), Ok(OFFER));
     }
 
     #[test]
     fn an_answer_has_the_bytes_of_the_document() {
         let bytes = ANSWER.encode();
-        assert_eq!(bytes, [4, 1, 7, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6]);
+        assert_eq!(bytes, [4, 1, 7, 3, 5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6]);
         assert_eq!(Answer::decode(&bytes), Ok(ANSWER));
     }
 

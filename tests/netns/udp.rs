@@ -17,7 +17,7 @@ fn path_to(address: IpAddr, port: u16) -> Path {
 
 fn receive_one(receiver: &mut UdpReceiver) -> (SocketAddr, Vec<u8>) {
     let mut batch = DatagramBatch::new(DatagramShape::default());
-    assert_eq!(receiver.receive_batch(&stop_after(Duration::from_secs(20)), &mut batch).unwrap(), 1);
+    receiver.receive_batch(&stop_after(Duration::from_secs(20)), &mut batch).unwrap();
     let datagram = batch.datagrams().next().unwrap();
     (datagram.path.remote, datagram.payload.to_vec())
 }

@@ -18,15 +18,17 @@ use p2plus::ledger::engine::{OpenError, ValidatorConfig};
 use p2plus::ledger::store::disk::{Disk, Fault};
 use p2plus::ledger::store::{Behind, MemoryMark, Store};
 use p2plus::ledger::{Ledger, TxId};
-use p2plus::node::forward::{self, HEADROOM, Inbound, Incoming, Outbound, Outgoing, TAILROOM};
+use p2plus::node::forward::{self, DevicePacket, HEADROOM, Inbound, Incoming, Outbound, Outbox, Outgoing, TAILROOM};
 use p2plus::node::membership::{Bootstrap, Invitation};
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
+use p2plus::path::Path;
 use p2plus::session::LocalKeys;
 use p2plus::time::{Instant, Now};
 use p2plus::wire::data::Lane;
 use p2plus::wire::drops::{DropReason, Drops};
-use p2plus::wire::handshake::{CipherSet, Timestamp};
+use p2plus::wire::handshake::{CipherSet, OffloadSet, Timestamp};
+use p2plus::wire::offload::VnetHeader;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::collections::VecDeque;
@@ -304,6 +306,7 @@ impl Machine {
             invitation,
             refusal: None,
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
+            offload: OffloadSet::default(),
             drops: Arc::clone(&drops),
             rng: ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(self.runs)),
         };
@@ -362,6 +365,24 @@ pub struct SimNode {
     remember_at: Option<Instant>,
 }
 
+/// Datagrams that [`forward::seal`] made, and where they go.
+#[derive(Default)]
+struct Sealed {
+    room: Vec<u8>,
+    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+impl Outbox for Sealed {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.room = vec![0; len];
+        Some(&mut self.room)
+    }
+
+    fn push(&mut self, len: usize, path: Path) {
+        self.datagrams.push((path.remote, self.room[..len].to_vec()));
+    }
+}
+
 impl SimNode {
     /// Gives the device a packet to send.
     pub fn send(&mut self, now: Now, packet: &UdpPacket) {
@@ -370,17 +391,18 @@ impl SimNode {
 
     /// Gives the device bytes to send.
     pub fn send_bytes(&mut self, now: Now, packet: &[u8]) {
-        let mut buffer = vec![0; HEADROOM + packet.len() + TAILROOM];
-        let place = HEADROOM..HEADROOM + packet.len();
-        buffer[place.clone()].copy_from_slice(packet);
-        let mut outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place.clone());
+        let mut bytes = packet.to_vec();
+        let mut device_packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut bytes };
+        let mut sealed = Sealed::default();
+        let mut outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
         if let Outbound::Measure(to) = outcome {
             self.outgoing.learn_link(now.instant, to, Some(LINK_MTU));
-            outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut buffer, place);
+            outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
         }
+        self.outbox.extend(sealed.datagrams);
         match outcome {
             Outbound::Measure(_) => panic!("the link was measured"),
-            Outbound::Send { path, datagram } => self.outbox.push_back((path.remote, buffer[datagram].to_vec())),
+            Outbound::Sealed => {}
             Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
             Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
         }
@@ -451,7 +473,8 @@ impl Guest for SimNode {
         let table = Arc::clone(&self.table);
         let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source.into(), &mut datagram);
         match inbound {
-            Inbound::Deliver(packet) => {
+            Inbound::Chunk(..) => panic!("the simulator's devices give no super-packets"),
+            Inbound::Deliver(_, packet) => {
                 let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
                 self.delivered.push(Delivered { at: now.instant, packet });
             }

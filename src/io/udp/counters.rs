@@ -17,6 +17,8 @@ pub struct UdpCounts {
     pub receive_errors: u64,
     /// Handed to the kernel.
     pub sent: u64,
+    /// Of these, one by one, because the kernel refused them together.
+    pub sent_singly: u64,
     /// Of these, from an address that the host chose, because the kernel refused the one that the path had.
     pub sent_from_elsewhere: u64,
     /// Dropped: no route, or ICMP said so before.
@@ -39,6 +41,7 @@ pub(super) struct Counters {
     pub(super) receive_errors: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) sent_from_elsewhere: AtomicU64,
+    pub(super) sent_singly: AtomicU64,
     pub(super) send_unreachable: AtomicU64,
     pub(super) send_too_long: AtomicU64,
     pub(super) send_queue_full: AtomicU64,
@@ -57,6 +60,7 @@ impl Counters {
             receive_overflow,
             receive_errors: value(&self.receive_errors),
             sent: value(&self.sent),
+            sent_singly: value(&self.sent_singly),
             sent_from_elsewhere: value(&self.sent_from_elsewhere),
             send_unreachable: value(&self.send_unreachable),
             send_too_long: value(&self.send_too_long),

@@ -15,7 +15,7 @@ mod sockaddr;
 
 pub use counters::UdpCounts;
 pub use receive::{ReceiveEnd, UdpReceiver};
-pub use send::{Outgoing, SendError, UdpSender};
+pub use send::{SendError, UdpSender};
 
 use counters::Counters;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +23,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// The port that a node listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4647;
@@ -103,6 +104,8 @@ pub struct UdpSockets {
 struct Bound {
     fd: OwnedFd,
     local: SocketAddr,
+    /// How often in a row the kernel refused trains whose datagrams it then took one by one.
+    refused_trains: AtomicU32,
 }
 
 struct Shared {
@@ -191,11 +194,13 @@ fn try_bind(address: SocketAddr) -> io::Result<Bound> {
         };
         set_option(&socket, level, name, 1)?;
     }
+    // Datagrams of one length that come together are received together; older than Linux 5.0: one by one.
+    let _ = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     enlarge_queue(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     enlarge_queue(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     socket.bind(&address.into())?;
     let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    Ok(Bound { fd: socket.into(), local })
+    Ok(Bound { fd: socket.into(), local, refused_trains: AtomicU32::new(0) })
 }
 
 /// Asks beyond the system's limit, which takes CAP_NET_ADMIN, else for as much as the limit gives.

@@ -1,11 +1,11 @@
 //! Receiving: one thread per socket, a batch per system call.
 
-use super::control_message::ControlMessage;
+use super::control_message::ControlMessages;
 use super::counters::add;
 use super::sockaddr::RawAddress;
 use super::{Bound, Shared};
 use crate::io::StopSignal;
-use crate::io::batch::{DatagramBatch, DatagramShape};
+use crate::io::batch::{DatagramBatch, DatagramShape, Received};
 use crate::io::stop::Wake;
 use crate::path::{LocalEnd, Path};
 use std::io;
@@ -37,7 +37,7 @@ pub struct UdpReceiver {
 #[derive(Default)]
 struct Headers {
     addresses: Vec<RawAddress>,
-    controls: Vec<ControlMessage>,
+    controls: Vec<ControlMessages>,
     vectors: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
 }
@@ -64,11 +64,11 @@ impl UdpReceiver {
         &self.shared.sockets[usize::from(self.index)]
     }
 
-    /// Waits for datagrams and fills `batch` with all that are there, up to its size; returns how many (at least one).
+    /// Waits for datagrams and fills `batch` with all that are there, up to its size: at least one.
     ///
     /// # Errors
     /// [`ReceiveEnd`]: stopped. What the network reports is counted and never an error here.
-    pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<usize, ReceiveEnd> {
+    pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<(), ReceiveEnd> {
         batch.clear();
         loop {
             match stop.wait(self.socket().fd.as_fd(), None) {
@@ -77,7 +77,7 @@ impl UdpReceiver {
                 Wake::Ready => {}
             }
             match self.receive(batch) {
-                Ok(()) if !batch.is_empty() => return Ok(batch.len()),
+                Ok(()) if !batch.is_empty() => return Ok(()),
                 Ok(()) => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
                 Err(error) => {
@@ -109,6 +109,7 @@ impl UdpReceiver {
         // Negative on error only.
         let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
         let counters = &self.shared.counters;
+        let mut datagrams = 0;
         for slot in 0..count {
             let message = &self.headers.messages[slot];
             if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
@@ -117,14 +118,17 @@ impl UdpReceiver {
             }
             match self.headers.addresses[slot].decode() {
                 Some(remote) => {
-                    let address = ControlMessage::destination(&message.msg_hdr);
-                    let local = Some(LocalEnd { socket: self.index, address });
-                    batch.push(slot, message.msg_len as usize, Path { remote, local });
+                    let told = ControlMessages::told(&message.msg_hdr);
+                    let local = Some(LocalEnd { socket: self.index, address: told.destination });
+                    let len = message.msg_len as usize;
+                    let datagram_len = told.datagram_len.unwrap_or(len);
+                    datagrams += len.div_ceil(datagram_len.max(1)).max(1);
+                    batch.push(Received { slot, len, datagram_len, path: Path { remote, local } });
                 }
                 None => add(&counters.received_malformed, 1),
             }
         }
-        add(&counters.received, batch.len());
+        add(&counters.received, datagrams);
         Ok(())
     }
 }
@@ -133,7 +137,7 @@ impl Headers {
     /// Points one header at each slot of `memory`.
     fn point_at(&mut self, memory: &mut [u8], shape: DatagramShape) -> &mut [libc::mmsghdr] {
         self.addresses.resize(shape.count, RawAddress::unspecified());
-        self.controls.resize(shape.count, ControlMessage::empty());
+        self.controls.resize(shape.count, ControlMessages::none());
         self.vectors.clear();
         self.messages.clear();
         self.vectors.extend(
@@ -148,8 +152,7 @@ impl Headers {
             message.msg_hdr.msg_namelen = RawAddress::LEN;
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
-            message.msg_hdr.msg_control = (&raw mut *control).cast();
-            message.msg_hdr.msg_controllen = ControlMessage::LEN;
+            control.lend(&mut message.msg_hdr);
             self.messages.push(message);
         }
         &mut self.messages

@@ -1,18 +1,21 @@
 //! Sending: from any thread, one datagram or a batch per system call.
 
-use super::control_message::ControlMessage;
+use super::control_message::ControlMessages;
 use super::counters::{UdpCounts, add};
 use super::sockaddr::RawAddress;
 use super::{Bound, Shared, overflow, set_option};
+use crate::io::batch::Train;
 use crate::path::Path;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-/// Datagrams handed to the kernel by one system call at most; longer batches take several.
+/// Trains handed to the kernel by one system call at most; longer batches take several.
 const CALL_MAX: usize = 32;
+/// Trains refused in a row after which a socket sends datagrams one by one: its interface or driver cannot cut them.
+pub(super) const REFUSALS_MAX: u32 = 3;
 /// How long a sender waits for room in the socket's queue before it drops, in milliseconds: at 1 Gbit/s a full queue drains in 34.
 const QUEUE_WAIT_MILLIS: libc::c_int = 50;
 
@@ -36,19 +39,10 @@ pub enum SendError {
     Refused(i32),
 }
 
-/// One datagram of a batch: where its bytes lie in the memory that all of them share, and where they go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The bytes, within the memory given to [`UdpSender::send_batch`].
-    pub bytes: Range<usize>,
-    /// The path that they leave by.
-    pub path: Path,
-}
-
 /// Sends from the node's sockets. Cheap to clone, shared by all threads.
 #[derive(Clone)]
 pub struct UdpSender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl UdpSender {
@@ -80,79 +74,105 @@ impl UdpSender {
     /// # Errors
     /// [`SendError`]; the datagram is dropped and counted.
     pub fn send(&self, path: Path, datagram: &[u8]) -> Result<(), SendError> {
-        let outgoing = Outgoing { bytes: 0..datagram.len(), path };
+        let train = Train { bytes: 0..datagram.len(), datagram_len: datagram.len(), path };
         let mut outcome = Ok(());
-        self.send_each(datagram, std::slice::from_ref(&outgoing), |_, error| outcome = Err(error));
+        self.send_each(datagram, std::slice::from_ref(&train), |_, _, error| outcome = Err(error));
         outcome
     }
 
-    /// Sends the datagrams of `batch` in their order, from where they lie in `memory`; returns how many the kernel took.
-    ///
-    /// What it did not take is dropped and counted by cause.
-    ///
-    /// # Panics
-    /// When a range reaches beyond `memory`.
-    pub fn send_batch(&self, memory: &[u8], batch: &[Outgoing]) -> usize {
-        let mut dropped = 0;
-        self.send_each(memory, batch, |_, _| dropped += 1);
-        batch.len() - dropped
-    }
-
-    /// The same as [`send_batch`](Self::send_batch), telling `dropped` the position and cause of each datagram not sent.
+    /// Sends `trains` in their order, from where they lie in `memory`. Tells `dropped` the position of a train of which datagrams were not
+    /// sent, how many, and the cause; they are counted already.
     ///
     /// # Panics
     /// When a range reaches beyond `memory`.
-    pub fn send_each(&self, memory: &[u8], batch: &[Outgoing], mut dropped: impl FnMut(usize, SendError)) {
-        let counters = &self.shared.counters;
+    pub fn send_each(&self, memory: &[u8], trains: &[Train], mut dropped: impl FnMut(usize, usize, SendError)) {
         let mut next = 0;
-        while next < batch.len() {
-            let Some(socket) = self.socket_for(&batch[next]) else {
-                add(&counters.send_no_socket, 1);
-                dropped(next, SendError::NoSocket);
+        while next < trains.len() {
+            let train = &trains[next];
+            let Some(socket) = self.socket_for(train) else {
+                self.count_drops(train.count(), SendError::NoSocket);
+                dropped(next, train.count(), SendError::NoSocket);
                 next += 1;
                 continue;
             };
-            let same_socket = batch[next..].iter().take(CALL_MAX);
-            let run = same_socket
-                .take_while(|other| self.socket_for(other).is_some_and(|it| std::ptr::eq(it, socket)))
-                .count();
-            let sent = send_run(socket, memory, &batch[next..next + run], Source::OfPath)
-                .or_else(|error| self.resend(socket, memory, &batch[next..=next], error));
-            match sent {
-                Ok(sent) => {
-                    add(&counters.sent, sent);
-                    next += sent;
+            let goes_along = |other: &&Train| {
+                let has_same_socket = self.socket_for(other).is_some_and(|it| std::ptr::eq(it, socket));
+                has_same_socket && (other.count() == 1 || socket.takes_trains())
+            };
+            let run = trains[next..].iter().take(CALL_MAX).take_while(goes_along).count();
+            if run == 0 {
+                self.send_singly(socket, memory, train, |count, error| dropped(next, count, error));
+                next += 1;
+                continue;
+            }
+            match self.send_run(socket, memory, &trains[next..next + run]) {
+                Ok(sent) => next += sent,
+                Err(SendError::TooLong | SendError::Refused(_)) if train.count() > 1 => {
+                    if self.send_singly(socket, memory, train, |count, error| dropped(next, count, error)) {
+                        socket.refused_trains.fetch_add(1, Ordering::Relaxed);
+                    }
+                    next += 1;
                 }
-                // The kernel's word is about the first datagram of the run; the others get their own turn.
+                // The kernel's word is about the first train of the run; the others get their own turn.
                 Err(error) => {
-                    self.count_drop(error);
-                    dropped(next, error);
+                    self.count_drops(train.count(), error);
+                    dropped(next, train.count(), error);
                     next += 1;
                 }
             }
         }
     }
 
-    /// Leaves the choice of the source to the host, when the kernel refused the first datagram of a run for one that the host may have lost.
-    fn resend(&self, socket: &Bound, memory: &[u8], first: &[Outgoing], error: SendError) -> Result<usize, SendError> {
-        let is_bound = first.iter().any(|outgoing| outgoing.source().is_some());
-        if !is_bound || !matches!(error, SendError::Unreachable | SendError::Refused(libc::EINVAL)) {
-            return Err(error);
+    /// Sends the datagrams of a train one by one. Returns whether the kernel took them all.
+    fn send_singly(
+        &self,
+        socket: &Bound,
+        memory: &[u8],
+        train: &Train,
+        mut dropped: impl FnMut(usize, SendError),
+    ) -> bool {
+        let mut are_all_sent = true;
+        for datagram in train.datagrams() {
+            match self.send_run(socket, memory, std::slice::from_ref(&datagram)) {
+                Ok(_) => add(&self.shared.counters.sent_singly, 1),
+                Err(error) => {
+                    are_all_sent = false;
+                    self.count_drops(1, error);
+                    dropped(1, error);
+                }
+            }
         }
-        let sent = send_run(socket, memory, first, Source::OfHost)?;
-        add(&self.shared.counters.sent_from_elsewhere, sent);
+        are_all_sent
+    }
+
+    /// Hands a run of trains to the kernel; returns how many it took, at least one. When it refuses the first for a source address that the
+    /// host may have lost, the choice of the source is left to the host.
+    fn send_run(&self, socket: &Bound, memory: &[u8], run: &[Train]) -> Result<usize, SendError> {
+        let counters = &self.shared.counters;
+        let sent = match send_run(socket, memory, run, Source::OfPath) {
+            Err(SendError::Unreachable | SendError::Refused(libc::EINVAL)) if source(&run[0]).is_some() => {
+                let sent = send_run(socket, memory, &run[..1], Source::OfHost)?;
+                add(&counters.sent_from_elsewhere, run[0].count());
+                sent
+            }
+            outcome => outcome?,
+        };
+        add(&counters.sent, run[..sent].iter().map(Train::count).sum());
+        if run[..sent].iter().any(|train| train.count() > 1) {
+            socket.refused_trains.store(0, Ordering::Relaxed);
+        }
         Ok(sent)
     }
 
-    fn socket_for(&self, outgoing: &Outgoing) -> Option<&Bound> {
-        let of_family = |socket: &&Bound| socket.local.is_ipv4() == outgoing.path.remote.is_ipv4();
-        match outgoing.path.local {
+    fn socket_for(&self, train: &Train) -> Option<&Bound> {
+        let of_family = |socket: &&Bound| socket.local.is_ipv4() == train.path.remote.is_ipv4();
+        match train.path.local {
             Some(local) => self.shared.sockets.get(usize::from(local.socket)).filter(of_family),
             None => self.shared.sockets.iter().find(of_family),
         }
     }
 
-    fn count_drop(&self, error: SendError) {
+    fn count_drops(&self, count: usize, error: SendError) {
         let counters = &self.shared.counters;
         let counter = match error {
             SendError::Unreachable => &counters.send_unreachable,
@@ -161,15 +181,19 @@ impl UdpSender {
             SendError::NoSocket => &counters.send_no_socket,
             SendError::Refused(_) => &counters.send_refused,
         };
-        add(counter, 1);
+        add(counter, count);
     }
 }
 
-impl Outgoing {
-    /// The host's address that it leaves from, if its path says so.
-    fn source(&self) -> Option<IpAddr> {
-        self.path.local.and_then(|local| local.address)
+impl Bound {
+    pub(super) fn takes_trains(&self) -> bool {
+        self.refused_trains.load(Ordering::Relaxed) < REFUSALS_MAX
     }
+}
+
+/// The host's address that a train leaves from, if its path says so.
+fn source(train: &Train) -> Option<IpAddr> {
+    train.path.local.and_then(|local| local.address)
 }
 
 /// Who chooses the address that a datagram leaves from.
@@ -179,16 +203,16 @@ enum Source {
     OfHost,
 }
 
-/// Hands a run of at most [`CALL_MAX`] datagrams to the kernel; returns how many it took, at least one.
-fn send_run(socket: &Bound, memory: &[u8], run: &[Outgoing], source: Source) -> Result<usize, SendError> {
+/// Makes one call with at most [`CALL_MAX`] trains; returns how many the kernel took, at least one.
+fn send_run(socket: &Bound, memory: &[u8], run: &[Train], chooser: Source) -> Result<usize, SendError> {
     let mut addresses = [RawAddress::unspecified(); CALL_MAX];
-    let mut controls = [ControlMessage::empty(); CALL_MAX];
+    let mut controls = [ControlMessages::none(); CALL_MAX];
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; CALL_MAX];
     // SAFETY: integers and pointers, for which all zero is a value.
     let mut messages: [libc::mmsghdr; CALL_MAX] = unsafe { std::mem::zeroed() };
-    for (index, outgoing) in run.iter().enumerate() {
-        let bytes = &memory[outgoing.bytes.clone()];
-        let (address, address_len) = RawAddress::encode(&outgoing.path.remote);
+    for (index, train) in run.iter().enumerate() {
+        let bytes = &memory[train.bytes.clone()];
+        let (address, address_len) = RawAddress::encode(&train.path.remote);
         addresses[index] = address;
         vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let header = &mut messages[index].msg_hdr;
@@ -196,12 +220,13 @@ fn send_run(socket: &Bound, memory: &[u8], run: &[Outgoing], source: Source) -> 
         header.msg_namelen = address_len;
         header.msg_iov = &raw mut vectors[index];
         header.msg_iovlen = 1;
-        if let Some(address) = outgoing.source().filter(|_| source == Source::OfPath) {
-            let (control, control_len) = ControlMessage::source(address, &outgoing.path.remote);
-            controls[index] = control;
-            header.msg_control = (&raw mut controls[index]).cast();
-            header.msg_controllen = control_len;
+        if let Some(address) = source(train).filter(|_| chooser == Source::OfPath) {
+            controls[index].say_source(address, &train.path.remote);
         }
+        if train.count() > 1 {
+            controls[index].say_datagram_len(train.datagram_len as u16);
+        }
+        controls[index].attach(header);
     }
     let mut waited = false;
     loop {

@@ -1,9 +1,12 @@
 //! Sockets on the loopback interface; those on real links are in `tests/netns`.
 
+use super::send::REFUSALS_MAX;
 use super::*;
 use crate::io::StopSignal;
-use crate::io::batch::{DatagramBatch, DatagramShape};
+use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
+use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +16,11 @@ fn loopback(port: u16) -> SocketAddr {
 
 fn bind_loopback() -> UdpSockets {
     bind(&Listen::Exactly(vec![loopback(0)])).unwrap()
+}
+
+/// One datagram.
+fn train(bytes: std::ops::Range<usize>, path: Path) -> Train {
+    Train { datagram_len: bytes.len(), bytes, path }
 }
 
 /// Receives until `count` datagrams arrived whole.
@@ -51,8 +59,8 @@ fn a_batch_longer_than_a_call_arrives_whole_and_in_order() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
     let memory: Vec<u8> = (0..100).collect();
-    let batch: Vec<_> = (0..100).map(|index| Outgoing { bytes: index..100, path: to.into() }).collect();
-    assert_eq!(left.sender.send_batch(&memory, &batch), 100);
+    let batch: Vec<_> = (0..100).map(|index| train(index..100, to.into())).collect();
+    left.sender.send_each(&memory, &batch, |_, _, error| panic!("{error}"));
     for (index, (_, payload)) in receive(&mut right.receivers[0], DatagramShape::default(), 100).iter().enumerate() {
         assert_eq!(payload, &memory[index..]);
     }
@@ -72,12 +80,49 @@ fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
 }
 
 #[test]
+fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = right.receivers[0].local_address();
+    for refused in [0, REFUSALS_MAX] {
+        left.sender.shared.sockets[0].refused_trains.store(refused, Ordering::Relaxed);
+        let mut batch = SendBatch::default();
+        for number in 0..45u8 {
+            let len = if number == 44 { 700 } else { 1440 };
+            batch.room(len).unwrap().fill(number);
+            batch.push(len, to.into());
+        }
+        left.sender.send_each(batch.memory(), batch.trains(), |_, _, error| panic!("{error}"));
+        let received = receive(&mut right.receivers[0], DatagramShape::default(), 45);
+        let seen: Vec<_> = received.iter().map(|(_, payload)| (payload.len(), payload[0])).collect();
+        assert_eq!(seen, (0..45).map(|number| (if number == 44 { 700 } else { 1440 }, number)).collect::<Vec<_>>());
+    }
+    let counts = left.sender.counts();
+    assert_eq!((counts.sent, counts.sent_singly, right.sender.counts().received), (90, 45, 90));
+}
+
+#[test]
+fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
+    let left = bind(&Listen::Exactly(vec![loopback(0)])).unwrap();
+    let mut right = bind_loopback();
+    // The kernel computes no checksums for a socket that wants none, and refuses to cut what it sends.
+    set_option(&left.sender.shared.sockets[0].fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let path = Path::from(right.receivers[0].local_address());
+    for round in 0..5u64 {
+        let train = Train { bytes: 0..2500, datagram_len: 1000, path };
+        left.sender.send_each(&[7; 2500], &[train], |_, _, error| panic!("{error}"));
+        assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 3).len(), 3);
+        assert_eq!(left.sender.counts().sent_singly, 3 * (round + 1));
+    }
+    assert!(!left.sender.shared.sockets[0].takes_trains());
+}
+
+#[test]
 fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
     let outgoing = |bytes, remote, socket: Option<u8>| {
         let local = socket.map(|socket| LocalEnd { socket, address: None });
-        Outgoing { bytes, path: Path { remote, local } }
+        train(bytes, Path { remote, local })
     };
     let batch = [
         outgoing(0..1, to, None),
@@ -88,14 +133,14 @@ fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
         outgoing(0..5, to, Some(0)),
     ];
     let mut dropped = Vec::new();
-    left.sender.send_each(&vec![0; 65_508], &batch, |index, error| dropped.push((index, error)));
+    left.sender.send_each(&vec![0; 65_508], &batch, |index, count, error| dropped.push((index, count, error)));
     assert_eq!(
         dropped,
         [
-            (1, SendError::TooLong),
-            (2, SendError::NoSocket),
-            (3, SendError::NoSocket),
-            (4, SendError::Refused(libc::EINVAL))
+            (1, 1, SendError::TooLong),
+            (2, 1, SendError::NoSocket),
+            (3, 1, SendError::NoSocket),
+            (4, 1, SendError::Refused(libc::EINVAL))
         ]
     );
     let received = receive(&mut right.receivers[0], DatagramShape::default(), 2);
@@ -130,8 +175,8 @@ fn an_address_that_the_host_lost_is_replaced_and_counted() {
         ..right.receivers[0].local_address().into()
     };
     let paths = [None, Some([192, 0, 2, 1]), Some([127, 0, 0, 9]), Some([192, 0, 2, 1])].map(by);
-    let batch: Vec<_> = paths.iter().map(|path| Outgoing { bytes: 0..4, path: *path }).collect();
-    assert_eq!(left.sender.send_batch(b"here", &batch), 4);
+    let batch: Vec<_> = paths.iter().map(|path| train(0..4, *path)).collect();
+    left.sender.send_each(b"here", &batch, |_, _, error| panic!("{error}"));
     let received = receive(&mut right.receivers[0], DatagramShape::default(), 4);
     let sources: Vec<_> = received.iter().map(|(path, _)| path.remote.ip().to_string()).collect();
     assert_eq!(sources, ["127.0.0.1", "127.0.0.1", "127.0.0.9", "127.0.0.1"]);

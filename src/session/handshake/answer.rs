@@ -101,6 +101,7 @@ fn establish(answering: &Answering<'_>, noise: SymmetricState, answer: &Answer) 
         admission: half_open.admission,
         scope: scope_of(answer),
         cipher: answer.cipher,
+        offload: waiting.offer.offload,
         sending,
         receiving,
         created: now,
@@ -125,6 +126,7 @@ fn choose(local: Local<'_>, waiting: &Waiting, guest: bool) -> Answer {
         key_retired: waiting.key_retired,
         guest,
         ledger: terms.ledger,
+        offload: terms.offload,
     }
 }
 

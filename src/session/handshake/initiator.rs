@@ -308,6 +308,7 @@ impl Initiator {
             admission,
             scope,
             cipher: answer.cipher,
+            offload: answer.offload,
             sending,
             receiving,
             created: now,

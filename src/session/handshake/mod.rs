@@ -24,7 +24,7 @@ use crate::crypto::exchange::{ExchangeError, TransportKey};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::wire::data::DatagramError;
-use crate::wire::handshake::{CipherSet, LedgerHead, Offer, PayloadError, Timestamp, Versions};
+use crate::wire::handshake::{CipherSet, LedgerHead, Offer, OffloadSet, PayloadError, Timestamp, Versions};
 use noise::{PskMode, SymmetricState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,16 +57,19 @@ pub struct Terms {
     pub ciphers: CipherSet,
     /// How far the local ledger is.
     pub ledger: LedgerHead,
+    /// What the local device takes.
+    pub offload: OffloadSet,
 }
 
 impl Default for Terms {
-    /// Version 1 with ChaCha20-Poly1305, and an empty ledger.
+    /// Version 1 with ChaCha20-Poly1305, an empty ledger, and a device that takes no super-packets.
     fn default() -> Self {
         Self {
             versions: Versions { lowest: VERSION, highest: VERSION },
             minimum_version: VERSION,
             ciphers: CipherSet::default(),
             ledger: LedgerHead::default(),
+            offload: OffloadSet::default(),
         }
     }
 }
@@ -74,7 +77,8 @@ impl Default for Terms {
 impl Terms {
     /// Makes the initiator's payload.
     pub fn offer(&self, timestamp: Timestamp) -> Offer {
-        Offer { timestamp, versions: self.versions, ciphers: self.ciphers, ledger: self.ledger }
+        let Self { versions, ciphers, ledger, offload, .. } = *self;
+        Offer { timestamp, versions, ciphers, ledger, offload }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::crypto::exchange::{KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemSecret, Transp
 use crate::session::handshake::noise::SymmetricState;
 use crate::wire::data::SessionIndex;
 use crate::wire::handshake::{
-    Answer, INITIATION_LEN, Initiation, InitiationTag, KEY_PART_LEN, KeyPart, MAC_LEN, PAYLOAD1_LEN, PAYLOAD2_LEN,
-    Part, Response, ResponseTail, SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD1_LEN,
+    Answer, INITIATION_LEN, Initiation, InitiationTag, KEY_PART_LEN, KeyPart, MAC_LEN, OffloadSet, PAYLOAD1_LEN,
+    PAYLOAD2_LEN, Part, Response, ResponseTail, SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD1_LEN,
     SEALED_PAYLOAD2_LEN, SEALED_STATIC_LEN,
 };
 use rand_chacha::ChaCha20Rng;
@@ -37,6 +37,7 @@ const ANSWER: Answer = Answer {
     key_retired: false,
     guest: false,
     ledger: LedgerHead { height: 0, head: [0; 8] },
+    offload: OffloadSet { tcp: false, udp: false },
 };
 
 impl Leak {

@@ -1,0 +1,383 @@
+//! Super-packets: cut into chunks for the way, put together again as far as they arrive, or split into packets.
+//!
+//! ```text
+//!   device ──► super-packet ──► Cut ──► chunks (the headers of the whole in each)  ──► Run ──► super-packet ──► device
+//!                                 └───► packets, for who takes no super-packets
+//! ```
+//! A chunk holds whole segments, so that a lost datagram costs just those, and it is complete by itself: no chunk waits for another, nothing
+//! is kept beyond a batch. Owns the arithmetic. Refuses to know sessions, and to trust a peer: what reaches the kernel is made of one's own
+//! reading of the headers.
+
+use crate::wire::data::{Chunk, MAX_SUPER_PAYLOAD, MIN_SEGMENT_LEN, SessionIndex};
+use crate::wire::offload::{MAX_PLAIN_HEADERS, PlainHeaders, Segmentation, VnetHeader, complete_checksum};
+use std::ops::Range;
+
+/// Chunks that a run holds at most: all of a super-packet with the shortest segments.
+const MAX_PIECES: usize = MAX_SUPER_PAYLOAD / MIN_SEGMENT_LEN as usize + 1;
+
+/// How a super-packet is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    plain: PlainHeaders,
+    segment_len: usize,
+    payload_len: usize,
+}
+
+/// One part of a super-packet's payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Where it lies in the payload.
+    pub payload: Range<usize>,
+    /// The super-packet ends with it.
+    pub is_last: bool,
+}
+
+impl Cut {
+    /// Reads how `packet`, which the kernel gave with these `segments`, is to be cut; `None` when its headers are not plain or contradict
+    /// the vnet header.
+    pub fn new(packet: &[u8], segments: Segmentation) -> Option<Self> {
+        let plain = PlainHeaders::parse(packet)?;
+        let segment_len = usize::from(segments.segment_len);
+        let payload_len = packet.len() - plain.header_len();
+        let is_good = plain.kind() == segments.kind && segment_len > 0 && plain.may_be_cut(packet);
+        is_good.then_some(Self { plain, segment_len, payload_len })
+    }
+
+    /// Bytes of the headers.
+    pub fn header_len(&self) -> usize {
+        self.plain.header_len()
+    }
+
+    /// Payload bytes of a segment.
+    pub fn segment_len(&self) -> usize {
+        self.segment_len
+    }
+
+    /// Bytes of the longest segment with its headers.
+    pub fn longest_segment(&self) -> usize {
+        self.plain.header_len() + self.segment_len.min(self.payload_len)
+    }
+
+    /// Says whether the parts may travel as chunks.
+    pub fn fits_chunks(&self) -> bool {
+        (usize::from(MIN_SEGMENT_LEN)..=usize::from(u16::MAX)).contains(&self.segment_len)
+            && self.payload_len <= MAX_SUPER_PAYLOAD
+    }
+
+    /// The parts of at most `room` bytes each: as many whole segments as that holds, one at least.
+    pub fn parts(&self, room: usize) -> impl Iterator<Item = Part> + use<> {
+        let (step, end) = ((room / self.segment_len).max(1) * self.segment_len, self.payload_len);
+        (0..end).step_by(step).map(move |start| {
+            let payload = start..(start + step).min(end);
+            Part { is_last: payload.end == end, payload }
+        })
+    }
+
+    /// Writes one segment of `packet` as a packet of its own, with all checksums, to the front of `out`. Returns its length.
+    ///
+    /// # Panics
+    /// When `out` is shorter than headers and payload of the segment, or `packet` is not the one that was cut.
+    pub fn write_segment(&self, packet: &[u8], part: &Part, out: &mut [u8]) -> usize {
+        let (header_len, payload_len) = (self.plain.header_len(), part.payload.len());
+        let (headers, payload) = packet.split_at(header_len);
+        let out = &mut out[..header_len + payload_len];
+        out[..header_len].copy_from_slice(headers);
+        out[header_len..].copy_from_slice(&payload[part.payload.clone()]);
+        self.make_part(&mut out[..header_len], part);
+        let is_inside = complete_checksum(out, self.plain.checksum());
+        debug_assert!(is_inside, "the checksum is in the headers");
+        out.len()
+    }
+
+    fn make_part(&self, headers: &mut [u8], part: &Part) {
+        let (offset, is_first) = (part.payload.start, part.payload.start == 0);
+        let index = offset / self.segment_len;
+        self.plain.move_to(headers, offset as u32, index as u16, is_first, part.is_last);
+        self.plain.set_payload_len(headers, part.payload.len());
+    }
+}
+
+/// Contiguous chunks of one super-packet, on their way to the device.
+pub struct Run<'d> {
+    origin: SessionIndex,
+    super_packet: u16,
+    cut: Cut,
+    headers: [u8; MAX_PLAIN_HEADERS],
+    /// The part of the super-packet's payload that is here.
+    part: Part,
+    pieces: Vec<&'d [u8]>,
+}
+
+/// What a [`Run`] came to: one packet for the device.
+pub struct SuperPacket<'d> {
+    cut: Cut,
+    headers: [u8; MAX_PLAIN_HEADERS],
+    /// What the kernel is told of it.
+    pub vnet: VnetHeader,
+    /// The payload, in order.
+    pub pieces: Vec<&'d [u8]>,
+}
+
+impl<'d> Run<'d> {
+    /// Begins with a chunk that came in the session `origin`; `None` when its headers are not those of a packet that can be cut.
+    pub fn begin(origin: SessionIndex, chunk: &Chunk<'d>) -> Option<Self> {
+        let plain = PlainHeaders::parse(chunk.headers)?;
+        if plain.header_len() != chunk.headers.len() || !plain.may_be_cut(chunk.headers) {
+            return None;
+        }
+        let mut headers = [0; MAX_PLAIN_HEADERS];
+        headers[..plain.header_len()].copy_from_slice(chunk.headers);
+        let start = usize::from(chunk.offset);
+        let part = Part { payload: start..start + chunk.payload.len(), is_last: chunk.is_last };
+        let cut = Cut { plain, segment_len: chunk.segment_len.into(), payload_len: part.payload.end };
+        let mut pieces = Vec::with_capacity(MAX_PIECES.min(64));
+        pieces.push(chunk.payload);
+        Some(Self { origin, super_packet: chunk.super_packet, cut, headers, part, pieces })
+    }
+
+    /// The headers as a packet without payload: what decides whether the packet may come in.
+    pub fn headers(&mut self) -> &[u8] {
+        let headers = &mut self.headers[..self.cut.plain.header_len()];
+        self.cut.plain.set_payload_len(headers, 0);
+        headers
+    }
+
+    /// Takes a chunk that goes on where this ends. Returns whether it does.
+    pub fn take(&mut self, origin: SessionIndex, chunk: &Chunk<'d>) -> bool {
+        let goes_on = !self.part.is_last
+            && (self.origin, self.super_packet) == (origin, chunk.super_packet)
+            && self.part.payload.end == usize::from(chunk.offset)
+            && self.cut.segment_len == usize::from(chunk.segment_len)
+            && self.cut.plain.header_len() == chunk.headers.len()
+            && self.pieces.len() < MAX_PIECES;
+        if goes_on {
+            self.part.payload.end += chunk.payload.len();
+            self.part.is_last = chunk.is_last;
+            self.pieces.push(chunk.payload);
+        }
+        goes_on
+    }
+
+    /// Ends the run: one packet, which stands for several if it is longer than a segment.
+    pub fn finish(mut self) -> SuperPacket<'d> {
+        let (plain, segment_len) = (self.cut.plain, self.cut.segment_len);
+        let headers = &mut self.headers[..plain.header_len()];
+        self.cut.make_part(headers, &self.part);
+        let payload_len = self.part.payload.len();
+        let segments = (payload_len > segment_len).then(|| {
+            let has_cwr = plain.has_cwr(headers);
+            (Segmentation { kind: plain.kind(), segment_len: segment_len as u16, has_cwr }, plain.header_len() as u16)
+        });
+        let vnet = VnetHeader { checksum: Some(plain.checksum()), segments };
+        SuperPacket { cut: Cut { payload_len, ..self.cut }, headers: self.headers, vnet, pieces: self.pieces }
+    }
+}
+
+impl SuperPacket<'_> {
+    /// The headers in front of the payload.
+    pub fn headers(&self) -> &[u8] {
+        &self.headers[..self.cut.plain.header_len()]
+    }
+
+    /// Lends each of its segments as a packet of its own, with all checksums: for a device that takes no super-packets.
+    pub fn split(&self, mut lend: impl FnMut(&[u8])) {
+        let mut whole = self.headers().to_vec();
+        self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        let mut packet = vec![0; whole.len()];
+        for part in self.cut.parts(0) {
+            let len = self.cut.write_segment(&whole, &part, &mut packet);
+            lend(&packet[..len]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::data::{CHUNK_HEADER_LEN, Record};
+    use crate::wire::inner::InnerPacket;
+    use crate::wire::offload::SegmentKind;
+    use etherparse::{PacketBuilder, PacketHeaders, TransportHeader};
+    use proptest::prelude::*;
+
+    const ORIGIN: SessionIndex = SessionIndex(7);
+
+    /// A super-packet as the kernel gives it: the lengths of the whole, the checksum of the pseudo-header.
+    fn super_packet(is_ipv6: bool, is_tcp: bool, payload: &[u8]) -> Vec<u8> {
+        let ip = if is_ipv6 {
+            PacketBuilder::ipv6([0xfd; 16], [0xfe; 16], 64)
+        } else {
+            PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 64)
+        };
+        let mut bytes = Vec::new();
+        if is_tcp {
+            ip.tcp(1000, 2000, u32::MAX - 5000, 500).ack(9).psh().fin().write(&mut bytes, payload).unwrap();
+            let flags = if is_ipv6 { 40 } else { 20 } + 13;
+            bytes[flags] |= 0x80;
+        } else {
+            ip.udp(1000, 2000).write(&mut bytes, payload).unwrap();
+        }
+        let plain = PlainHeaders::parse(&bytes).unwrap();
+        plain.set_payload_len(&mut bytes[..plain.header_len()], payload.len());
+        bytes
+    }
+
+    fn segmentation(packet: &[u8], segment_len: u16) -> Segmentation {
+        Segmentation { kind: PlainHeaders::parse(packet).unwrap().kind(), segment_len, has_cwr: true }
+    }
+
+    /// The records of a super-packet's chunks.
+    fn chunks(packet: &[u8], segment_len: u16, room: usize) -> Vec<Vec<u8>> {
+        let cut = Cut::new(packet, segmentation(packet, segment_len)).unwrap();
+        let (headers, payload) = packet.split_at(cut.header_len());
+        let record = |part: Part| {
+            let offset = part.payload.start as u16;
+            let payload = &payload[part.payload];
+            let chunk = Chunk { is_last: part.is_last, super_packet: 9, offset, segment_len, headers, payload };
+            [&chunk.encode_header()[..], headers, payload].concat()
+        };
+        cut.parts(room).map(record).collect()
+    }
+
+    fn chunk(record: &[u8]) -> Chunk<'_> {
+        match Record::decode(record) {
+            Ok(Record::Chunk(chunk)) => chunk,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the runs of these records come to.
+    fn runs(records: &[Vec<u8>]) -> Vec<SuperPacket<'_>> {
+        let mut ended = Vec::new();
+        let mut run: Option<Run<'_>> = None;
+        for chunk in records.iter().map(|record| chunk(record)) {
+            if !run.as_mut().is_some_and(|run| run.take(ORIGIN, &chunk)) {
+                ended.extend(run.take());
+                run = Run::begin(ORIGIN, &chunk);
+            }
+        }
+        ended.extend(run);
+        ended.into_iter().map(Run::finish).collect()
+    }
+
+    fn whole(packet: &SuperPacket<'_>) -> Vec<u8> {
+        [packet.headers(), &packet.pieces.concat()].concat()
+    }
+
+    /// TCP's stream, or the datagrams' payloads one after the other, as (offset, bytes), of packets each with a right checksum.
+    fn delivered(packets: &[SuperPacket<'_>]) -> Vec<(usize, Vec<u8>)> {
+        let mut seen = Vec::new();
+        for packet in packets {
+            packet.split(|bytes| {
+                InnerPacket::parse(bytes).unwrap();
+                let headers = PacketHeaders::from_ip_slice(bytes).unwrap();
+                let payload = headers.payload.slice().to_vec();
+                let (net, Some(transport)) = (headers.net.unwrap(), headers.transport) else { panic!("no transport") };
+                let at = match &transport {
+                    TransportHeader::Tcp(tcp) => tcp.sequence_number.wrapping_sub(u32::MAX - 5000) as usize,
+                    _ => seen.len(),
+                };
+                let mut again = bytes.to_vec();
+                let plain = PlainHeaders::parse(bytes).unwrap();
+                plain.set_payload_len(&mut again[..plain.header_len()], payload.len());
+                assert!(complete_checksum(&mut again, plain.checksum()));
+                assert_eq!(again, bytes, "{net:?}");
+                seen.push((at, payload));
+            });
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn what_arrives_is_what_was_sent_without_what_was_lost(
+            is_ipv6: bool, is_tcp: bool, segment_len in 536u16..1400, count in 1usize..40, tail in 0usize..1400,
+            room in 0usize..1400, lost in any::<u64>(),
+        ) {
+            let tail = tail.min(usize::from(segment_len));
+            let payload: Vec<u8> = (0..count * usize::from(segment_len) + tail).map(|byte| (byte / 7) as u8).collect();
+            let packet = super_packet(is_ipv6, is_tcp, &payload);
+            let mut records = chunks(&packet, segment_len, room);
+            let all = runs(&records);
+            prop_assert_eq!(all.len(), 1);
+            prop_assert_eq!(whole(&all[0]), packet);
+            drop(all);
+            let mut number = 0;
+            records.retain(|_| {
+                number += 1;
+                lost >> (number % 64) & 1 == 0
+            });
+            let expected: usize = records.iter().map(|record| chunk(record).payload.len()).sum();
+            let seen = delivered(&runs(&records));
+            prop_assert_eq!(seen.iter().map(|(_, bytes)| bytes.len()).sum::<usize>(), expected);
+            for (at, bytes) in seen {
+                prop_assert!(bytes.len() <= usize::from(segment_len));
+                prop_assert!(!is_tcp || payload[at..at + bytes.len()] == bytes, "at {}", at);
+            }
+        }
+
+        #[test]
+        fn whatever_a_peer_makes_up_the_kernel_gets_one_well_formed_packet(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), version in 0u8..3, fill in 0usize..60_000,
+        ) {
+            let mut record = bytes;
+            record.resize(record.len() + fill, 1);
+            if let Some(first) = record.first_mut() {
+                *first = *first & 0x10 | 1;
+            }
+            // Half of the cases look like a packet.
+            for (at, byte) in [(1, 40), (8, if version == 0 { 0x45 } else { 0x60 }), (8 + 9, 6), (8 + 6, 6), (8 + 32, 0x50)] {
+                if version < 2 && record.len() > at {
+                    record[at] = byte;
+                }
+            }
+            let Ok(Record::Chunk(chunk)) = Record::decode(&record) else { return Ok(()) };
+            let Some(mut run) = Run::begin(ORIGIN, &chunk) else { return Ok(()) };
+            prop_assert!(InnerPacket::parse(run.headers()).is_ok());
+            let packet = run.finish();
+            prop_assert!(InnerPacket::parse(&whole(&packet)).is_ok());
+            let segments = packet.vnet.segments.map(|(segments, _)| segments.segment_len);
+            prop_assert!(segments.is_none_or(|len| len >= MIN_SEGMENT_LEN));
+        }
+    }
+
+    #[test]
+    fn the_flags_of_an_end_are_on_the_last_packet_and_those_of_a_beginning_on_the_first() {
+        let packet = super_packet(false, true, &[5; 6000]);
+        let records = chunks(&packet, 1000, 0);
+        let flags = |packets: &[SuperPacket<'_>]| packets.iter().map(|it| it.headers()[33]).collect::<Vec<_>>();
+        assert_eq!(flags(&runs(&records)), [0x99]);
+        let parts =
+            runs(&[&records[..2], &records[3..4], &records[5..]].concat()).iter().map(|it| it.vnet).collect::<Vec<_>>();
+        let lens: Vec<_> =
+            parts.iter().map(|vnet| vnet.segments.map(|(it, _)| (it.kind, it.segment_len, it.has_cwr))).collect();
+        assert_eq!(lens, [Some((SegmentKind::TcpV4, 1000, true)), None, None]);
+        assert_eq!(flags(&runs(&[&records[..2], &records[3..4], &records[5..]].concat())), [0x90, 0x10, 0x19]);
+    }
+
+    #[test]
+    fn chunks_of_other_sessions_and_super_packets_do_not_mix() {
+        let packet = super_packet(true, true, &[5; 3000]);
+        let records = chunks(&packet, 1000, 0);
+        let mut run = Run::begin(ORIGIN, &chunk(&records[0])).unwrap();
+        assert!(!run.take(SessionIndex(8), &chunk(&records[1])));
+        assert!(!run.take(ORIGIN, &Chunk { super_packet: 10, ..chunk(&records[1]) }));
+        assert!(!run.take(ORIGIN, &chunk(&records[2])));
+        assert!(!run.take(ORIGIN, &Chunk { segment_len: 999, ..chunk(&records[1]) }));
+        assert!(run.take(ORIGIN, &chunk(&records[1])) && run.take(ORIGIN, &chunk(&records[2])));
+        assert!(!run.take(ORIGIN, &chunk(&records[2])), "after the last");
+        let mut changed = records[0].clone();
+        changed[CHUNK_HEADER_LEN + 40 + 13] |= 2;
+        assert!(Run::begin(ORIGIN, &chunk(&changed)).is_none(), "SYN");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_say_of_its_own_packets_is_not_believed() {
+        let packet = super_packet(false, true, &[5; 3000]);
+        let good = segmentation(&packet, 1000);
+        assert!(Cut::new(&packet, good).is_some_and(|cut| cut.fits_chunks()));
+        assert_eq!(Cut::new(&packet, Segmentation { kind: SegmentKind::TcpV6, ..good }), None);
+        assert_eq!(Cut::new(&packet, Segmentation { segment_len: 0, ..good }), None);
+        assert!(Cut::new(&packet, Segmentation { segment_len: 535, ..good }).is_some_and(|cut| !cut.fits_chunks()));
+    }
+}
