@@ -53,9 +53,6 @@ pub enum LinkError {
     /// The packet belongs to no connection: one of the ends forgot it.
     #[error("the packet belongs to no connection")]
     NoConnection,
-    /// The peer has all the connections that one may have.
-    #[error("the peer has too many connections")]
-    PeerSocketsFull,
     /// All connections are taken.
     #[error("there are too many connections")]
     SocketsFull,
@@ -79,9 +76,6 @@ pub enum SendError {
     /// Too much waits for all peers of its class.
     #[error("too much waits for all peers already")]
     LinkFull,
-    /// The peer has all the connections that one may have.
-    #[error("the peer has too many connections")]
-    PeerSocketsFull,
     /// All connections are taken.
     #[error("there are too many connections")]
     SocketsFull,

@@ -38,7 +38,6 @@ impl ControlLink {
 
     pub(super) fn connect(&mut self, peer: LinkId, service: Service) -> Result<ConnectionKey, SendError> {
         let class = self.room_for_socket(peer).map_err(|error| match error {
-            LinkError::PeerSocketsFull => SendError::PeerSocketsFull,
             LinkError::NotAttached => SendError::NotAttached,
             _ => SendError::SocketsFull,
         })?;
@@ -85,7 +84,8 @@ impl ControlLink {
         Ok(())
     }
 
-    /// Finds room for one more socket of `peer`. When all are taken, the peer that has most gives its oldest away, if it has more.
+    /// Finds room for one more socket of `peer`. When all of its own are taken, its oldest goes: what it left behind when it restarted must
+    /// not keep it out. When all of all peers are, the one that has most gives its oldest away, if it has more.
     fn room_for_socket(&mut self, peer: LinkId) -> Result<Class, LinkError> {
         let class = self.peers.get(&peer).ok_or(LinkError::NotAttached)?.standing.class();
         let (all, per_peer) = match class {
@@ -97,15 +97,15 @@ impl ControlLink {
             *counts.entry(key.peer).or_default() += 1;
         }
         let own = counts.get(&peer).copied().unwrap_or(0);
-        if own >= per_peer {
-            return Err(LinkError::PeerSocketsFull);
-        }
-        if counts.values().sum::<usize>() < all {
+        let giver = if own >= per_peer {
+            peer
+        } else if counts.values().sum::<usize>() < all {
             return Ok(class);
-        }
-        let richest = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
-        let (richest, _) = richest.ok_or(LinkError::SocketsFull)?;
-        let oldest = self.connections_of(richest).filter(|(_, connection)| connection.class == class);
+        } else {
+            let richest = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
+            richest.ok_or(LinkError::SocketsFull)?.0
+        };
+        let oldest = self.connections_of(giver).filter(|(_, connection)| connection.class == class);
         let oldest = oldest.min_by_key(|(_, connection)| connection.serial).map(|(key, _)| *key);
         let oldest = oldest.ok_or(LinkError::SocketsFull)?;
         self.report(oldest, BrokenReason::Replaced);

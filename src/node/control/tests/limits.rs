@@ -89,6 +89,24 @@ fn after_close_peer_nothing_of_it_remains() {
 }
 
 #[test]
+fn a_guest_that_restarts_again_and_again_finds_its_place_free_of_what_it_left_behind() {
+    let mut net = Net::new(19, 2, Faults::default());
+    net.links[0].attach(id(1), Rights::Guest).unwrap();
+    for run in 0..10 {
+        net.now = net.now + Duration::from_secs(1);
+        let link = &mut net.links[0];
+        for (number, service) in [Service::Sync, Service::Join].into_iter().enumerate() {
+            let port = 50_000 + 2 * run + number as u16;
+            let syn = packet(id(1), id(0), (port, service.port()), |_| ());
+            assert_eq!(link.handle_packet(net.now, id(1), &syn), Ok(()), "run {run}");
+            // What this node has to say to it waits for the answer of a run that is over.
+            link.send(net.now, id(1), service, message(1, 100)).unwrap();
+        }
+        assert!(link.connection_count() <= SOCKETS_PER_GUEST);
+    }
+}
+
+#[test]
 fn what_waits_for_a_closed_peer_goes_with_it() {
     let mut net = Net::new(18, 2, Faults::default());
     net.send(0, 1, Service::Sync, message(1, 1000)).unwrap();
