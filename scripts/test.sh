@@ -78,10 +78,12 @@ remove_abandoned_namespaces() {
 
 # Killed tests leave folders of root's, with file systems mounted in them.
 remove_work() {
-  local mounted
-  for mounted in $(awk -v below="$WORK/" 'index($2, below) == 1 { print $2 }' /proc/mounts); do
-    as_root umount --lazy "$mounted"
-  done
+  local mounts mounted
+  # At once, because the file changes with every one that goes.
+  mounts=$(</proc/mounts)
+  while read -r _ mounted _; do
+    case $mounted in "$WORK"/*) as_root umount --lazy "$mounted" </dev/null ;; esac
+  done <<<"$mounts"
   rm -rf "$WORK" 2>/dev/null || as_root rm -rf "$WORK"
 }
 
