@@ -224,11 +224,9 @@ pub fn seal(
         None => (0, bytes.len()),
     };
     let endpoint = outlet.path.remote;
-    let mut room = fits_any_link(endpoint);
-    if needed > room {
+    if needed > fits_any_link(endpoint) {
         let Some(longest) = outgoing.longest(now, endpoint) else { return Outbound::Measure(endpoint) };
-        room = longest;
-        if needed > room {
+        if needed > longest {
             let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
             let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
             return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
@@ -246,7 +244,7 @@ pub fn seal(
         None => sending.packet(packet, outlet.session.offload()),
         Some(cut) if cut.fits_chunks() && takes(outlet.session.offload(), packet.vnet) => {
             outgoing.super_packet = outgoing.super_packet.wrapping_add(1);
-            sending.chunks(&cut, bytes, outgoing.super_packet, room - CHUNK_EXTRA)
+            sending.chunks(&cut, bytes, outgoing.super_packet)
         }
         Some(cut) => sending.segments(&cut, bytes),
     };
@@ -310,10 +308,10 @@ impl<O: Outbox> Sending<'_, O> {
         self.seal(&[&[kind], packet.bytes])
     }
 
-    /// Seals a super-packet in chunks of at most `room` bytes of headers and payload.
-    fn chunks(&mut self, cut: &Cut, packet: &[u8], super_packet: u16, room: usize) -> Result<(), DropReason> {
+    /// Seals a super-packet in chunks of one segment each: what the own link takes beyond that, the path may not.
+    fn chunks(&mut self, cut: &Cut, packet: &[u8], super_packet: u16) -> Result<(), DropReason> {
         let (headers, payload) = packet.split_at(cut.header_len());
-        for part in cut.parts(room.saturating_sub(headers.len())) {
+        for part in cut.parts(0) {
             let (offset, segment_len) = (part.payload.start as u16, cut.segment_len() as u16);
             let chunk = Chunk {
                 is_last: part.is_last,
