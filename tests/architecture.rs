@@ -378,12 +378,12 @@ fn unsafe_is_written_only_under_io() {
         "fn f() { m!(unsafe { g() }); }",
         "#[unsafe(no_mangle)] fn f() {}",
     ] {
-        for path in ["src/node/forward.rs", "src/daemon/mod.rs", "src/lib.rs"] {
+        for path in ["src/node/forward/mod.rs", "src/daemon/mod.rs", "src/lib.rs"] {
             assert_reported(path, text, "`unsafe` outside src/io");
         }
         assert_clean("src/io/udp.rs", text);
     }
-    assert_clean("src/node/forward.rs", "//! Not unsafe.\n#![deny(unsafe_code)]\nconst WORD: &str = \"unsafe\";");
+    assert_clean("src/node/forward/mod.rs", "//! Not unsafe.\n#![deny(unsafe_code)]\nconst WORD: &str = \"unsafe\";");
 }
 
 #[test]

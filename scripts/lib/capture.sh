@@ -28,6 +28,11 @@ stop_capture() {
 # packets NAME [FILTER…] → how many
 packets() { tcpdump -r "$WORK/$1.pcap" -n "${@:2}" 2>/dev/null | wc -l; }
 
+# udp_bytes NAME [FILTER…] → bytes of UDP payload in the packets that pass FILTER, however the kernel put them together
+udp_bytes() {
+  tcpdump -r "$WORK/$1.pcap" -n -q "${@:2}" 2>/dev/null | awk '/ UDP, length / { sum += $NF } END { print sum + 0 }'
+}
+
 # hits NAME TEXT [FILTER…] → in how many places TEXT stands in the packets that pass FILTER
 hits() {
   tcpdump -r "$WORK/$1.pcap" -w - "${@:3}" 2>/dev/null | { grep -a -o -F -- "$2" || true; } | wc -l
