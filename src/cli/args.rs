@@ -5,6 +5,7 @@ use crate::daemon::config::{DeviceName, LogLevel};
 use crate::daemon::duration::Span;
 use crate::daemon::paths::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR};
 use crate::daemon::setup::Ipv4Pool;
+use crate::daemon::{LONG_VERSION, VERSION};
 use crate::wire::name::{NetworkName, NodeName};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -26,7 +27,7 @@ Exit codes:
 
 /// A mesh VPN without a coordination server: a signed ledger that every member holds says who belongs.
 #[derive(Parser)]
-#[command(name = "p2plus", version, after_help = START, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "p2plus", version = VERSION, long_version = LONG_VERSION, after_help = START, max_term_width = 110, disable_help_subcommand = true)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,

@@ -5,6 +5,7 @@ use super::client::{Answer, Client, PATIENCE};
 use super::output::Output;
 use super::scope::{Scope, command_line};
 use super::{CommandError, CommandResult, Done, look, service, text};
+use crate::daemon::VERSION;
 use crate::daemon::api::request::Request;
 use crate::daemon::api::types::{LedgerRole, NetworkState, PublicKeys, Reloaded, Status};
 use crate::daemon::failure::{ErrorCode, Failure};
@@ -358,7 +359,7 @@ struct Version {
 }
 
 pub(super) fn version(output: &Output) -> CommandResult {
-    let version = Version { version: env!("CARGO_PKG_VERSION") };
+    let version = Version { version: VERSION };
     output.answer(&version, &[], |version| format!("p2plus {}", version.version));
     Ok(Done::Well)
 }

@@ -1,7 +1,8 @@
 //! Authenticated encryption: the handshake's and cookies' ciphers, and the transport cipher of the data path.
 //!
 //! The data path uses aws-lc-rs: per 1400-byte packet it is 3.7x (ChaCha20-Poly1305) and 2.7x (AES-256-GCM) as fast as the
-//! pure-Rust crates, which serve the handshake, targets without a C compiler, and the tests as a second opinion.
+//! pure-Rust crates, which serve the handshake, targets without a C compiler, and the tests as a second opinion. With the feature
+//! `null-cipher`, for measurements, it has no cipher at all.
 
 use super::secret::Secret;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
@@ -85,6 +86,9 @@ fn noise_nonce(counter: u64) -> [u8; 12] {
     nonce
 }
 
+/// Whether this is a build for measurements, with the feature `null-cipher`: transport packets are neither encrypted nor authenticated.
+pub const IS_NULL: bool = cfg!(feature = "null-cipher");
+
 /// The cipher of a session's transport packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum TransportCipher {
@@ -98,6 +102,7 @@ impl TransportCipher {
     /// The name in statuses and configuration.
     pub fn name(self) -> &'static str {
         match self {
+            Self::ChaCha20Poly1305 | Self::Aes256Gcm if IS_NULL => "none",
             Self::ChaCha20Poly1305 => "chacha20-poly1305",
             Self::Aes256Gcm => "aes-256-gcm",
         }
@@ -127,7 +132,32 @@ impl TransportAead {
     }
 }
 
-#[cfg(feature = "aws-lc")]
+/// Whatever the cipher is called: the text stays as it is, and every tag is the same.
+#[cfg(feature = "null-cipher")]
+mod backend {
+    use super::{OpenError, Secret, TAG_LEN, TransportCipher};
+
+    const TAG: [u8; TAG_LEN] = *b"p2plus no cipher";
+
+    pub(super) struct Key;
+
+    impl Key {
+        pub(super) fn new(_: TransportCipher, _: &Secret<32>) -> Self {
+            Self
+        }
+
+        pub(super) fn seal(&self, _: [u8; 12], _: &mut [u8]) -> [u8; TAG_LEN] {
+            TAG
+        }
+
+        pub(super) fn open<'b>(&self, _: [u8; 12], sealed: &'b mut [u8]) -> Result<&'b mut [u8], OpenError> {
+            let (text, tag) = sealed.split_last_chunk_mut().ok_or(OpenError)?;
+            if *tag == TAG { Ok(text) } else { Err(OpenError) }
+        }
+    }
+}
+
+#[cfg(all(feature = "aws-lc", not(feature = "null-cipher")))]
 mod backend {
     use super::{OpenError, Secret, TAG_LEN, TransportCipher};
     use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -158,7 +188,7 @@ mod backend {
     }
 }
 
-#[cfg(not(feature = "aws-lc"))]
+#[cfg(not(any(feature = "aws-lc", feature = "null-cipher")))]
 mod backend {
     use super::{OpenError, Secret, TAG_LEN, TransportCipher};
     use aes_gcm::Aes256Gcm;
@@ -221,6 +251,22 @@ mod tests {
             assert!(key.open([2; 12], &mut sealed.clone()).is_err());
             sealed[0] ^= 1;
             assert!(key.open([1; 12], &mut sealed).is_err());
+            assert!(key.open([1; 12], &mut [0; TAG_LEN - 1]).is_err());
+        }
+    }
+    #[test]
+    #[cfg(feature = "null-cipher")]
+    fn the_null_cipher_changes_no_byte_and_says_its_name() {
+        for cipher in [TransportCipher::ChaCha20Poly1305, TransportCipher::Aes256Gcm] {
+            assert_eq!(cipher.name(), "none");
+            let key = TransportAead::new(cipher, &Secret::new([9; 32]));
+            let mut sealed = b"packet".to_vec();
+            let tag = key.seal([1; 12], &mut sealed);
+            sealed.extend_from_slice(&tag);
+            assert_eq!(sealed, b"packetp2plus no cipher");
+            assert_eq!(key.open([2; 12], &mut sealed.clone()).map(|text| text.to_vec()), Ok(b"packet".to_vec()));
+            sealed[6] ^= 1;
+            assert!(key.open([2; 12], &mut sealed).is_err());
             assert!(key.open([1; 12], &mut [0; TAG_LEN - 1]).is_err());
         }
     }

@@ -1,5 +1,7 @@
 //! The process: what it is configured with, where it keeps things, what it answers, and how it runs the node on this machine.
 
+use crate::crypto::aead::IS_NULL;
+
 pub mod api;
 pub mod config;
 pub mod data_plane;
@@ -22,3 +24,17 @@ pub mod setup;
 mod status;
 mod views;
 pub mod workers;
+
+/// The program's version. A build without a cipher says so in it, wherever it is shown.
+pub const VERSION: &str =
+    if IS_NULL { concat!(env!("CARGO_PKG_VERSION"), "+null-cipher") } else { env!("CARGO_PKG_VERSION") };
+
+/// The version as `--version` prints it.
+pub const LONG_VERSION: &str = if IS_NULL {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        "+null-cipher\nBUILT WITHOUT A CIPHER, for measurements: it neither encrypts nor authenticates packets"
+    )
+} else {
+    VERSION
+};

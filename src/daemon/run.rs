@@ -11,6 +11,7 @@ use super::founding::invitation;
 use super::inbox::{Inbox, Message};
 use super::setup::{DeviceChoice, RunArgs};
 use super::workers::Workers;
+use crate::crypto::aead::IS_NULL;
 use crate::io::clock::{self, OsRng};
 use crate::io::device::{Device, DeviceError, TunConfig, default_interface_name};
 use crate::io::network::{Network, NetworkError};
@@ -43,6 +44,9 @@ const QUEUE_LEN: u32 = 500;
 /// # Errors
 /// Whatever keeps it from starting, or a part of it that failed for good.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    if IS_NULL {
+        tracing::warn!("BUILT WITHOUT A CIPHER, for measurements: packets are neither encrypted nor authenticated");
+    }
     if let Err(error) = forbid_core_dumps() {
         tracing::warn!(%error, "core dumps could not be forbidden");
     }

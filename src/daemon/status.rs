@@ -82,7 +82,7 @@ fn node_status(node: &Node<OsRng>, now: Now) -> NodeStatus {
     NodeStatus {
         id: String::new(),
         name: node.member().map(|member| member.name.clone()).unwrap_or_default(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: super::VERSION.to_owned(),
         uptime_seconds: node.uptime(now).as_secs(),
     }
 }

@@ -3,7 +3,7 @@
 //! Owns their layouts and the rules that each one keeps by itself. Whether an answer fits an offer is the initiator's to check.
 
 use super::codec::{CodecError, Reader, Writer};
-use crate::crypto::aead::TransportCipher;
+use crate::crypto::aead::{IS_NULL, TransportCipher};
 use crate::time::UnixMillis;
 
 /// Bytes of the first payload, in D1.
@@ -65,7 +65,9 @@ impl CipherSet {
     }
 }
 
-const CIPHER_CHACHA20_POLY1305: u16 = 1 << 0;
+/// The bit of ChaCha20-Poly1305, which every offer has. A build without a cipher has one in its place that no release sends: neither takes
+/// the other's offers.
+const CIPHER_MANDATORY: u16 = if IS_NULL { 1 << 15 } else { 1 << 0 };
 const CIPHER_AES_256_GCM: u16 = 1 << 1;
 
 /// The super-packets that a node's device takes: of others its peers send the segments one by one.
@@ -120,7 +122,7 @@ pub enum PayloadError {
     /// A field is missing.
     #[error(transparent)]
     Field(#[from] CodecError),
-    /// ChaCha20-Poly1305 is not offered.
+    /// ChaCha20-Poly1305 is not offered, or this build has no cipher and the peer's has.
     #[error("the mandatory cipher is not offered")]
     MandatoryCipherMissing,
     /// The cipher chosen is unknown, or was not offered.
@@ -146,7 +148,7 @@ impl Offer {
         if versions.lowest > versions.highest {
             return Err(PayloadError::Versions);
         }
-        if ciphers & CIPHER_CHACHA20_POLY1305 == 0 {
+        if ciphers & CIPHER_MANDATORY == 0 {
             return Err(PayloadError::MandatoryCipherMissing);
         }
         let ciphers = CipherSet { aes_256_gcm: ciphers & CIPHER_AES_256_GCM != 0 };
@@ -162,7 +164,7 @@ impl Offer {
             .u32(self.timestamp.step)
             .u8(self.versions.lowest)
             .u8(self.versions.highest)
-            .u16(CIPHER_CHACHA20_POLY1305 | aes)
+            .u16(CIPHER_MANDATORY | aes)
             .u64(self.ledger.height)
             .bytes(&self.ledger.head)
             .u8(self.offload.bits())
@@ -294,6 +296,14 @@ mod tests {
         let mut bytes = ANSWER.encode();
         bytes[1] = 2;
         assert_eq!(Answer::decode(&bytes), Err(PayloadError::CipherNotOffered));
+    }
+
+    #[test]
+    fn a_build_with_a_cipher_and_one_without_refuse_each_other() {
+        let mut bytes = OFFER.encode();
+        let ciphers = u16::from_le_bytes([bytes[14], bytes[15]]);
+        bytes[14..16].copy_from_slice(&(ciphers ^ (1 << 0 | 1 << 15)).to_le_bytes());
+        assert_eq!(Offer::decode(&bytes), Err(PayloadError::MandatoryCipherMissing));
     }
 
     #[test]
