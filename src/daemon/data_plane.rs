@@ -1,7 +1,7 @@
 //! The threads that carry packets: `forward` between the device and the sockets, with the node told of what is not plain data.
 //!
 //! ```text
-//!   device ─► forward::seal ─► UdpSender          sockets ─► forward::open ─► device
+//!   device ─► forward::seal ─► UdpSender          sockets ─► forward::Opening ─► device
 //!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
 //! ```
 //! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
@@ -10,12 +10,12 @@
 
 use super::inbox::{FromWire, Inbox, Sender};
 use super::workers::{PacketHandler, Workers};
-use crate::io::batch::{DatagramShape, SendBatch};
+use crate::io::batch::{Datagram, DatagramShape, SendBatch};
 use crate::io::clock;
 use crate::io::device::{Device, WriteError};
 use crate::io::network::Network;
 use crate::io::udp::{SendError, UdpReceiver, UdpSender};
-use crate::node::forward::{self, DevicePacket, Inbound, Incoming, Outbound, Outgoing, Runs};
+use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
 use crate::node::table::ForwardingTable;
 use crate::router::segment::SuperPacket;
 use crate::wire::data::{Lane, SessionIndex};
@@ -113,6 +113,9 @@ impl PacketHandler for WayOut {
 
     fn flush(&mut self) {
         let Self { shared, outgoing, batch, .. } = self;
+        for (reason, count) in outgoing.finish(clock::now().instant, batch) {
+            shared.drops.add(reason, count as u64);
+        }
         let trains = batch.trains();
         self.sender.send_each(batch.memory(), trains, |position, count, error| {
             if error == SendError::TooLong {
@@ -157,25 +160,16 @@ impl Links {
 }
 
 fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
-    let mut incoming = Incoming::new();
+    let mut incoming = Incoming::new(device.offload());
+    let mut to_host = ToHost { shared: shared.clone(), device };
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
         let table = shared.table.load();
-        let now = clock::now().instant;
-        let mut runs = Runs::default();
-        for datagram in batch.datagrams() {
-            let path = datagram.path;
-            let (inbound, news) = forward::open(&table, &mut incoming, now, path, datagram.payload);
-            if let Inbound::Chunk(index, chunk) = inbound {
-                let (before, reason) = runs.take(&table, index, &chunk);
-                before.into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
-                reason.into_iter().for_each(|reason| shared.drops.count(reason));
-            } else {
-                // Packets of one flow keep their order.
-                runs.end().into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
-            }
+        let mut opening = Opening::new(&table, &mut incoming, clock::now().instant);
+        for Datagram { arrival, payload } in batch.datagrams() {
+            let path = arrival.path;
+            let (inbound, news) = opening.open(arrival, payload, &mut to_host);
             match inbound {
-                Inbound::Chunk(..) => {}
-                Inbound::Deliver(vnet, packet) => shared.deliver(&device, &vnet, packet),
+                Inbound::Done => {}
                 Inbound::Record(index, record) => {
                     let record = record.to_vec();
                     shared.tell_of(&table, index, |sender| FromWire::Record { index, sender, path, record });
@@ -183,14 +177,58 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
                 Inbound::Handshake(trust, datagram) => {
                     shared.tell(FromWire::Handshake { trust, path, datagram: datagram.to_vec() });
                 }
-                Inbound::Drop(reason) => shared.drops.count(reason),
             }
             if let Some(index) = news {
                 shared.tell_of(&table, index, |sender| FromWire::News { index, sender, path });
             }
         }
-        runs.end().into_iter().for_each(|packet| shared.deliver_super(&device, &packet));
+        opening.end(&mut to_host);
     })
+}
+
+/// Hands to the host what came for it.
+struct ToHost {
+    shared: Shared,
+    device: Device,
+}
+
+impl Delivery for ToHost {
+    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]) {
+        if self.is_withheld(packet) {
+            self.dropped(DropReason::AddressConflict);
+        } else if self.device.write_parts(vnet, &[packet]).is_err() {
+            self.dropped(DropReason::DeviceRefused);
+        }
+    }
+
+    fn super_packet(&mut self, packet: &SuperPacket<'_>) {
+        if self.is_withheld(packet.headers()) {
+            self.dropped(DropReason::AddressConflict);
+            return;
+        }
+        let mut parts = Vec::with_capacity(1 + packet.pieces.len());
+        parts.push(packet.headers());
+        parts.extend(&packet.pieces);
+        match self.device.write_parts(&packet.vnet, &parts) {
+            Ok(()) => {}
+            Err(WriteError::Refused(error)) if packet.vnet.segments.is_some() => {
+                tracing::debug!(%error, "a super-packet is split");
+                packet.split(|packet| self.packet(&VnetHeader::default(), packet));
+            }
+            Err(_) => self.dropped(DropReason::DeviceRefused),
+        }
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        self.shared.drops.count(reason);
+    }
+}
+
+impl ToHost {
+    /// Says whether a packet is for the IPv4 address that the interface does not have.
+    fn is_withheld(&self, packet: &[u8]) -> bool {
+        is_ipv4(packet) && !self.shared.takes_ipv4.load(Ordering::Relaxed)
+    }
 }
 
 /// Says whether a packet, which was parsed already, is one of IPv4.
@@ -199,39 +237,6 @@ fn is_ipv4(packet: &[u8]) -> bool {
 }
 
 impl Shared {
-    /// Hands a packet to the host.
-    fn deliver(&self, device: &Device, vnet: &VnetHeader, packet: &[u8]) {
-        if self.is_withheld(packet) {
-            self.drops.count(DropReason::AddressConflict);
-        } else if device.write_parts(vnet, &[packet]).is_err() {
-            self.drops.count(DropReason::DeviceRefused);
-        }
-    }
-
-    /// Hands a super-packet to the host, or its segments when the host does not take it whole.
-    fn deliver_super(&self, device: &Device, packet: &SuperPacket<'_>) {
-        if self.is_withheld(packet.headers()) {
-            self.drops.count(DropReason::AddressConflict);
-            return;
-        }
-        let mut parts = Vec::with_capacity(1 + packet.pieces.len());
-        parts.push(packet.headers());
-        parts.extend(&packet.pieces);
-        match device.write_parts(&packet.vnet, &parts) {
-            Ok(()) => {}
-            Err(WriteError::Refused(error)) if packet.vnet.segments.is_some() => {
-                tracing::debug!(%error, "a super-packet is split");
-                packet.split(|packet| self.deliver(device, &VnetHeader::default(), packet));
-            }
-            Err(_) => self.drops.count(DropReason::DeviceRefused),
-        }
-    }
-
-    /// Says whether a packet is for the IPv4 address that the interface does not have.
-    fn is_withheld(&self, packet: &[u8]) -> bool {
-        is_ipv4(packet) && !self.takes_ipv4.load(Ordering::Relaxed)
-    }
-
     fn tell(&self, message: FromWire) {
         if let Err(reason) = self.inbox.offer(message) {
             self.drops.count(reason);

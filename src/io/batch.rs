@@ -8,8 +8,10 @@
 //!   DatagramBatch:  | datagrams of one length, as the kernel put them together | …     opened in place
 //! ```
 
+use crate::node::forward::Arrival;
 use crate::node::forward::Outbox;
 use crate::path::Path;
+use crate::wire::ecn::Ecn;
 use crate::wire::offload::VNET_HEADER_LEN;
 use std::ops::Range;
 
@@ -58,7 +60,7 @@ impl PacketBuffer {
     }
 }
 
-/// Datagrams in a row that leave by one path: all of one length, but for the last, which may be shorter.
+/// Datagrams in a row that leave by one path with one mark: all of one length, but for the last, which may be shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Train {
     /// Where they lie in the batch's memory.
@@ -67,6 +69,8 @@ pub struct Train {
     pub datagram_len: usize,
     /// Their path.
     pub path: Path,
+    /// What their IP headers say of congestion.
+    pub ecn: Ecn,
 }
 
 impl Train {
@@ -77,11 +81,11 @@ impl Train {
 
     /// Each datagram as a train of its own.
     pub fn datagrams(&self) -> impl Iterator<Item = Self> {
-        let Self { bytes, datagram_len, path } = self.clone();
+        let Self { bytes, datagram_len, path, ecn } = self.clone();
         let step = datagram_len.max(1);
         (bytes.start..bytes.end.max(bytes.start + 1)).step_by(step).map(move |start| {
             let bytes = start..(start + step).min(bytes.end);
-            Self { datagram_len: bytes.len(), bytes, path }
+            Self { datagram_len: bytes.len(), bytes, path, ecn }
         })
     }
 }
@@ -127,19 +131,20 @@ impl Outbox for SendBatch {
         self.memory[self.used..].get_mut(..len)
     }
 
-    fn push(&mut self, len: usize, path: Path) {
+    fn push(&mut self, len: usize, path: Path, ecn: Ecn) {
         let bytes = self.used..self.used + len;
         assert!(bytes.end <= self.memory.len(), "what was lent is within the memory");
         self.used = bytes.end;
         if let Some(train) = self.trains.last_mut() {
             let is_open = train.bytes.len() == train.count() * train.datagram_len;
             let fits = train.count() < MAX_TRAIN && train.bytes.len() + len <= MAX_TRAIN_BYTES;
-            if train.path == path && is_open && len <= train.datagram_len && len > 0 && fits {
+            let is_same = (train.path, train.ecn) == (path, ecn);
+            if is_same && is_open && len <= train.datagram_len && len > 0 && fits {
                 train.bytes.end = bytes.end;
                 return;
             }
         }
-        self.trains.push(Train { bytes, datagram_len: len, path });
+        self.trains.push(Train { bytes, datagram_len: len, path, ecn });
     }
 }
 
@@ -159,7 +164,7 @@ impl Default for DatagramShape {
     }
 }
 
-/// Datagrams received from one socket, each with the path that it came by.
+/// Datagrams received from one socket, each with how it came.
 pub struct DatagramBatch {
     shape: DatagramShape,
     memory: Box<[u8]>,
@@ -167,19 +172,19 @@ pub struct DatagramBatch {
     received: Vec<Received>,
 }
 
-/// What is in one slot: a datagram, or several of one length, but for the last, that came by one path.
+/// What is in one slot: a datagram, or several of one length, but for the last, that came in the same way.
 #[derive(Clone, Copy)]
 pub(super) struct Received {
     pub(super) slot: usize,
     pub(super) len: usize,
     pub(super) datagram_len: usize,
-    pub(super) path: Path,
+    pub(super) arrival: Arrival,
 }
 
 /// One datagram of a batch.
 pub struct Datagram<'b> {
-    /// The path that it came by.
-    pub path: Path,
+    /// How it came.
+    pub arrival: Arrival,
     /// The payload, to be opened in place.
     pub payload: &'b mut [u8],
 }
@@ -207,11 +212,11 @@ impl DatagramBatch {
             .chunks_exact_mut(self.shape.capacity)
             .enumerate()
             .filter_map(move |(slot, memory)| {
-                let Received { len, datagram_len, path, .. } = *received.next_if(|entry| entry.slot == slot)?;
+                let Received { len, datagram_len, arrival, .. } = *received.next_if(|entry| entry.slot == slot)?;
                 // An empty datagram is one, too.
-                let empty = (len == 0).then_some(Datagram { path, payload: &mut [] });
+                let empty = (len == 0).then_some(Datagram { arrival, payload: &mut [] });
                 let each = memory[..len].chunks_mut(datagram_len.max(1));
-                Some(empty.into_iter().chain(each.map(move |payload| Datagram { path, payload })))
+                Some(empty.into_iter().chain(each.map(move |payload| Datagram { arrival, payload })))
             })
             .flatten()
     }
@@ -250,7 +255,7 @@ mod tests {
         let put = [(100, 1), (100, 1), (60, 1), (60, 1), (100, 1), (100, 2), (0, 2), (0, 2)];
         for (len, port) in put {
             batch.room(len).unwrap().fill(len as u8);
-            batch.push(len, path(port));
+            batch.push(len, path(port), Ecn::NotCapable);
         }
         let trains: Vec<_> = batch.trains().iter().map(|it| (it.bytes.clone(), it.datagram_len, it.count())).collect();
         let expected = [
@@ -274,18 +279,23 @@ mod tests {
     fn no_train_exceeds_what_the_kernel_takes() {
         let mut batch = SendBatch::default();
         for _ in 0..130 {
-            batch.push(64, path(1));
+            batch.push(64, path(1), Ecn::NotCapable);
         }
         assert_eq!(batch.trains().iter().map(Train::count).collect::<Vec<_>>(), [64, 64, 2]);
         batch.clear();
         for _ in 0..50 {
-            batch.push(1440, path(1));
+            batch.push(1440, path(1), Ecn::NotCapable);
         }
         assert_eq!(batch.trains().iter().map(Train::count).collect::<Vec<_>>(), [45, 5]);
         while batch.room(1440).is_some() {
-            batch.push(1440, path(1));
+            batch.push(1440, path(1), Ecn::NotCapable);
         }
         assert!(batch.is_full());
+        batch.clear();
+        for ecn in [Ecn::Capable0, Ecn::Capable0, Ecn::Congested, Ecn::Capable0] {
+            batch.push(1440, path(1), ecn);
+        }
+        assert_eq!(batch.trains().iter().map(Train::count).collect::<Vec<_>>(), [2, 1, 1], "by mark");
     }
 
     #[test]
@@ -293,10 +303,12 @@ mod tests {
         let mut batch = DatagramBatch::new(DatagramShape { count: 4, capacity: 2 });
         batch.memory_mut().copy_from_slice(&[0, 0, 1, 1, 2, 3, 4, 4]);
         for (slot, len, datagram_len) in [(0, 2, 2), (2, 2, 1), (3, 0, 0)] {
-            batch.push(Received { slot, len, datagram_len, path: path(slot as u16) });
+            batch.push(Received { slot, len, datagram_len, arrival: path(slot as u16).into() });
         }
-        let seen: Vec<_> =
-            batch.datagrams().map(|datagram| (datagram.path.remote.port(), datagram.payload.to_vec())).collect();
+        let seen: Vec<_> = batch
+            .datagrams()
+            .map(|datagram| (datagram.arrival.path.remote.port(), datagram.payload.to_vec()))
+            .collect();
         assert_eq!(seen, [(0, vec![0, 0]), (2, vec![2]), (2, vec![3]), (3, vec![])]);
     }
 }

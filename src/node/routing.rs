@@ -7,7 +7,7 @@ use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::router::icmp::AnswerSources;
 use crate::router::{Prefix, Router};
-use crate::wire::data::SessionIndex;
+use crate::session::BySession;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Routing {
     subnets: Vec<Prefix>,
     answer_sources: AnswerSources,
     outlets: Arc<HashMap<NodeId, Outlet>>,
-    inlets: Arc<HashMap<SessionIndex, Inlet>>,
+    inlets: Arc<BySession<Inlet>>,
     generation: u64,
 }
 

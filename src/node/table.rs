@@ -9,8 +9,7 @@ use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::Router;
 use crate::router::icmp::AnswerSources;
-use crate::session::{Gate, Origin, Session};
-use crate::wire::data::SessionIndex;
+use crate::session::{BySession, Gate, Origin, Session};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -47,7 +46,7 @@ pub struct ForwardingTable {
     /// By member.
     pub outlets: Arc<HashMap<NodeId, Outlet>>,
     /// By the receiver index in the datagram.
-    pub inlets: Arc<HashMap<SessionIndex, Inlet>>,
+    pub inlets: Arc<BySession<Inlet>>,
     /// What a handshake datagram has to show before it takes the node's time.
     pub gate: Gate,
     /// What ICMP answers to the local kernel come from.

@@ -1,10 +1,33 @@
 //! The session indices in use: random, so that nobody off the path guesses one, and never the same twice at a time.
 
 use crate::wire::data::SessionIndex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Indices in use at a time: sessions (a few per peer), attempts and tentative sessions. When full, no handshake begins or ends.
 pub const MAX_INDICES: usize = 1 << 16;
+
+/// Something for each session of this node, found once per packet.
+pub type BySession<T> = HashMap<SessionIndex, T, BuildHasherDefault<IndexHasher>>;
+
+/// Spreads the bits of an index, no more: this node drew it at random, nobody else can choose two that meet.
+#[derive(Default)]
+pub struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        // 2^64 divided by the golden ratio: high bits and low ones both depend on all of the word.
+        self.0 = (self.0.rotate_left(32) ^ u64::from(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+}
 
 /// Draws and takes back the local session indices of a node.
 #[derive(Debug, Default)]

@@ -27,6 +27,6 @@ pub use handshake::initiator::{Initiator, InitiatorStep, InitiatorTimer};
 pub use handshake::responder::{Outcome, Responder};
 pub use handshake::timestamps::TimestampSource;
 pub use handshake::{Aim, Established, Local, LocalKeys, Refusal, Terms};
-pub use index::Indices;
+pub use index::{BySession, Indices};
 pub use rekey::{Action, PeerSessions};
 pub use seal::{LaneSealer, Role, Scope, Session};

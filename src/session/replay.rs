@@ -1,9 +1,11 @@
 //! Nothing is delivered twice: one window of 8192 bits per lane (RFC 6479).
 //!
 //! A check before the AEAD spares work and proves nothing; [`LaneWindows::mark`] after it is a test-and-set under the lane's lock, so that of
-//! two threads with the same packet exactly one delivers it.
+//! two threads with the same packet exactly one delivers it. What came in a lane is counted under that lock, too: a packet in order
+//! costs one lock and no other shared write.
 
 use crate::wire::data::{Counter, Lane};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Bits of one window. The word that the newest counter lies in is only partly past, so 8128 counters behind it are always told apart.
@@ -28,16 +30,26 @@ pub enum ReplayError {
     TooManyLanes,
 }
 
+/// The authentic packets that came, each once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    /// How many.
+    pub packets: u64,
+    /// Bytes of their datagrams.
+    pub bytes: u64,
+}
+
 /// The counters of one lane that came, as far back as the window reaches.
 pub struct ReplayWindow {
     /// One more than the highest counter that came.
     next: u64,
     words: Box<[u64; WORDS]>,
+    came: Came,
 }
 
 impl Default for ReplayWindow {
     fn default() -> Self {
-        Self { next: 0, words: Box::new([0; WORDS]) }
+        Self { next: 0, words: Box::new([0; WORDS]), came: Came::default() }
     }
 }
 
@@ -101,9 +113,16 @@ impl Guarded for Mutex<ReplayWindow> {
     }
 }
 
+/// The window of one lane, and what is known of it without its lock.
+struct LaneWindow<G> {
+    window: G,
+    /// One more than a counter that came: none from here on did, as far as was seen.
+    fresh_from: AtomicU64,
+}
+
 /// The windows of one key's lanes, shared by all receiving threads.
 pub struct LaneWindows<G = Mutex<ReplayWindow>> {
-    windows: Box<[OnceLock<G>; 256]>,
+    windows: Box<[OnceLock<LaneWindow<G>>; 256]>,
     allocated: Mutex<usize>,
 }
 
@@ -120,23 +139,39 @@ impl<G: Guarded> LaneWindows<G> {
     /// [`ReplayError`].
     pub fn check(&self, lane: Lane, counter: Counter) -> Result<(), ReplayError> {
         match self.windows[usize::from(lane.0)].get() {
-            Some(window) => window.with(|window| window.check(counter)),
+            Some(lane) if counter.0 >= lane.fresh_from.load(Ordering::Relaxed) => Ok(()),
+            Some(lane) => lane.window.with(|window| window.check(counter)),
             None if self.allocated() >= MAX_LANES => Err(ReplayError::TooManyLanes),
             None => Ok(()),
         }
     }
 
-    /// Takes an authenticated packet's counter. Whoever gets `Ok` delivers; nobody else does.
+    /// Takes an authenticated packet's counter and its bytes. Whoever gets `Ok` delivers; nobody else does.
     ///
     /// # Errors
     /// [`ReplayError`]: the packet is dropped.
-    pub fn mark(&self, lane: Lane, counter: Counter) -> Result<(), ReplayError> {
+    pub fn mark(&self, lane: Lane, counter: Counter, bytes: usize) -> Result<(), ReplayError> {
         let slot = &self.windows[usize::from(lane.0)];
-        let window = match slot.get() {
-            Some(window) => window,
+        let lane = match slot.get() {
+            Some(lane) => lane,
             None => self.allocate(slot)?,
         };
-        window.with(|window| window.mark(counter))
+        lane.window.with(|window| {
+            window.mark(counter)?;
+            window.came.packets += 1;
+            window.came.bytes += bytes as u64;
+            lane.fresh_from.store(window.next, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    /// Returns what came in all lanes.
+    pub fn came(&self) -> Came {
+        let lanes = self.windows.iter().filter_map(OnceLock::get);
+        lanes.map(|lane| lane.window.with(|window| window.came)).fold(Came::default(), |sum, lane| Came {
+            packets: sum.packets + lane.packets,
+            bytes: sum.bytes + lane.bytes,
+        })
     }
 
     /// Returns how many lanes have a window.
@@ -144,7 +179,7 @@ impl<G: Guarded> LaneWindows<G> {
         *self.allocated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn allocate<'a>(&self, slot: &'a OnceLock<G>) -> Result<&'a G, ReplayError> {
+    fn allocate<'a>(&self, slot: &'a OnceLock<LaneWindow<G>>) -> Result<&'a LaneWindow<G>, ReplayError> {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.get().is_none() {
             if *allocated >= MAX_LANES {
@@ -152,7 +187,8 @@ impl<G: Guarded> LaneWindows<G> {
             }
             *allocated += 1;
         }
-        Ok(slot.get_or_init(|| G::guard(ReplayWindow::default())))
+        let lane = || LaneWindow { window: G::guard(ReplayWindow::default()), fresh_from: AtomicU64::new(0) };
+        Ok(slot.get_or_init(lane))
     }
 }
 
@@ -232,12 +268,16 @@ mod tests {
         assert_eq!(windows.check(Lane(200), Counter(1)), Ok(()));
         assert_eq!(windows.allocated(), 0);
         for lane in 0..MAX_LANES as u8 {
-            assert_eq!(windows.mark(Lane(lane), Counter(1)), Ok(()));
+            assert_eq!(windows.mark(Lane(lane), Counter(1), 10), Ok(()));
         }
-        assert_eq!(windows.mark(Lane(3), Counter(1)), Err(ReplayError::Repeated));
+        assert_eq!(windows.mark(Lane(3), Counter(1), 10), Err(ReplayError::Repeated));
         assert_eq!(windows.check(Lane(200), Counter(1)), Err(ReplayError::TooManyLanes));
-        assert_eq!(windows.mark(Lane(200), Counter(1)), Err(ReplayError::TooManyLanes));
+        assert_eq!(windows.mark(Lane(200), Counter(1), 10), Err(ReplayError::TooManyLanes));
         assert_eq!(windows.allocated(), MAX_LANES);
+        assert_eq!(windows.came(), Came { packets: MAX_LANES as u64, bytes: 10 * MAX_LANES as u64 });
+        for (counter, expected) in [(0, Ok(())), (1, Err(ReplayError::Repeated)), (2, Ok(()))] {
+            assert_eq!(windows.check(Lane(3), Counter(counter)), expected);
+        }
     }
 
     impl Guarded for shuttle::sync::Mutex<ReplayWindow> {
@@ -255,13 +295,13 @@ mod tests {
         let scheduler = shuttle::scheduler::DfsScheduler::new(None, false);
         let schedules = shuttle::Runner::new(scheduler, shuttle::Config::default()).run(|| {
             let windows = Arc::new(LaneWindows::<shuttle::sync::Mutex<ReplayWindow>>::default());
-            windows.mark(Lane::NODE, Counter(5)).unwrap();
+            windows.mark(Lane::NODE, Counter(5), 10).unwrap();
             let delivered = Arc::new(AtomicUsize::new(0));
             let threads = [(); 2].map(|()| {
                 let (windows, delivered) = (Arc::clone(&windows), Arc::clone(&delivered));
                 shuttle::thread::spawn(move || {
                     let hint = windows.check(Lane::NODE, Counter(7));
-                    if hint.is_ok() && windows.mark(Lane::NODE, Counter(7)).is_ok() {
+                    if hint.is_ok() && windows.mark(Lane::NODE, Counter(7), 10).is_ok() {
                         delivered.fetch_add(1, Ordering::Relaxed);
                     }
                 })

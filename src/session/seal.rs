@@ -79,43 +79,41 @@ pub struct Session {
     receiving: TransportAead,
     claimed: Mutex<BTreeSet<Lane>>,
     windows: LaneWindows,
-    sent: Traffic,
-    received: Traffic,
+    sent: Sealed,
+    last_sent: Latest,
+    last_received: Latest,
     failed_opens: AtomicU64,
-    /// When a packet last passed in a data thread's lane, as [`Traffic::last`].
-    used: AtomicU64,
+    /// When a packet last passed in a data thread's lane.
+    used: Latest,
     /// Whether nothing is sealed any more.
     outdated: AtomicBool,
     #[cfg(debug_assertions)]
     nonces: Mutex<std::collections::BTreeMap<Lane, Counter>>,
 }
 
-/// Packets and bytes in one direction, and when the last one passed.
+/// What was sealed, over all lanes.
 #[derive(Default)]
-struct Traffic {
+struct Sealed {
     packets: AtomicU64,
     wire_bytes: AtomicU64,
-    /// Microseconds of the monotonic clock plus one; 0 before the first packet.
-    last: AtomicU64,
 }
 
-impl Traffic {
-    fn note(&self, now: Instant, wire_len: usize) {
-        self.wire_bytes.fetch_add(wire_len as u64, Ordering::Relaxed);
-        note_time(&self.last, now);
+/// The latest time at which something happened: microseconds of the monotonic clock plus one, or 0 before the first.
+#[derive(Default)]
+struct Latest(AtomicU64);
+
+impl Latest {
+    /// Takes a time. Packets of a batch have one and the same: most of them write nothing.
+    fn note(&self, now: Instant) {
+        let now = now.as_micros().saturating_add(1);
+        if self.0.load(Ordering::Relaxed) < now {
+            self.0.fetch_max(now, Ordering::Relaxed);
+        }
     }
 
-    fn last(&self) -> Option<Instant> {
-        noted_time(&self.last)
+    fn get(&self) -> Option<Instant> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(Instant::from_micros)
     }
-}
-
-fn note_time(cell: &AtomicU64, now: Instant) {
-    cell.fetch_max(now.as_micros().saturating_add(1), Ordering::Relaxed);
-}
-
-fn noted_time(cell: &AtomicU64) -> Option<Instant> {
-    cell.load(Ordering::Relaxed).checked_sub(1).map(Instant::from_micros)
 }
 
 /// Why a packet was not sealed.
@@ -170,10 +168,11 @@ impl Session {
             receiving: TransportAead::new(parts.cipher, &parts.receiving),
             claimed: Mutex::default(),
             windows: LaneWindows::default(),
-            sent: Traffic::default(),
-            received: Traffic::default(),
+            sent: Sealed::default(),
+            last_sent: Latest::default(),
+            last_received: Latest::default(),
             failed_opens: AtomicU64::new(0),
-            used: AtomicU64::new(0),
+            used: Latest::default(),
             outdated: AtomicBool::new(false),
             #[cfg(debug_assertions)]
             nonces: Mutex::default(),
@@ -214,9 +213,8 @@ impl Session {
             self.failed_opens.fetch_add(1, Ordering::Relaxed);
             return Err(OpenError::Forged);
         };
-        self.windows.mark(header.lane, header.counter)?; // test-and-set, only after authentication: RFC 6479
-        self.received.packets.fetch_add(1, Ordering::Relaxed);
-        self.received.note(now, wire_len);
+        self.windows.mark(header.lane, header.counter, wire_len)?; // test-and-set, only after authentication: RFC 6479
+        self.last_received.note(now);
         self.note_use(header.lane, now);
         Ok(plaintext)
     }
@@ -279,7 +277,7 @@ impl Session {
 
     /// Returns authentic packets received, over all lanes.
     pub fn packets_received(&self) -> u64 {
-        self.received.packets.load(Ordering::Relaxed)
+        self.windows.came().packets
     }
 
     /// Returns bytes of datagrams sent.
@@ -289,23 +287,23 @@ impl Session {
 
     /// Returns bytes of authentic datagrams received.
     pub fn bytes_received(&self) -> u64 {
-        self.received.wire_bytes.load(Ordering::Relaxed)
+        self.windows.came().bytes
     }
 
     /// Returns when the last packet was sealed.
     pub fn last_sent(&self) -> Option<Instant> {
-        self.sent.last()
+        self.last_sent.get()
     }
 
     /// Returns when the last authentic packet came.
     pub fn last_received(&self) -> Option<Instant> {
-        self.received.last()
+        self.last_received.get()
     }
 
     /// Returns when a packet last passed, either way, in a lane of a data thread: what the node's own thread says, its comparisons and
     /// probes, is no use of a session.
     pub fn last_use(&self) -> Option<Instant> {
-        noted_time(&self.used)
+        self.used.get()
     }
 
     /// Ends sealing, in every lane and whoever holds it; the session receives on.
@@ -331,7 +329,7 @@ impl Session {
 
     fn note_use(&self, lane: Lane, now: Instant) {
         if lane.worker() != Lane::NODE.worker() {
-            note_time(&self.used, now);
+            self.used.note(now);
         }
     }
 
@@ -399,7 +397,8 @@ impl LaneSealer {
         front.copy_from_slice(&header.encode());
         let (text, tag) = body.split_at_mut(body.len() - TAG_LEN);
         tag.copy_from_slice(&session.sending.seal(header.nonce(), text));
-        session.sent.note(now, wire_len);
+        session.sent.wire_bytes.fetch_add(wire_len as u64, Ordering::Relaxed);
+        session.last_sent.note(now);
         session.note_use(self.lane, now);
         Ok(counter)
     }

@@ -12,6 +12,7 @@ use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::crypto::secret::Secret;
 use crate::policy::{Member, Policy};
 use crate::time::{Instant, UnixMillis};
+use crate::wire::handshake::OffloadSet;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,8 +117,15 @@ pub(super) fn shake(
 
 /// Members 1 and 2, and their session: the initiator's end first.
 pub(crate) fn established_pair() -> (Node, Node, Established, Established) {
+    established_pair_with(OffloadSet::default())
+}
+
+/// The same, with devices that take these super-packets.
+pub(crate) fn established_pair_with(offload: OffloadSet) -> (Node, Node, Established, Established) {
     let policy = policy_of([1, 2]);
     let (mut left, mut right) = (Node::new(1, policy.clone()), Node::new(2, policy));
+    left.terms.offload = offload;
+    right.terms.offload = offload;
     let mut initiator = left.initiate(Instant::ZERO, 2);
     let (near, far) = shake(Instant::ZERO, &mut left, &mut initiator, &mut right);
     (left, right, near, far)

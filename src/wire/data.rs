@@ -183,6 +183,8 @@ fn index_at(bytes: &[u8], offset: usize) -> Result<SessionIndex, CodecError> {
 
 /// Bytes in front of a record's content: its kind (low 4 bits) and flags (high 4 bits).
 pub const RECORD_HEADER_LEN: usize = 1;
+/// The bits of a record's first byte that say its kind.
+pub const KIND_MASK: u8 = 0x0f;
 /// First byte of an IP packet's record, without flags.
 pub const RECORD_PACKET: u8 = 0;
 /// First byte of a super-packet's chunk.
@@ -197,6 +199,8 @@ pub const RECORD_STREAM: u8 = 4;
 pub const FLAG_NEEDS_CHECKSUM: u8 = 0x10;
 /// Flag of a chunk: its super-packet ends with it.
 pub const FLAG_LAST_CHUNK: u8 = 0x10;
+/// Bytes in front of each packet in a bundle: `length u16 | flags u8`.
+pub const BUNDLED_HEADER_LEN: usize = 3;
 /// Bytes in front of a chunk's headers, the record's kind included.
 pub const CHUNK_HEADER_LEN: usize = 8;
 /// Payload bytes of a segment at least: fewer would make the receiver's kernel cut a packet into thousands.
@@ -218,6 +222,8 @@ pub enum Record<'a> {
     },
     /// Segments of a super-packet.
     Chunk(Chunk<'a>),
+    /// Several IP packets, one after the other: [`next_bundled`] takes them out.
+    Bundle(&'a [u8]),
     /// A probe, pong, list of candidates, gossip and the like.
     Control(&'a [u8]),
     /// One IP packet of the control link.
@@ -283,10 +289,37 @@ impl<'a> Chunk<'a> {
     }
 }
 
+/// Takes the first packet off a bundle that [`Record::decode`] accepted, with the word on its checksum; `None` at the end.
+pub fn next_bundled<'b>(bundle: &mut &'b mut [u8]) -> Option<(bool, &'b mut [u8])> {
+    let (header, rest) = std::mem::take(bundle).split_first_chunk_mut::<BUNDLED_HEADER_LEN>()?;
+    let [low, high, flags] = *header;
+    let (packet, rest) = rest.split_at_mut_checked(u16::from_le_bytes([low, high]).into())?;
+    *bundle = rest;
+    Some((flags != 0, packet))
+}
+
+/// Returns what stands in front of a packet of `len` bytes in a bundle.
+pub fn bundled_header(len: u16, needs_checksum: bool) -> [u8; BUNDLED_HEADER_LEN] {
+    let [low, high] = len.to_le_bytes();
+    [low, high, if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 }]
+}
+
+/// Says whether a bundle is one or more packets, each whole and with known flags, and nothing else.
+fn is_bundle(mut rest: &[u8]) -> bool {
+    let is_some = !rest.is_empty();
+    while let Some((&[low, high, flags], behind)) = rest.split_first_chunk() {
+        match behind.split_at_checked(u16::from_le_bytes([low, high]).into()) {
+            Some((_, behind)) if flags & !FLAG_NEEDS_CHECKSUM == 0 => rest = behind,
+            _ => return false,
+        }
+    }
+    is_some && rest.is_empty()
+}
+
 /// An authenticated packet whose content is not understood: the sender is newer, or at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// A kind that this version does not carry (the bundle among them).
+    /// A kind that this version does not carry.
     #[error("the record's kind {0} is not carried here")]
     UnknownKind(u8),
     /// A flag that the kind does not have.
@@ -295,6 +328,9 @@ pub enum RecordError {
     /// A chunk that contradicts itself.
     #[error("the chunk is malformed")]
     BadChunk,
+    /// A bundle that is not whole packets alone.
+    #[error("the bundle is malformed")]
+    BadBundle,
 }
 
 impl<'a> Record<'a> {
@@ -304,15 +340,17 @@ impl<'a> Record<'a> {
     /// [`RecordError`].
     pub fn decode(plaintext: &'a [u8]) -> Result<Self, RecordError> {
         let Some((&first, content)) = plaintext.split_first() else { return Ok(Self::Empty) };
-        let flags = first & 0xf0;
-        match first & 0x0f {
+        let flags = first & !KIND_MASK;
+        match first & KIND_MASK {
             RECORD_PACKET if flags & !FLAG_NEEDS_CHECKSUM == 0 => {
                 Ok(Self::Packet { needs_checksum: flags != 0, packet: content })
             }
             RECORD_CHUNK => Chunk::decode(flags, content).map(Self::Chunk),
+            RECORD_BUNDLE if flags == 0 && is_bundle(content) => Ok(Self::Bundle(content)),
+            RECORD_BUNDLE if flags == 0 => Err(RecordError::BadBundle),
             RECORD_CONTROL if flags == 0 => Ok(Self::Control(content)),
             RECORD_STREAM if flags == 0 => Ok(Self::Stream(content)),
-            RECORD_PACKET | RECORD_CONTROL | RECORD_STREAM => Err(RecordError::UnknownFlags(flags)),
+            RECORD_PACKET | RECORD_BUNDLE | RECORD_CONTROL | RECORD_STREAM => Err(RecordError::UnknownFlags(flags)),
             kind => Err(RecordError::UnknownKind(kind)),
         }
     }
@@ -360,9 +398,35 @@ mod tests {
         assert_eq!(Record::decode(&[0x10, 9]), Ok(Record::Packet { needs_checksum: true, packet: &[9] }));
         assert_eq!(Record::decode(&[3, 9]), Ok(Record::Control(&[9])));
         assert_eq!(Record::decode(&[4]), Ok(Record::Stream(&[])));
-        assert_eq!(Record::decode(&[2, 9]), Err(RecordError::UnknownKind(RECORD_BUNDLE)));
+        assert_eq!(Record::decode(&[5, 9]), Err(RecordError::UnknownKind(5)));
         assert_eq!(Record::decode(&[0x20]), Err(RecordError::UnknownFlags(0x20)));
         assert_eq!(Record::decode(&[0x13]), Err(RecordError::UnknownFlags(0x10)));
+    }
+
+    #[test]
+    fn a_bundle_is_whole_packets_and_nothing_else() {
+        let packets: [(bool, &[u8]); 3] = [(false, b"one"), (true, b""), (true, b"three")];
+        let mut bytes = vec![RECORD_BUNDLE];
+        for (needs_checksum, packet) in packets {
+            bytes.extend(bundled_header(packet.len() as u16, needs_checksum));
+            bytes.extend(packet);
+        }
+        assert_eq!(bytes, b"\x02\x03\0\0one\0\0\x10\x05\0\x10three");
+        let Ok(Record::Bundle(content)) = Record::decode(&bytes) else { panic!("no bundle") };
+        let (mut content, mut seen) = (content.to_vec(), Vec::new());
+        let mut rest = &mut content[..];
+        while let Some((needs_checksum, packet)) = next_bundled(&mut rest) {
+            seen.push((needs_checksum, packet.to_vec()));
+        }
+        assert_eq!(seen, packets.map(|(needs_checksum, packet)| (needs_checksum, packet.to_vec())));
+        let ends = [1 + 6, 1 + 6 + 3, bytes.len()];
+        for len in 1..bytes.len() {
+            let expected = if ends.contains(&len) { None } else { Some(RecordError::BadBundle) };
+            assert_eq!(Record::decode(&bytes[..len]).err(), expected, "{len}");
+        }
+        bytes[3] = 0x20;
+        assert_eq!(Record::decode(&bytes), Err(RecordError::BadBundle), "an unknown flag");
+        assert_eq!(Record::decode(&[0x12]), Err(RecordError::UnknownFlags(0x10)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod codec;
 pub mod control;
 pub mod data;
 pub mod drops;
+pub mod ecn;
 pub mod handshake;
 pub mod icmp;
 pub mod inner;

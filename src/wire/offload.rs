@@ -14,6 +14,7 @@ pub const MAX_PLAIN_HEADERS: usize = IPV6_HEADER_LEN + 60;
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
 const UDP_HEADER_LEN: usize = 8;
+const IPV4_DONT_FRAGMENT: u8 = 0x40;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
@@ -183,6 +184,22 @@ impl PlainHeaders {
 
     fn tcp_flags(&self) -> Option<usize> {
         self.is_tcp.then_some(self.transport() + 13)
+    }
+
+    /// Says whether two headers of this shape are those of one flow's datagrams, which may become one super-packet: they differ in nothing
+    /// but lengths, checksums, and IPv4's identification, which means nothing where no router may fragment (RFC 6864 §4.1).
+    pub fn is_same_flow(&self, one: &[u8], other: &[u8]) -> bool {
+        let (varying, is_whole): (&[Range<usize>], _) = match self.is_ipv6 {
+            true => (&[4..6, 44..48], true),
+            false => (&[2..6, 10..12, 24..28], one[6] & IPV4_DONT_FRAGMENT != 0),
+        };
+        let mut from = 0;
+        let is_equal = varying.iter().all(|range| {
+            let is_equal = one[from..range.start] == other[from..range.start];
+            from = range.end;
+            is_equal
+        });
+        !self.is_tcp && is_whole && is_equal
     }
 
     /// Says whether TCP's flags are such that its payload may be cut: nothing begins, ends at once, or is urgent.

@@ -6,6 +6,7 @@ use p2plus::daemon::workers::{PacketHandler, Workers};
 use p2plus::io::batch::{DatagramShape, SendBatch};
 use p2plus::io::udp::{self, Listen, UdpSender};
 use p2plus::node::forward::{DevicePacket, Outbox};
+use p2plus::wire::ecn::Ecn;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,7 +35,7 @@ impl PacketHandler for Pump {
         let room = self.batch.room(len).unwrap();
         room[..16].fill(0x10);
         room[16..].copy_from_slice(packet.bytes);
-        self.batch.push(len, self.to.into());
+        self.batch.push(len, self.to.into(), Ecn::NotCapable);
         if self.batch.is_full() {
             self.flush();
         }

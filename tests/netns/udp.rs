@@ -19,7 +19,7 @@ fn receive_one(receiver: &mut UdpReceiver) -> (SocketAddr, Vec<u8>) {
     let mut batch = DatagramBatch::new(DatagramShape::default());
     receiver.receive_batch(&stop_after(Duration::from_secs(20)), &mut batch).unwrap();
     let datagram = batch.datagrams().next().unwrap();
-    (datagram.path.remote, datagram.payload.to_vec())
+    (datagram.arrival.path.remote, datagram.payload.to_vec())
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Machine   keys, disk, mark, log, memory: what outlives a crash          ─── start ──►  SimNode
-//!   SimNode   datagrams ─► forward::open ─► device, Node        packets ─► forward::seal ─► wire, Node
+//!   SimNode   datagrams ─► forward::Opening ─► device, Node        packets ─► forward::seal ─► wire, Node
 //! ```
 
 use crate::packet::UdpPacket;
@@ -18,15 +18,19 @@ use p2plus::ledger::engine::{OpenError, ValidatorConfig};
 use p2plus::ledger::store::disk::{Disk, Fault};
 use p2plus::ledger::store::{Behind, MemoryMark, Store};
 use p2plus::ledger::{Ledger, TxId};
-use p2plus::node::forward::{self, DevicePacket, HEADROOM, Inbound, Incoming, Outbound, Outbox, Outgoing, TAILROOM};
+use p2plus::node::forward::{
+    self, Delivery, DevicePacket, HEADROOM, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing, TAILROOM,
+};
 use p2plus::node::membership::{Bootstrap, Invitation};
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
 use p2plus::path::Path;
+use p2plus::router::segment::SuperPacket;
 use p2plus::session::LocalKeys;
 use p2plus::time::{Instant, Now};
 use p2plus::wire::data::Lane;
 use p2plus::wire::drops::{DropReason, Drops};
+use p2plus::wire::ecn::Ecn;
 use p2plus::wire::handshake::{CipherSet, OffloadSet, Timestamp};
 use p2plus::wire::offload::VnetHeader;
 use rand_chacha::ChaCha20Rng;
@@ -320,7 +324,7 @@ impl Machine {
             drops,
             table: Arc::new(ForwardingTable::empty()),
             outgoing: Outgoing::new(DEVICE_LANE),
-            incoming: Incoming::new(),
+            incoming: Incoming::new(OffloadSet::default()),
             outbox: VecDeque::new(),
             delivered: Vec::new(),
             finals: Vec::new(),
@@ -372,13 +376,35 @@ struct Sealed {
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
 }
 
+/// Where [`Opening`] delivers.
+struct Host<'n> {
+    now: Instant,
+    delivered: &'n mut Vec<Delivered>,
+    drops: &'n Drops,
+}
+
+impl Delivery for Host<'_> {
+    fn packet(&mut self, _vnet: &VnetHeader, packet: &[u8]) {
+        let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
+        self.delivered.push(Delivered { at: self.now, packet });
+    }
+
+    fn super_packet(&mut self, _packet: &SuperPacket<'_>) {
+        panic!("the simulator's devices give and take no super-packets");
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        self.drops.count(reason);
+    }
+}
+
 impl Outbox for Sealed {
     fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        self.room = vec![0; len];
+        self.room.resize(len, 0);
         Some(&mut self.room)
     }
 
-    fn push(&mut self, len: usize, path: Path) {
+    fn push(&mut self, len: usize, path: Path, _ecn: Ecn) {
         self.datagrams.push((path.remote, self.room[..len].to_vec()));
     }
 }
@@ -398,6 +424,9 @@ impl SimNode {
         if let Outbound::Measure(to) = outcome {
             self.outgoing.learn_link(now.instant, to, Some(LINK_MTU));
             outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
+        }
+        for (reason, count) in self.outgoing.finish(now.instant, &mut sealed) {
+            self.drops.add(reason, count as u64);
         }
         self.outbox.extend(sealed.datagrams);
         match outcome {
@@ -471,17 +500,15 @@ impl Guest for SimNode {
             return;
         }
         let table = Arc::clone(&self.table);
-        let (inbound, news) = forward::open(&table, &mut self.incoming, now.instant, source.into(), &mut datagram);
+        let mut host = Host { now: now.instant, delivered: &mut self.delivered, drops: &self.drops };
+        let mut opening = Opening::new(&table, &mut self.incoming, now.instant);
+        let (inbound, news) = opening.open(Path::from(source).into(), &mut datagram, &mut host);
         match inbound {
-            Inbound::Chunk(..) => panic!("the simulator's devices give no super-packets"),
-            Inbound::Deliver(_, packet) => {
-                let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
-                self.delivered.push(Delivered { at: now.instant, packet });
-            }
+            Inbound::Done => {}
             Inbound::Record(index, record) => self.node.handle_record(now, index, source.into(), record),
             Inbound::Handshake(_, datagram) => self.node.handle_handshake(now, source.into(), datagram),
-            Inbound::Drop(reason) => self.drops.count(reason),
         }
+        opening.end(&mut host);
         if let Some(index) = news {
             self.node.handle_news(now, index, source.into());
         }

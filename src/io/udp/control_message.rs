@@ -1,10 +1,11 @@
-//! What the kernel says beside a datagram, and is told: which of the host's addresses it came to or leaves from (ip(7), ipv6(7)), and how
-//! long each of several is that are handed over as one (udp(7), `UDP_SEGMENT`, `UDP_GRO`).
+//! What the kernel says beside a datagram, and is told: which of the host's addresses it came to or leaves from and how it is marked (ip(7),
+//! ipv6(7)), and how long each of several is that are handed over as one (udp(7), `UDP_SEGMENT`, `UDP_GRO`).
 
+use crate::wire::ecn::Ecn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Both messages: a header of 16 and at most 20 bytes, a header of 16 and at most 4, each padded to eight.
-const SPACE: usize = 40 + 24;
+/// All three messages: a header of 16 and at most 20 bytes, two headers of 16 and at most 4, each padded to eight.
+const SPACE: usize = 40 + 2 * 24;
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
 /// Memory for the control messages of one datagram, aligned as the kernel wants it.
@@ -22,6 +23,8 @@ pub(super) struct Told {
     pub(super) destination: Option<IpAddr>,
     /// The length of each datagram but the last, when there are several.
     pub(super) datagram_len: Option<usize>,
+    /// What its IP header says of congestion.
+    pub(super) ecn: Ecn,
 }
 
 impl ControlMessages {
@@ -48,6 +51,15 @@ impl ControlMessages {
                 self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
             }
         }
+    }
+
+    /// Says that datagrams to `remote` leave with this mark.
+    pub(super) fn say_ecn(&mut self, ecn: Ecn, remote: &SocketAddr) {
+        let (level, kind) = match remote {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        self.put(level, kind, libc::c_int::from(ecn.bits()));
     }
 
     /// Says that what leaves is datagrams of this length, but for the last.
@@ -105,6 +117,13 @@ impl ControlMessages {
                         let info = content.cast::<libc::in6_pktinfo>().read_unaligned();
                         told.destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                     }
+                    // One byte, although what is said to the kernel is four.
+                    (libc::IPPROTO_IP, libc::IP_TOS) if len >= 1 => {
+                        told.ecn = Ecn::from_bits(content.read());
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if len >= size_of::<libc::c_int>() => {
+                        told.ecn = Ecn::from_bits(content.cast::<libc::c_int>().read_unaligned() as u8);
+                    }
                     (libc::SOL_UDP, libc::UDP_GRO) if len >= size_of::<libc::c_int>() => {
                         told.datagram_len = usize::try_from(content.cast::<libc::c_int>().read_unaligned()).ok();
                     }
@@ -132,8 +151,13 @@ mod tests {
             assert_eq!(ControlMessages::told(&header), Told::default());
             messages.say_source(source, &remote.parse().unwrap());
             messages.say_datagram_len(1440);
+            // The kernel's first byte on a little-endian machine, on others the last: what is told is another form.
+            if cfg!(target_endian = "little") || source.is_ipv6() {
+                messages.say_ecn(Ecn::Capable0, &remote.parse().unwrap());
+            }
             messages.attach(&mut header);
-            assert_eq!(ControlMessages::told(&header), Told { destination: Some(source), datagram_len: None });
+            let told = ControlMessages::told(&header);
+            assert_eq!((told.destination, told.datagram_len, told.ecn), (Some(source), None, Ecn::Capable0));
         }
     }
 }

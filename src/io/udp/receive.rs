@@ -7,6 +7,7 @@ use super::{Bound, Shared};
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, Received};
 use crate::io::stop::Wake;
+use crate::node::forward::Arrival;
 use crate::path::{LocalEnd, Path};
 use std::io;
 use std::net::SocketAddr;
@@ -123,7 +124,8 @@ impl UdpReceiver {
                     let len = message.msg_len as usize;
                     let datagram_len = told.datagram_len.unwrap_or(len);
                     datagrams += len.div_ceil(datagram_len.max(1)).max(1);
-                    batch.push(Received { slot, len, datagram_len, path: Path { remote, local } });
+                    let arrival = Arrival { path: Path { remote, local }, ecn: told.ecn };
+                    batch.push(Received { slot, len, datagram_len, arrival });
                 }
                 None => add(&counters.received_malformed, 1),
             }

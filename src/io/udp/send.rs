@@ -6,6 +6,7 @@ use super::sockaddr::RawAddress;
 use super::{Bound, Shared, overflow, set_option};
 use crate::io::batch::Train;
 use crate::path::Path;
+use crate::wire::ecn::Ecn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -74,7 +75,8 @@ impl UdpSender {
     /// # Errors
     /// [`SendError`]; the datagram is dropped and counted.
     pub fn send(&self, path: Path, datagram: &[u8]) -> Result<(), SendError> {
-        let train = Train { bytes: 0..datagram.len(), datagram_len: datagram.len(), path };
+        let (bytes, datagram_len) = (0..datagram.len(), datagram.len());
+        let train = Train { bytes, datagram_len, path, ecn: Ecn::NotCapable };
         let mut outcome = Ok(());
         self.send_each(datagram, std::slice::from_ref(&train), |_, _, error| outcome = Err(error));
         outcome
@@ -222,6 +224,9 @@ fn send_run(socket: &Bound, memory: &[u8], run: &[Train], chooser: Source) -> Re
         header.msg_iovlen = 1;
         if let Some(address) = source(train).filter(|_| chooser == Source::OfPath) {
             controls[index].say_source(address, &train.path.remote);
+        }
+        if train.ecn != Ecn::NotCapable {
+            controls[index].say_ecn(train.ecn, &train.path.remote);
         }
         if train.count() > 1 {
             controls[index].say_datagram_len(train.datagram_len as u16);

@@ -6,6 +6,7 @@ use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
 use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
+use crate::wire::ecn::Ecn;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn bind_loopback() -> UdpSockets {
 
 /// One datagram.
 fn train(bytes: std::ops::Range<usize>, path: Path) -> Train {
-    Train { datagram_len: bytes.len(), bytes, path }
+    Train { datagram_len: bytes.len(), bytes, path, ecn: Ecn::NotCapable }
 }
 
 /// Receives until `count` datagrams arrived whole.
@@ -34,7 +35,7 @@ fn receive(receiver: &mut UdpReceiver, shape: DatagramShape, count: usize) -> Ve
     });
     while received.len() < count {
         receiver.receive_batch(&stop, &mut batch).unwrap();
-        received.extend(batch.datagrams().map(|datagram| (datagram.path, datagram.payload.to_vec())));
+        received.extend(batch.datagrams().map(|datagram| (datagram.arrival.path, datagram.payload.to_vec())));
     }
     received
 }
@@ -89,7 +90,7 @@ fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
         for number in 0..45u8 {
             let len = if number == 44 { 700 } else { 1440 };
             batch.room(len).unwrap().fill(number);
-            batch.push(len, to.into());
+            batch.push(len, to.into(), Ecn::NotCapable);
         }
         left.sender.send_each(batch.memory(), batch.trains(), |_, _, error| panic!("{error}"));
         let received = receive(&mut right.receivers[0], DatagramShape::default(), 45);
@@ -101,6 +102,29 @@ fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
 }
 
 #[test]
+fn a_mark_leaves_with_a_train_and_arrives_with_each_datagram() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let bind_there = || bind(&Listen::Exactly(vec![host.parse().unwrap()])).unwrap();
+        let (left, mut right) = (bind_there(), bind_there());
+        let path = Path::from(right.receivers[0].local_address());
+        let marks = [Ecn::Capable0, Ecn::NotCapable, Ecn::Congested, Ecn::Capable1];
+        for (number, ecn) in marks.into_iter().enumerate() {
+            let train = Train { bytes: 0..2400, datagram_len: 1200, path, ecn };
+            left.sender.send_each(&[number as u8; 2400], &[train], |_, _, error| panic!("{error}"));
+        }
+        let (stop, mut batch) = (StopSignal::new().unwrap(), DatagramBatch::new(DatagramShape::default()));
+        let mut seen = Vec::new();
+        while seen.len() < 8 {
+            right.receivers[0].receive_batch(&stop, &mut batch).unwrap();
+            seen.extend(batch.datagrams().map(|datagram| (datagram.payload[0], datagram.arrival.ecn)));
+        }
+        let expected: Vec<_> =
+            marks.into_iter().enumerate().flat_map(|(number, ecn)| [(number as u8, ecn); 2]).collect();
+        assert_eq!(seen, expected, "{host}");
+    }
+}
+
+#[test]
 fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
     let left = bind(&Listen::Exactly(vec![loopback(0)])).unwrap();
     let mut right = bind_loopback();
@@ -108,7 +132,7 @@ fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
     set_option(&left.sender.shared.sockets[0].fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
     let path = Path::from(right.receivers[0].local_address());
     for round in 0..5u64 {
-        let train = Train { bytes: 0..2500, datagram_len: 1000, path };
+        let train = Train { bytes: 0..2500, datagram_len: 1000, path, ecn: Ecn::NotCapable };
         left.sender.send_each(&[7; 2500], &[train], |_, _, error| panic!("{error}"));
         assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 3).len(), 3);
         assert_eq!(left.sender.counts().sent_singly, 3 * (round + 1));

@@ -6,44 +6,73 @@ use crate::node::table::{ForwardingTable, Inlet};
 use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::segment::{Run, SuperPacket};
-use crate::session::Source;
+use crate::session::{BySession, Source};
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
-use crate::wire::data::{self, Chunk, Datagram, DatagramError, RECORD_HEADER_LEN, Record, SessionIndex};
+use crate::wire::data::{
+    self, Chunk, Datagram, DatagramError, KIND_MASK, RECORD_CHUNK, RECORD_HEADER_LEN, Record, SessionIndex,
+};
 use crate::wire::drops::DropReason;
+use crate::wire::ecn::Ecn;
+use crate::wire::handshake::OffloadSet;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, VnetHeader};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
-/// What becomes of a datagram that a socket gave.
+/// How a datagram came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// By which path.
+    pub path: Path,
+    /// What the path said of congestion.
+    pub ecn: Ecn,
+}
+
+impl From<Path> for Arrival {
+    /// By this path, without a mark.
+    fn from(path: Path) -> Self {
+        Self { path, ecn: Ecn::NotCapable }
+    }
+}
+
+/// Where the packets go that datagrams carried.
+pub trait Delivery {
+    /// Takes a packet for the device.
+    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]);
+
+    /// Takes what several made up together for the device.
+    fn super_packet(&mut self, packet: &SuperPacket<'_>);
+
+    /// Takes note that a packet was given up.
+    fn dropped(&mut self, reason: DropReason);
+}
+
+/// What the node gets of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'d> {
-    /// Write the inner packet into the device.
-    Deliver(VnetHeader, &'d [u8]),
-    /// Put these segments of a super-packet to those before them, by [`Runs::take`].
-    Chunk(SessionIndex, Chunk<'d>),
-    /// Hand the opened record of this session to the node: control, stream, or the empty record; a kilobyte at most.
+    /// Nothing: its packets went to the device, or it was dropped.
+    Done,
+    /// The opened record of this session: control, stream, or the empty record; a kilobyte at most.
     Record(SessionIndex, &'d [u8]),
-    /// Hand the datagram to the node: handshake and cookies, past the gate.
+    /// The datagram: handshake and cookies, past the gate.
     Handshake(Trust, &'d [u8]),
-    /// Drop it.
-    Drop(DropReason),
 }
 
 /// One receiving thread's own state: what it reported lately, and whose initiations were paid for.
 #[derive(Default)]
 pub struct Incoming {
-    reported: HashMap<SessionIndex, (Path, Instant)>,
+    /// What the device takes.
+    offload: OffloadSet,
+    reported: BySession<(Path, Instant)>,
     paid: Paid,
     generation: u64,
 }
 impl Incoming {
-    /// Starts with nothing reported.
-    pub fn new() -> Self {
-        Self::default()
+    /// Starts with nothing reported, for a device that takes these super-packets.
+    pub fn new(offload: OffloadSet) -> Self {
+        Self { offload, ..Self::default() }
     }
 
     fn follow(&mut self, table: &ForwardingTable) {
@@ -70,46 +99,169 @@ impl Incoming {
     }
 }
 
-/// Opens a datagram in place that came by `path`. `news` says the index of a session whose peer turned out to be alive or elsewhere.
-pub fn open<'d>(
-    table: &ForwardingTable,
-    incoming: &mut Incoming,
+/// One batch of datagrams on its way in. What goes on from each other in it is put together for the device.
+pub struct Opening<'t, 'd> {
+    table: &'t ForwardingTable,
+    incoming: &'t mut Incoming,
     now: Instant,
-    path: Path,
-    datagram: &'d mut [u8],
-) -> (Inbound<'d>, Option<SessionIndex>) {
-    incoming.follow(table);
-    let header = match Datagram::classify(datagram) {
-        Ok(Datagram::Transport(header)) => header,
-        Ok(Datagram::Relayed(_)) | Err(DatagramError::UnknownType(_)) => {
-            return (Inbound::Drop(DropReason::UnknownType), None);
+    run: Option<Run<'d>>,
+}
+
+impl<'t, 'd> Opening<'t, 'd> {
+    /// Begins a batch.
+    pub fn new(table: &'t ForwardingTable, incoming: &'t mut Incoming, now: Instant) -> Self {
+        incoming.follow(table);
+        Self { table, incoming, now, run: None }
+    }
+
+    /// Opens a datagram in place. Besides what is for the node, returns the index of a session whose peer turned out to be alive or
+    /// elsewhere.
+    pub fn open(
+        &mut self,
+        arrival: Arrival,
+        datagram: &'d mut [u8],
+        delivery: &mut impl Delivery,
+    ) -> (Inbound<'d>, Option<SessionIndex>) {
+        let header = match Datagram::classify(datagram) {
+            Ok(Datagram::Transport(header)) => header,
+            Ok(Datagram::Relayed(_)) | Err(DatagramError::UnknownType(_)) => {
+                return self.drop(DropReason::UnknownType, delivery);
+            }
+            Ok(_) => return self.knock(arrival.path, datagram, delivery),
+            Err(_) => return self.drop(DropReason::MalformedDatagram, delivery),
+        };
+        let Some(inlet) = self.table.inlets.get(&header.receiver) else {
+            return self.drop(DropReason::UnknownSession, delivery);
+        };
+        let sealed = &mut datagram[data::TRANSPORT_HEADER_LEN..];
+        let plaintext = match inlet.session.open(self.now, &header, sealed) {
+            Ok(plaintext) => plaintext,
+            Err(error) => return self.drop(error.into(), delivery),
+        };
+        let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some(header.receiver);
+        (self.record(inlet, arrival.ecn, plaintext, delivery), news)
+    }
+
+    /// Ends the batch: what waited for more to come is delivered.
+    pub fn end(mut self, delivery: &mut impl Delivery) {
+        self.end_run(delivery);
+    }
+
+    fn drop(&mut self, reason: DropReason, delivery: &mut impl Delivery) -> (Inbound<'d>, Option<SessionIndex>) {
+        delivery.dropped(reason);
+        (Inbound::Done, None)
+    }
+
+    /// Lets a handshake's datagram through that shows what the gate demands.
+    fn knock(
+        &mut self,
+        path: Path,
+        datagram: &'d [u8],
+        delivery: &mut impl Delivery,
+    ) -> (Inbound<'d>, Option<SessionIndex>) {
+        match self.table.gate.check(Source::Endpoint(path.remote), datagram) {
+            Ok(knock) => (Inbound::Handshake(self.incoming.paid.trust(path.remote, knock), datagram), None),
+            Err(refusal) => self.drop(refusal.into(), delivery),
         }
-        Ok(_) => {
-            return match table.gate.check(Source::Endpoint(path.remote), datagram) {
-                Ok(knock) => (Inbound::Handshake(incoming.paid.trust(path.remote, knock), datagram), None),
-                Err(refusal) => (Inbound::Drop(refusal.into()), None),
-            };
+    }
+
+    /// Handles what an authentic datagram carried.
+    fn record(
+        &mut self,
+        inlet: &Inlet,
+        ecn: Ecn,
+        plaintext: &'d mut [u8],
+        delivery: &mut impl Delivery,
+    ) -> Inbound<'d> {
+        if let Some(first) = plaintext.first()
+            && first & KIND_MASK == RECORD_CHUNK
+        {
+            match Record::decode(plaintext) {
+                Ok(Record::Chunk(chunk)) => self.chunk(inlet, ecn, &chunk, delivery),
+                Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
+            }
+            return Inbound::Done;
         }
-        Err(_) => return (Inbound::Drop(DropReason::MalformedDatagram), None),
-    };
-    let Some(inlet) = table.inlets.get(&header.receiver) else {
-        return (Inbound::Drop(DropReason::UnknownSession), None);
-    };
-    let plaintext = match inlet.session.open(now, &header, &mut datagram[data::TRANSPORT_HEADER_LEN..]) {
-        Ok(plaintext) => plaintext,
-        Err(error) => return (Inbound::Drop(error.into()), None),
-    };
-    let news = incoming.is_news(now, inlet, path).then_some(header.receiver);
-    let inbound = if let Ok(Record::Packet { needs_checksum, .. }) = Record::decode(plaintext) {
-        admit(table, inlet, &mut plaintext[RECORD_HEADER_LEN..], needs_checksum)
-    } else {
         match Record::decode(plaintext) {
-            Ok(Record::Chunk(chunk)) => Inbound::Chunk(header.receiver, chunk),
-            Ok(record) if is_for_node(&record) => Inbound::Record(header.receiver, plaintext),
-            Ok(_) | Err(_) => Inbound::Drop(DropReason::MalformedRecord),
+            Ok(Record::Packet { needs_checksum, .. }) => {
+                self.packet(inlet, ecn, needs_checksum, &mut plaintext[RECORD_HEADER_LEN..], delivery);
+            }
+            Ok(Record::Bundle(_)) => {
+                let mut rest = &mut plaintext[RECORD_HEADER_LEN..];
+                while let Some((needs_checksum, packet)) = data::next_bundled(&mut rest) {
+                    self.packet(inlet, ecn, needs_checksum, packet, delivery);
+                }
+            }
+            Ok(record) if is_for_node(&record) => return Inbound::Record(inlet.session.local_index(), plaintext),
+            Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
         }
-    };
-    (inbound, news)
+        Inbound::Done
+    }
+
+    /// Takes segments of a super-packet: to those before them, if they go on there.
+    fn chunk(&mut self, inlet: &Inlet, ecn: Ecn, chunk: &Chunk<'d>, delivery: &mut impl Delivery) {
+        let index = inlet.session.local_index();
+        if self.run.as_mut().is_some_and(|run| run.take(index, ecn, chunk)) {
+            return;
+        }
+        self.end_run(delivery);
+        let Some(mut run) = Run::begin(index, ecn, chunk) else { return delivery.dropped(DropReason::MalformedRecord) };
+        match self.check(inlet, ecn, run.headers()) {
+            Ok(()) => self.run = Some(run),
+            Err(reason) => delivery.dropped(reason),
+        }
+    }
+
+    /// Takes a packet: to the datagrams of its flow before it, or for itself. Where its checksum is left to do, the kernel is told so in
+    /// one's own words.
+    fn packet(
+        &mut self,
+        inlet: &Inlet,
+        ecn: Ecn,
+        needs_checksum: bool,
+        packet: &'d mut [u8],
+        delivery: &mut impl Delivery,
+    ) {
+        if let Err(reason) = self.check(inlet, ecn, packet) {
+            return delivery.dropped(reason);
+        }
+        if !needs_checksum {
+            // Packets of one flow keep their order.
+            self.end_run(delivery);
+            return delivery.packet(&VnetHeader::default(), packet);
+        }
+        let Some(plain) = PlainHeaders::parse(packet) else { return delivery.dropped(DropReason::MalformedPacket) };
+        let (headers, payload) = packet.split_at_mut(plain.header_len());
+        plain.set_payload_len(headers, payload.len());
+        let (packet, index) = (&*packet, inlet.session.local_index());
+        if self.run.as_mut().is_some_and(|run| run.take_datagram(index, packet)) {
+            return;
+        }
+        self.end_run(delivery);
+        self.run = Run::begin_datagram(index, packet).filter(|_| self.incoming.offload.udp);
+        if self.run.is_none() {
+            delivery.packet(&VnetHeader { checksum: Some(plain.checksum()), segments: None }, packet);
+        }
+    }
+
+    /// Lets an inner packet through only from a member, from that member's own address, to this node, and marks it as the path did.
+    fn check(&self, inlet: &Inlet, ecn: Ecn, packet: &mut [u8]) -> Result<(), DropReason> {
+        let Rights::Member(peer) = inlet.rights else { return Err(DropReason::RecordNotAllowed) };
+        let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
+        self.table.router.inbound(peer, &inner)?;
+        let left = Ecn::of(packet);
+        let marked = left.received_in(ecn).ok_or(DropReason::Congested)?;
+        if marked != left {
+            marked.write(packet);
+        }
+        Ok(())
+    }
+
+    fn end_run(&mut self, delivery: &mut impl Delivery) {
+        if let Some(run) = self.run.take() {
+            delivery.super_packet(&run.finish());
+        }
+    }
 }
 
 /// Says whether the node takes such a record. What waits for it is bounded in records, so each has a bound.
@@ -118,67 +270,14 @@ fn is_for_node(record: &Record<'_>) -> bool {
         Record::Empty => true,
         Record::Control(content) => content.len() <= MAX_CONTROL_LEN,
         Record::Stream(packet) => packet.len() <= CONTROL_MTU,
-        Record::Packet { .. } | Record::Chunk(_) => false,
-    }
-}
-
-/// Lets an inner packet through only from a member, from that member's own address, to this node. Where its checksum is left to do, the
-/// kernel is told so in one's own words.
-fn admit<'d>(table: &ForwardingTable, inlet: &Inlet, packet: &'d mut [u8], needs_checksum: bool) -> Inbound<'d> {
-    if let Err(reason) = check(table, inlet, packet) {
-        return Inbound::Drop(reason);
-    }
-    let mut vnet = VnetHeader::default();
-    if needs_checksum {
-        let Some(plain) = PlainHeaders::parse(packet) else { return Inbound::Drop(DropReason::MalformedPacket) };
-        let (headers, payload) = packet.split_at_mut(plain.header_len());
-        plain.set_payload_len(headers, payload.len());
-        vnet.checksum = Some(plain.checksum());
-    }
-    Inbound::Deliver(vnet, packet)
-}
-
-fn check(table: &ForwardingTable, inlet: &Inlet, packet: &[u8]) -> Result<(), DropReason> {
-    let Rights::Member(peer) = inlet.rights else { return Err(DropReason::RecordNotAllowed) };
-    let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
-    table.router.inbound(peer, &inner)
-}
-
-/// The chunks of one batch, put together as far as they go on from each other.
-#[derive(Default)]
-pub struct Runs<'d>(Option<Run<'d>>);
-
-impl<'d> Runs<'d> {
-    /// Takes a chunk. Returns the packet that came before it, when it does not go on there, and why it is dropped, if it is.
-    pub fn take(
-        &mut self,
-        table: &ForwardingTable,
-        index: SessionIndex,
-        chunk: &Chunk<'d>,
-    ) -> (Option<SuperPacket<'d>>, Option<DropReason>) {
-        if self.0.as_mut().is_some_and(|run| run.take(index, chunk)) {
-            return (None, None);
-        }
-        let before = self.end();
-        let Some(inlet) = table.inlets.get(&index) else { return (before, Some(DropReason::UnknownSession)) };
-        let Some(mut run) = Run::begin(index, chunk) else { return (before, Some(DropReason::MalformedRecord)) };
-        if let Err(reason) = check(table, inlet, run.headers()) {
-            return (before, Some(reason));
-        }
-        self.0 = Some(run);
-        (before, None)
-    }
-
-    /// Ends the run under way: what follows is something else, or nothing.
-    pub fn end(&mut self) -> Option<SuperPacket<'d>> {
-        self.0.take().map(Run::finish)
+        Record::Packet { .. } | Record::Bundle(_) | Record::Chunk(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::forward::testing::{NOW, with_peer};
+    use crate::node::forward::testing::{Delivered, NOW, with_peer};
     use crate::node::forward::{HEADROOM, TAILROOM};
     use crate::session::testing::established_pair;
     use crate::wire::data::{Lane, RECORD_CONTROL, RECORD_STREAM};
@@ -188,18 +287,21 @@ mod tests {
     fn a_record_for_the_node_that_is_longer_than_any_honest_one_is_dropped() {
         let (.., near, far) = established_pair();
         let path = Path::from(SocketAddr::from(([192, 0, 2, 2], 4647)));
-        let (table, mut incoming) = (with_peer(near.session, path.remote), Incoming::new());
+        let (table, mut incoming) = (with_peer(near.session, path.remote), Incoming::new(OffloadSet::default()));
         let mut sealer = far.session.claim_lane(Lane::NODE).unwrap();
         for (kind, longest) in [(RECORD_STREAM, CONTROL_MTU), (RECORD_CONTROL, MAX_CONTROL_LEN)] {
             for (len, is_taken) in [(longest, true), (longest + 1, false), (2_000, false), (60_000, false)] {
                 let mut datagram = vec![0; HEADROOM + len + TAILROOM];
                 datagram[HEADROOM - 1] = kind;
                 sealer.seal(NOW, &mut datagram).unwrap();
-                let (inbound, _) = open(&table, &mut incoming, NOW, path, &mut datagram);
+                let mut delivered = Delivered::default();
+                let (inbound, _) =
+                    Opening::new(&table, &mut incoming, NOW).open(path.into(), &mut datagram, &mut delivered);
                 match inbound {
                     Inbound::Record(_, record) => assert!(is_taken && record.len() == len + 1, "{kind}: {len}"),
-                    other => assert!(!is_taken && other == Inbound::Drop(DropReason::MalformedRecord), "{kind}: {len}"),
+                    other => assert!(!is_taken && other == Inbound::Done, "{kind}: {len}"),
                 }
+                assert_eq!(delivered.dropped == [DropReason::MalformedRecord], !is_taken);
             }
         }
     }

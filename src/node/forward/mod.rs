@@ -1,8 +1,8 @@
-//! The two hot routes, for any thread: packet out ([`seal`]) and packet in ([`open`]).
+//! The two hot routes, for any thread: packet out ([`seal`]) and packet in ([`Opening`]).
 //!
 //! Both read an immutable [`ForwardingTable`](super::table::ForwardingTable) and work in the buffers that the shell lent. A super-packet
-//! leaves as chunks, and comes in as [`Runs`] of them. Whatever is not plain data is handed on: a packet without a session is staged,
-//! everything that is not an inner packet goes to [`super::Node`].
+//! leaves as chunks, small packets leave in bundles, and both come in as what the kernel takes at once. Whatever is not plain data is handed
+//! on: a packet without a session is staged, everything that is not an inner packet goes to [`super::Node`].
 
 mod incoming;
 mod links;
@@ -10,8 +10,10 @@ mod outgoing;
 mod paid;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
-pub use incoming::{Inbound, Incoming, Runs, open};
+pub use incoming::{Arrival, Delivery, Inbound, Incoming, Opening};
 pub use outgoing::{DevicePacket, Outbound, Outbox, Outgoing, each_whole, seal};
 pub use paid::Trust;
 

@@ -3,36 +3,42 @@
 use super::TAILROOM;
 use super::links::{Links, fits_any_link};
 use crate::crypto::identity::NodeId;
-use crate::node::table::ForwardingTable;
+use crate::node::table::{ForwardingTable, Outlet};
 use crate::path::Path;
 use crate::router::icmp::{AnswerSources, Answerer};
 use crate::router::segment::Cut;
-use crate::session::LaneSealer;
+use crate::session::{BySession, LaneSealer, Session};
 use crate::time::Instant;
 use crate::wire::data::{
-    self, CHUNK_HEADER_LEN, Chunk, FLAG_NEEDS_CHECKSUM, Lane, RECORD_HEADER_LEN, RECORD_PACKET, SessionIndex,
+    self, BUNDLED_HEADER_LEN, CHUNK_HEADER_LEN, Chunk, FLAG_NEEDS_CHECKSUM, Lane, RECORD_BUNDLE, RECORD_HEADER_LEN,
+    RECORD_PACKET, SessionIndex,
 };
 use crate::wire::drops::DropReason;
+use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The longest packet that a segment of a super-packet becomes, in bytes: no device has a larger MTU.
 const MAX_SEGMENT_PACKET: usize = 9217;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.
 const CHUNK_EXTRA: usize = CHUNK_HEADER_LEN - RECORD_HEADER_LEN;
+/// Packets up to this length wait, while the device has more, to share a datagram with others, in bytes.
+const MAX_BUNDLED: usize = 512;
+
 /// Where datagrams are sealed: memory of the shell's.
 pub trait Outbox {
-    /// Lends room for one datagram behind those that are there; `None` when there is not so much.
+    /// Lends room for one datagram behind those that are there; `None` when there is not so much. What is written there is there the next
+    /// time as well, until something is pushed.
     fn room(&mut self, len: usize) -> Option<&mut [u8]>;
 
-    /// Takes what was lent last, the first `len` bytes of it, as a datagram.
-    fn push(&mut self, len: usize, path: Path);
+    /// Takes what was lent last, the first `len` bytes of it, as a datagram that leaves by `path` with the mark `ecn`.
+    fn push(&mut self, len: usize, path: Path, ecn: Ecn);
 }
 
 /// A packet as the device gave it.
@@ -46,7 +52,7 @@ pub struct DevicePacket<'p> {
 /// What becomes of a packet that the device gave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outbound {
-    /// Its datagrams are in the outbox.
+    /// Its datagrams are in the outbox, or it waits there for others: [`Outgoing::finish`] before they are sent.
     Sealed,
     /// Say the MTU of the link towards this endpoint by [`Outgoing::learn_link`], and seal again.
     Measure(SocketAddr),
@@ -61,12 +67,31 @@ pub enum Outbound {
 /// One sending thread's own state: its lane in every session that it has used, the links that it sends on, its budget for ICMP answers.
 pub struct Outgoing {
     lane: Lane,
-    sealers: HashMap<SessionIndex, LaneSealer>,
+    sealers: BySession<LaneSealer>,
     links: Links,
     generation: u64,
     answerer: Answerer,
     /// The number of the latest super-packet.
     super_packet: u16,
+    bundle: Option<Bundle>,
+    /// Packets that waited in a bundle and were not sealed, and why.
+    lost: Vec<(DropReason, usize)>,
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Leaving {
+    session: SessionIndex,
+    path: Path,
+    ecn: Ecn,
+}
+
+/// Small packets in the outbox that wait for more of them, in front of what was pushed.
+struct Bundle {
+    leaving: Leaving,
+    packets: usize,
+    /// Bytes of the record so far.
+    len: usize,
 }
 
 impl Outgoing {
@@ -74,11 +99,13 @@ impl Outgoing {
     pub fn new(lane: Lane) -> Self {
         Self {
             lane,
-            sealers: HashMap::new(),
+            sealers: BySession::default(),
             links: Links::default(),
             generation: 0,
             answerer: Answerer::new(),
             super_packet: 0,
+            bundle: None,
+            lost: Vec::new(),
         }
     }
 
@@ -107,12 +134,134 @@ impl Outgoing {
     }
 
     /// Follows a new table: sealers of sessions that are gone end. The budget for answers goes on.
-    fn follow(&mut self, table: &ForwardingTable) {
+    fn follow(&mut self, table: &ForwardingTable, now: Instant, outbox: &mut impl Outbox) {
         if self.generation != table.generation {
+            self.close(now, outbox);
             self.generation = table.generation;
             self.sealers.retain(|index, _| table.inlets.contains_key(index));
         }
     }
+
+    /// Claims this thread's lane of a session, unless it has it.
+    fn sealer(&mut self, session: &Arc<Session>) -> Result<&mut LaneSealer, DropReason> {
+        match self.sealers.entry(session.local_index()) {
+            Entry::Occupied(sealer) => Ok(sealer.into_mut()),
+            Entry::Vacant(vacant) => {
+                session.claim_lane(self.lane).map(|sealer| vacant.insert(sealer)).ok_or(DropReason::LanesExhausted)
+            }
+        }
+    }
+
+    /// Says where a packet goes, and how it is cut if it stands for several; or what becomes of it instead.
+    fn way<'t>(
+        &mut self,
+        table: &'t ForwardingTable,
+        now: Instant,
+        packet: &DevicePacket<'_>,
+    ) -> Result<(&'t Outlet, Option<Cut>), Outbound> {
+        let bytes = &*packet.bytes;
+        let inner = InnerPacket::parse(bytes).map_err(|_| Outbound::Drop(DropReason::MalformedPacket))?;
+        let peer = match table.router.outbound(&inner) {
+            Ok(peer) => peer,
+            Err(DropReason::NoRoute) => {
+                let cause = (DropReason::NoRoute, IcmpError::NoRoute);
+                return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
+            }
+            Err(reason) => return Err(Outbound::Drop(reason)),
+        };
+        let outlet = table.outlets.get(&peer).ok_or(Outbound::Stage(peer))?;
+        if table.heartbeat.is_stale(now) {
+            // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
+            return Err(Outbound::Stage(peer));
+        }
+        let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(bytes, segments)) {
+            Some(None) => return Err(Outbound::Drop(DropReason::MalformedPacket)),
+            Some(cut) => cut,
+            None => None,
+        };
+        let (extra, needed) = match &cut {
+            Some(cut) => (CHUNK_EXTRA, CHUNK_EXTRA + cut.longest_segment()),
+            None => (0, bytes.len()),
+        };
+        let endpoint = outlet.path.remote;
+        if needed > fits_any_link(endpoint) {
+            let longest = self.links.longest(now, endpoint).ok_or(Outbound::Measure(endpoint))?;
+            if needed > longest {
+                let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
+                let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
+                return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
+            }
+        }
+        Ok((outlet, cut))
+    }
+
+    /// Puts a small packet to those that wait to leave in the same way, or begins to wait with it.
+    fn bundle(
+        &mut self,
+        now: Instant,
+        leaving: Leaving,
+        needs_checksum: bool,
+        packet: &[u8],
+        outbox: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        let (capacity, added) = (bundle_capacity(&leaving.path), BUNDLED_HEADER_LEN + packet.len());
+        if self.bundle.as_ref().is_none_or(|open| open.leaving != leaving || open.len + added > capacity) {
+            self.close(now, outbox);
+        }
+        let room = outbox.room(datagram_len(capacity)).ok_or(DropReason::TooLarge)?;
+        let open = self.bundle.get_or_insert(Bundle { leaving, packets: 0, len: RECORD_HEADER_LEN });
+        let (header, rest) = room[data::TRANSPORT_HEADER_LEN + open.len..].split_at_mut(BUNDLED_HEADER_LEN);
+        header.copy_from_slice(&data::bundled_header(packet.len() as u16, needs_checksum));
+        rest[..packet.len()].copy_from_slice(packet);
+        open.packets += 1;
+        open.len += added;
+        Ok(())
+    }
+
+    /// Seals what waited in a bundle.
+    fn close(&mut self, now: Instant, outbox: &mut impl Outbox) {
+        let Some(open) = self.bundle.take() else { return };
+        let Leaving { session, path, ecn } = open.leaving;
+        let mut seal = || {
+            let sealer = self.sealers.get_mut(&session).ok_or(DropReason::UnknownSession)?;
+            let room = outbox.room(datagram_len(bundle_capacity(&path))).ok_or(DropReason::TooLarge)?;
+            let len = datagram_len(close_record(&mut room[data::TRANSPORT_HEADER_LEN..], &open));
+            sealer.seal(now, &mut room[..len])?;
+            outbox.push(len, path, ecn);
+            Ok(())
+        };
+        if let Err(reason) = seal() {
+            self.lost.push((reason, open.packets));
+        }
+    }
+
+    /// Seals what waits in a bundle: nothing more comes for now. Returns the packets that waited and were not sealed, by reason.
+    pub fn finish(&mut self, now: Instant, outbox: &mut impl Outbox) -> Vec<(DropReason, usize)> {
+        self.close(now, outbox);
+        std::mem::take(&mut self.lost)
+    }
+}
+
+/// The length of a bundle's record at most: with it a datagram passes every path that P2Plus works on.
+const fn bundle_capacity(path: &Path) -> usize {
+    RECORD_HEADER_LEN + fits_any_link(path.remote)
+}
+
+/// The length of the datagram around a record.
+const fn datagram_len(record_len: usize) -> usize {
+    data::TRANSPORT_HEADER_LEN + record_len + TAILROOM
+}
+
+/// Writes the first byte of a bundle's record, which becomes a packet's record when there is only one. Returns the record's length.
+fn close_record(record: &mut [u8], bundle: &Bundle) -> usize {
+    if bundle.packets > 1 {
+        record[0] = RECORD_BUNDLE;
+        return bundle.len;
+    }
+    let flags = record[RECORD_HEADER_LEN + BUNDLED_HEADER_LEN - 1];
+    record.copy_within(RECORD_HEADER_LEN + BUNDLED_HEADER_LEN..bundle.len, RECORD_HEADER_LEN);
+    record[0] = RECORD_PACKET | flags;
+    bundle.len - BUNDLED_HEADER_LEN
 }
 
 /// Seals a packet of the device, or each segment of a super-packet, for the peer that owns its destination.
@@ -123,60 +272,48 @@ pub fn seal(
     packet: &mut DevicePacket<'_>,
     outbox: &mut impl Outbox,
 ) -> Outbound {
-    outgoing.follow(table);
-    let bytes = &*packet.bytes;
-    let Ok(inner) = InnerPacket::parse(bytes) else { return Outbound::Drop(DropReason::MalformedPacket) };
-    let peer = match table.router.outbound(&inner) {
-        Ok(peer) => peer,
-        Err(DropReason::NoRoute) => {
-            let cause = (DropReason::NoRoute, IcmpError::NoRoute);
-            return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
+    outgoing.follow(table, now, outbox);
+    let (outlet, cut) = match outgoing.way(table, now, packet) {
+        Ok(way) => way,
+        Err(instead) => return instead,
+    };
+    let (session, path, ecn) = (&outlet.session, outlet.path, Ecn::of(packet.bytes));
+    let mut send = || {
+        let leaving = Leaving { session: session.local_index(), path, ecn };
+        let number = outgoing.super_packet.wrapping_add(u16::from(cut.is_some()));
+        let Some(cut) = cut else {
+            let needs_checksum = leaves_checksum(packet, session.offload())?;
+            if packet.bytes.len() <= MAX_BUNDLED {
+                outgoing.sealer(session)?;
+                return outgoing.bundle(now, leaving, needs_checksum, packet.bytes, outbox);
+            }
+            outgoing.close(now, outbox);
+            let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
+            return sending.packet(needs_checksum, packet.bytes);
+        };
+        outgoing.close(now, outbox);
+        outgoing.super_packet = number;
+        let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
+        if cut.fits_chunks() && takes(session.offload(), packet.vnet) {
+            sending.chunks(&cut, packet.bytes, number)
+        } else {
+            sending.segments(&cut, packet.bytes)
         }
-        Err(reason) => return Outbound::Drop(reason),
     };
-    let Some(outlet) = table.outlets.get(&peer) else { return Outbound::Stage(peer) };
-    if table.heartbeat.is_stale(now) {
-        // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
-        return Outbound::Stage(peer);
-    }
-    let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(bytes, segments)) {
-        Some(None) => return Outbound::Drop(DropReason::MalformedPacket),
-        Some(cut) => cut,
-        None => None,
-    };
-    let (extra, needed) = match &cut {
-        Some(cut) => (CHUNK_EXTRA, CHUNK_EXTRA + cut.longest_segment()),
-        None => (0, bytes.len()),
-    };
-    let endpoint = outlet.path.remote;
-    if needed > fits_any_link(endpoint) {
-        let Some(longest) = outgoing.links.longest(now, endpoint) else { return Outbound::Measure(endpoint) };
-        if needed > longest {
-            let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
-            let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
-            return outgoing.refuse(now, table.answer_sources, cause, (&inner, bytes));
-        }
-    }
-    let sealer = match outgoing.sealers.entry(outlet.session.local_index()) {
-        Entry::Occupied(sealer) => sealer.into_mut(),
-        Entry::Vacant(vacant) => match outlet.session.claim_lane(outgoing.lane) {
-            Some(sealer) => vacant.insert(sealer),
-            None => return Outbound::Drop(DropReason::LanesExhausted),
-        },
-    };
-    let mut sending = Sending { sealer, now, path: outlet.path, outbox };
-    let outcome = match cut {
-        None => sending.packet(packet, outlet.session.offload()),
-        Some(cut) if cut.fits_chunks() && takes(outlet.session.offload(), packet.vnet) => {
-            outgoing.super_packet = outgoing.super_packet.wrapping_add(1);
-            sending.chunks(&cut, bytes, outgoing.super_packet)
-        }
-        Some(cut) => sending.segments(&cut, bytes),
-    };
-    match outcome {
+    match send() {
         Ok(()) => Outbound::Sealed,
         Err(reason) => Outbound::Drop(reason),
     }
+}
+
+/// Says whether the packet's transport checksum is left to a peer whose kernel completes it; completes it, if it is not.
+fn leaves_checksum(packet: &mut DevicePacket<'_>, offload: OffloadSet) -> Result<bool, DropReason> {
+    let Some(checksum) = packet.vnet.checksum else { return Ok(false) };
+    let is_plain = PlainHeaders::parse(packet.bytes).is_some_and(|plain| plain.checksum() == checksum);
+    if is_plain && offload.tcp {
+        return Ok(true);
+    }
+    complete_checksum(packet.bytes, checksum).then_some(false).ok_or(DropReason::MalformedPacket)
 }
 
 /// Says whether a device takes such a super-packet.
@@ -215,22 +352,15 @@ struct Sending<'s, O> {
     sealer: &'s mut LaneSealer,
     now: Instant,
     path: Path,
+    ecn: Ecn,
     outbox: &'s mut O,
 }
 
 impl<O: Outbox> Sending<'_, O> {
-    /// Seals a packet that stands for itself. Its transport checksum is left to a peer whose kernel completes it.
-    fn packet(&mut self, packet: &mut DevicePacket<'_>, offload: OffloadSet) -> Result<(), DropReason> {
-        let mut kind = RECORD_PACKET;
-        if let Some(checksum) = packet.vnet.checksum {
-            let is_plain = PlainHeaders::parse(packet.bytes).is_some_and(|plain| plain.checksum() == checksum);
-            if is_plain && offload.tcp {
-                kind |= FLAG_NEEDS_CHECKSUM;
-            } else if !complete_checksum(packet.bytes, checksum) {
-                return Err(DropReason::MalformedPacket);
-            }
-        }
-        self.seal(&[&[kind], packet.bytes])
+    /// Seals a packet that stands for itself.
+    fn packet(&mut self, needs_checksum: bool, packet: &[u8]) -> Result<(), DropReason> {
+        let flags = if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 };
+        self.seal(&[&[RECORD_PACKET | flags], packet])
     }
 
     /// Seals a super-packet in chunks of one segment each: what the own link takes beyond that, the path may not.
@@ -266,7 +396,7 @@ impl<O: Outbox> Sending<'_, O> {
 
     fn seal(&mut self, record: &[&[u8]]) -> Result<(), DropReason> {
         let record_len: usize = record.iter().map(|part| part.len()).sum();
-        let len = data::TRANSPORT_HEADER_LEN + record_len + TAILROOM;
+        let len = datagram_len(record_len);
         let datagram = self.outbox.room(len).ok_or(DropReason::TooLarge)?;
         let mut at = data::TRANSPORT_HEADER_LEN;
         for part in record {
@@ -274,7 +404,7 @@ impl<O: Outbox> Sending<'_, O> {
             at += part.len();
         }
         self.sealer.seal(self.now, datagram)?;
-        self.outbox.push(len, self.path);
+        self.outbox.push(len, self.path, self.ecn);
         Ok(())
     }
 }
@@ -283,7 +413,7 @@ impl<O: Outbox> Sending<'_, O> {
 mod tests {
     use super::*;
     use crate::node::forward::links::overhead;
-    use crate::node::forward::testing::{NOW, with_peer};
+    use crate::node::forward::testing::{NOW, Sealed, with_peer};
     use crate::router::{Prefix, Router};
     use crate::session::testing::established_pair;
     use std::net::IpAddr;
@@ -309,21 +439,7 @@ mod tests {
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);
         let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut packet };
-        seal(table, outgoing, NOW, &mut packet, &mut Room(Vec::new()))
-    }
-
-    /// Memory for one datagram.
-    struct Room(Vec<u8>);
-
-    impl Outbox for Room {
-        fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-            self.0 = vec![0; len];
-            Some(&mut self.0)
-        }
-
-        fn push(&mut self, len: usize, _path: Path) {
-            assert_eq!(len, self.0.len());
-        }
+        seal(table, outgoing, NOW, &mut packet, &mut Sealed::default())
     }
 
     #[test]

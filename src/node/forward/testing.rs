@@ -1,13 +1,18 @@
 //! Tables for the tests of both routes.
 
 use crate::crypto::identity::NodeId;
+use crate::node::forward::{Delivery, Outbox};
 use crate::node::table::{ForwardingTable, Inlet, Outlet};
 use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::icmp::AnswerSources;
+use crate::router::segment::SuperPacket;
 use crate::router::{Prefix, Router};
 use crate::session::Session;
 use crate::time::Instant;
+use crate::wire::drops::DropReason;
+use crate::wire::ecn::Ecn;
+use crate::wire::offload::{VnetHeader, complete_checksum};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,19 +21,70 @@ pub(super) const NOW: Instant = Instant::from_micros(5);
 
 /// The table of a node at 10.64.0.1 that has a session with a member at 10.64.0.2, who is reached at an endpoint.
 pub(super) fn with_peer(session: Arc<Session>, endpoint: SocketAddr) -> ForwardingTable {
-    let (peer, index) = (NodeId([2; 32]), session.local_index());
-    let own = Prefix::host(IpAddr::from([10, 64, 0, 1]));
-    let theirs = (Prefix::host(IpAddr::from([10, 64, 0, 2])), peer);
+    table([1, 2], session, endpoint)
+}
+
+/// The table of a node at `10.64.0.OWN` that has a session with a member at `10.64.0.PEER`, who is reached at an endpoint.
+pub(super) fn table([own, peer]: [u8; 2], session: Arc<Session>, endpoint: SocketAddr) -> ForwardingTable {
+    let (node, index) = (NodeId([peer; 32]), session.local_index());
+    let host = |last: u8| Prefix::host(IpAddr::from([10, 64, 0, last]));
     let subnet = Prefix::new(IpAddr::from([10, 64, 0, 0]), 20).unwrap();
     let path = Path::from(endpoint);
     let outlet = Outlet { session: Arc::clone(&session), path };
-    let inlet = Inlet { session, rights: Rights::Member(peer), guest_origin: None, path: Some(path), awaited: false };
+    let rights = Rights::Member(node);
+    let inlet = Inlet { session, rights, guest_origin: None, path: Some(path), awaited: false };
     ForwardingTable {
         generation: 1,
-        router: Arc::new(Router::new([own], [subnet], [theirs])),
-        outlets: Arc::new(HashMap::from([(peer, outlet)])),
-        inlets: Arc::new(HashMap::from([(index, inlet)])),
+        router: Arc::new(Router::new([host(own)], [subnet], [(host(peer), node)])),
+        outlets: Arc::new(HashMap::from([(node, outlet)])),
+        inlets: Arc::new([(index, inlet)].into_iter().collect()),
         answer_sources: AnswerSources { v4: Some([10, 64, 0, 53].into()), v6: None },
         ..ForwardingTable::empty()
+    }
+}
+
+/// Memory for datagrams that may be as long as they like, and how each leaves.
+#[derive(Default)]
+pub(super) struct Sealed {
+    room: Vec<u8>,
+    pub(super) datagrams: Vec<(Vec<u8>, Ecn)>,
+}
+
+impl Outbox for Sealed {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.room.resize(len, 0);
+        Some(&mut self.room)
+    }
+
+    fn push(&mut self, len: usize, _path: Path, ecn: Ecn) {
+        self.datagrams.push((self.room[..len].to_vec(), ecn));
+    }
+}
+
+/// What was delivered: whole packets, in how many writes, and why others were not.
+#[derive(Default)]
+pub(super) struct Delivered {
+    pub(super) packets: Vec<Vec<u8>>,
+    pub(super) writes: usize,
+    pub(super) dropped: Vec<DropReason>,
+}
+
+impl Delivery for Delivered {
+    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]) {
+        let mut packet = packet.to_vec();
+        if let Some(checksum) = vnet.checksum {
+            assert!(complete_checksum(&mut packet, checksum));
+        }
+        self.packets.push(packet);
+        self.writes += 1;
+    }
+
+    fn super_packet(&mut self, packet: &SuperPacket<'_>) {
+        packet.split(|packet| self.packets.push(packet.to_vec()));
+        self.writes += 1;
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        self.dropped.push(reason);
     }
 }

@@ -22,7 +22,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::path::{CandidateError, CandidateSource, Path, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
-use crate::session::{Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
+use crate::session::{BySession, Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::Drops;
@@ -244,8 +244,8 @@ impl PeerTable {
     }
 
     /// The sessions that datagrams may arrive for.
-    pub fn inlets(&self) -> HashMap<SessionIndex, Inlet> {
-        let mut inlets = HashMap::new();
+    pub fn inlets(&self) -> BySession<Inlet> {
+        let mut inlets = BySession::default();
         for peer in self.peers.values() {
             for session in peer.sessions.receiving() {
                 let inlet = Inlet {

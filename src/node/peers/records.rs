@@ -49,7 +49,9 @@ impl PeerTable {
             Ok(Record::Empty) => {}
             Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, path }, content),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
-            Ok(Record::Packet { .. } | Record::Chunk(_)) | Err(_) => self.drops.count(DropReason::MalformedRecord),
+            Ok(Record::Packet { .. } | Record::Bundle(_) | Record::Chunk(_)) | Err(_) => {
+                self.drops.count(DropReason::MalformedRecord);
+            }
         }
     }
 

@@ -1,0 +1,172 @@
+//! From one node's device to the other's: both routes, with nothing between them but what a network does.
+
+use super::testing::{Delivered, NOW, Sealed, table};
+use super::{Arrival, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing, TAILROOM, seal};
+use crate::node::table::ForwardingTable;
+use crate::path::Path;
+use crate::session::testing::established_pair_with;
+use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSPORT_HEADER_LEN, TransportHeader};
+use crate::wire::drops::DropReason;
+use crate::wire::ecn::Ecn;
+use crate::wire::handshake::OffloadSet;
+use crate::wire::offload::{PlainHeaders, VnetHeader};
+use etherparse::PacketBuilder;
+use std::net::SocketAddr;
+
+/// Two nodes with a session, at 10.64.0.1 and 10.64.0.2.
+struct Pair {
+    near: ForwardingTable,
+    far: ForwardingTable,
+    outgoing: Outgoing,
+    incoming: Incoming,
+}
+
+const ENDPOINT: ([u8; 4], u16) = ([192, 0, 2, 2], 4647);
+
+impl Pair {
+    fn new(offload: OffloadSet) -> Self {
+        let (.., near, far) = established_pair_with(offload);
+        let endpoint = SocketAddr::from(ENDPOINT);
+        Self {
+            near: table([1, 2], near.session, endpoint),
+            far: table([2, 1], far.session, endpoint),
+            outgoing: Outgoing::new(Lane::new(1, 0)),
+            incoming: Incoming::new(offload),
+        }
+    }
+
+    /// Seals what the device of the near one gives in one batch.
+    fn seal(&mut self, packets: &[(VnetHeader, Vec<u8>)]) -> Vec<(Vec<u8>, Ecn)> {
+        let mut sealed = Sealed::default();
+        for (vnet, packet) in packets {
+            let mut packet = DevicePacket { vnet: *vnet, bytes: &mut packet.clone() };
+            let outcome = seal(&self.near, &mut self.outgoing, NOW, &mut packet, &mut sealed);
+            assert_eq!(outcome, Outbound::Sealed);
+        }
+        assert_eq!(self.outgoing.finish(NOW, &mut sealed), []);
+        sealed.datagrams
+    }
+
+    /// Delivers what the far one receives in one batch.
+    fn open(&mut self, mut datagrams: Vec<(Vec<u8>, Ecn)>) -> Delivered {
+        let mut delivered = Delivered::default();
+        let mut opening = Opening::new(&self.far, &mut self.incoming, NOW);
+        for (datagram, ecn) in &mut datagrams {
+            let arrival = Arrival { path: Path::from(SocketAddr::from(ENDPOINT)), ecn: *ecn };
+            let (inbound, _) = opening.open(arrival, datagram, &mut delivered);
+            assert_eq!(inbound, Inbound::Done);
+        }
+        opening.end(&mut delivered);
+        delivered
+    }
+}
+
+/// A UDP packet from the near one to the far one, with its checksum done.
+fn udp(destination_port: u16, len: usize, fill: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let packet = PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 64).udp(1000, destination_port);
+    packet.write(&mut bytes, &vec![fill; len]).unwrap();
+    bytes
+}
+
+/// The same packet as the kernel gives it to a device that computes checksums.
+fn with_checksum_left(mut packet: Vec<u8>) -> (VnetHeader, Vec<u8>) {
+    let plain = PlainHeaders::parse(&packet).unwrap();
+    let (headers, payload) = packet.split_at_mut(plain.header_len());
+    plain.set_payload_len(headers, payload.len());
+    (VnetHeader { checksum: Some(plain.checksum()), segments: None }, packet)
+}
+
+/// The kinds of the records in these datagrams, which the far one opens.
+fn kinds(pair: &Pair, datagrams: &[(Vec<u8>, Ecn)]) -> Vec<u8> {
+    let key = |datagram: &[u8]| {
+        let header = TransportHeader::decode(datagram).unwrap();
+        let mut sealed = datagram[TRANSPORT_HEADER_LEN..].to_vec();
+        pair.far.inlets[&header.receiver].session.open(NOW, &header, &mut sealed).unwrap()[0] & 0x0f
+    };
+    datagrams.iter().map(|(datagram, _)| key(datagram)).collect()
+}
+
+const USO: OffloadSet = OffloadSet { tcp: true, udp: true };
+
+#[test]
+fn small_packets_of_one_batch_share_datagrams_that_pass_every_path() {
+    let mut pair = Pair::new(USO);
+    let packets: Vec<_> = (0..100).map(|number| udp(2000 + number, 64, number as u8)).collect();
+    let given: Vec<_> = packets.iter().map(|packet| (VnetHeader::default(), packet.clone())).collect();
+    let datagrams = pair.seal(&given);
+    assert_eq!(datagrams.len(), 10, "eleven to a datagram: {:?}", datagrams[0].0.len());
+    assert!(datagrams.iter().all(|(datagram, _)| datagram.len() + 28 <= MIN_WIRE_LEN));
+    let delivered = pair.open(datagrams);
+    assert_eq!((delivered.packets, delivered.dropped), (packets, vec![]));
+}
+
+#[test]
+fn a_packet_alone_is_no_bundle_and_one_that_is_not_small_waits_for_nobody() {
+    let mut pair = Pair::new(USO);
+    for (lens, expected) in [
+        (vec![64], vec![RECORD_PACKET]),
+        (vec![64, 64], vec![RECORD_BUNDLE]),
+        (vec![64, 900, 64, 64], vec![RECORD_PACKET, RECORD_PACKET, RECORD_BUNDLE]),
+    ] {
+        let packets: Vec<_> = lens.iter().map(|len| udp(2000, *len, 7)).collect();
+        let given: Vec<_> = packets.iter().map(|packet| (VnetHeader::default(), packet.clone())).collect();
+        let datagrams = pair.seal(&given);
+        assert_eq!(kinds(&pair, &datagrams), expected, "{lens:?}");
+        let again = pair.seal(&given);
+        assert_eq!(pair.open(again).packets, packets, "in their order");
+    }
+    let len = |packets: &[(VnetHeader, Vec<u8>)], pair: &mut Pair| pair.seal(packets)[0].0.len();
+    let alone = (VnetHeader::default(), udp(2000, 64, 7));
+    assert_eq!(len(&[alone], &mut pair), TRANSPORT_HEADER_LEN + 1 + 92 + TAILROOM);
+}
+
+#[test]
+fn datagrams_of_one_flow_are_written_at_once_where_the_device_takes_them() {
+    for (offload, writes) in [(USO, 3), (OffloadSet { udp: false, ..USO }, 101)] {
+        let mut pair = Pair::new(offload);
+        let mut packets: Vec<_> = (0..60).map(|number| udp(2000, 64, number)).collect();
+        packets.extend((0..40).map(|number| udp(2000, 64, 60 + number)));
+        packets.push(udp(2001, 64, 9));
+        let given: Vec<_> = packets.iter().cloned().map(with_checksum_left).collect();
+        let datagrams = pair.seal(&given);
+        let delivered = pair.open(datagrams);
+        // IPv4's identification counts up in a super-packet, where it means nothing.
+        let transport = |packets: &[Vec<u8>]| packets.iter().map(|packet| packet[20..].to_vec()).collect::<Vec<_>>();
+        assert!(transport(&delivered.packets) == transport(&packets) && delivered.dropped.is_empty());
+        assert_eq!(delivered.writes, writes, "64 and 36 datagrams, and one of another flow");
+    }
+}
+
+#[test]
+fn marks_go_out_with_the_datagram_and_come_in_with_the_packet() {
+    let mut pair = Pair::new(USO);
+    let marked = |ecn: Ecn, len: usize| {
+        let mut packet = udp(2000, len, 7);
+        ecn.write(&mut packet);
+        packet
+    };
+    for len in [64, 900] {
+        let given =
+            [Ecn::Capable0, Ecn::Capable0, Ecn::NotCapable].map(|ecn| (VnetHeader::default(), marked(ecn, len)));
+        let mut datagrams = pair.seal(&given);
+        assert_eq!((datagrams[0].1, datagrams.last().unwrap().1), (Ecn::Capable0, Ecn::NotCapable), "{len}");
+        datagrams.iter_mut().for_each(|(_, ecn)| *ecn = Ecn::Congested);
+        let delivered = pair.open(datagrams);
+        assert_eq!(delivered.packets, [marked(Ecn::Congested, len), marked(Ecn::Congested, len)]);
+        assert_eq!(delivered.dropped, [DropReason::Congested], "its transport would not know");
+    }
+}
+
+#[test]
+fn what_waits_for_others_is_counted_when_its_session_ends_first() {
+    let mut pair = Pair::new(USO);
+    let mut sealed = Sealed::default();
+    for _ in 0..3 {
+        let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut udp(2000, 64, 7) };
+        assert_eq!(seal(&pair.near, &mut pair.outgoing, NOW, &mut packet, &mut sealed), Outbound::Sealed);
+    }
+    let late = NOW + crate::session::seal::MAX_AGE;
+    assert_eq!(pair.outgoing.finish(late, &mut sealed), [(DropReason::SessionExpired, 3)]);
+    assert_eq!((sealed.datagrams.len(), pair.outgoing.finish(late, &mut sealed)), (0, vec![]));
+}
