@@ -35,7 +35,7 @@ pub(super) fn status(scope: &Scope, output: &Output, args: &StatusArgs) -> Comma
 }
 
 fn describe(style: Style, status: &Status) -> String {
-    let Status { node, network, ledger, peers, drops } = status;
+    let Status { node, network, ledger, peers, drops, degraded } = status;
     let mut out = format!("{} is {}", style.bold(&network.name), text::painted_state(style, network.state));
     if let Some(reason) = &network.reason {
         out.push_str(&format!(": {}", text::clean(reason)));
@@ -59,9 +59,11 @@ fn describe(style: Style, status: &Status) -> String {
     }
     rows.push(("ledger", describe_ledger(ledger)));
     rows.extend(halt_notice(style, ledger).map(|notice| ("halted", notice)));
-    if !drops.is_empty() {
-        let drops: Vec<String> = drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        rows.push(("dropped", drops.join(", ")));
+    for (title, counters) in [("dropped", drops), ("degraded", degraded)] {
+        if !counters.is_empty() {
+            let list: Vec<String> = counters.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            rows.push((title, list.join(", ")));
+        }
     }
     out.push_str(&text::fields(style, &rows));
     if !peers.is_empty() {

@@ -80,6 +80,8 @@ pub struct TunnelConfig {
     pub mtu: Mtu,
     /// The cipher of packets.
     pub cipher: Cipher,
+    /// Threads that carry packets, each way. 0: one for each two cores, four at most.
+    pub queues: QueueCount,
     /// IPv4 is used although its pool overlaps a network of this host.
     pub force_ipv4: bool,
 }
@@ -94,7 +96,13 @@ pub struct LedgerConfig {
 
 impl Default for TunnelConfig {
     fn default() -> Self {
-        Self { device: OptionalDeviceName(None), mtu: Mtu(1400), cipher: Cipher::Auto, force_ipv4: false }
+        Self {
+            device: OptionalDeviceName(None),
+            mtu: Mtu(1400),
+            cipher: Cipher::Auto,
+            queues: QueueCount(0),
+            force_ipv4: false,
+        }
     }
 }
 
@@ -153,6 +161,34 @@ pub enum Cipher {
     /// ChaCha20-Poly1305 always.
     #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
+}
+
+/// How many threads carry packets each way, or 0 for the machine's measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
+pub struct QueueCount(u8);
+
+/// Threads each way at most: as many lanes as there are workers beside the node's own.
+const MAX_QUEUES: u8 = 15;
+
+impl TryFrom<u8> for QueueCount {
+    type Error = String;
+
+    fn try_from(count: u8) -> Result<Self, String> {
+        let refused = || format!("queues are 1 to {MAX_QUEUES}, or 0 for one for each two cores");
+        (count <= MAX_QUEUES).then_some(Self(count)).ok_or_else(refused)
+    }
+}
+
+impl QueueCount {
+    /// The number on this machine. Half of the cores are left to the kernel and to those who have something to send: with a queue for each of
+    /// two cores, a byte costs a tenth more there.
+    pub fn get(self) -> usize {
+        match self.0 {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).clamp(1, 4),
+            count => count.into(),
+        }
+    }
 }
 
 /// An interface's MTU.
@@ -346,7 +382,7 @@ mod tests {
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
         let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
-                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
+                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
         assert_ne!(config, Config::default());
         assert_eq!(parse(&config.to_commented_toml()).unwrap(), config);
@@ -360,6 +396,7 @@ mod tests {
             ("[dns]\nzone = \"x\"\n", 2, "zone"),
             ("[node]\nlog_level = \"loud\"\n", 2, "\"loud\""),
             ("[tunnel]\ncipher = \"rot13\"\n", 2, "\"rot13\""),
+            ("[tunnel]\nqueues = 16\n", 2, "16"),
             ("[tunnel]\nmtu = 1279\n", 2, "1279"),
             ("[tunnel]\nmtu = 9217\n", 2, "9217"),
             ("[tunnel]\nmtu = 65536\n", 2, "65536"),

@@ -27,8 +27,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The lane worker of the thread that reads the device; 0 is the node's.
-const DEVICE_WORKER: u8 = 1;
+/// The lane worker of the thread that reads the device's first queue; 0 is the node's. Those of the others follow.
+const FIRST_WORKER: u8 = 1;
 
 /// What every data thread shares.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct Shared {
     pub takes_ipv4: Arc<AtomicBool>,
 }
 
-/// Starts the threads: one on the device, one per socket.
+/// Starts the threads: one on each queue of the device, one on each queue of each socket.
 ///
 /// # Errors
 /// The system's, when it gives no thread.
@@ -54,16 +54,29 @@ pub fn start(
     receivers: Vec<UdpReceiver>,
     sender: &UdpSender,
 ) -> io::Result<()> {
-    start_outgoing(workers, shared.clone(), device.clone(), sender.clone())?;
-    receivers.into_iter().try_for_each(|receiver| start_incoming(workers, shared.clone(), device.clone(), receiver))
+    let queues = device.queues();
+    for receiver in receivers {
+        let device = queues[receiver.queue() % queues.len()].clone();
+        start_incoming(workers, shared.clone(), device, receiver)?;
+    }
+    queues.into_iter().zip(FIRST_WORKER..).try_for_each(|(device, worker)| {
+        let sender = sender.by_queue(device.queue());
+        start_outgoing(workers, shared.clone(), device, sender, worker)
+    })
 }
 
-fn start_outgoing(workers: &mut Workers, shared: Shared, device: Device, sender: UdpSender) -> io::Result<()> {
+fn start_outgoing(
+    workers: &mut Workers,
+    shared: Shared,
+    device: Device,
+    sender: UdpSender,
+    worker: u8,
+) -> io::Result<()> {
     let way_out = WayOut {
         shared,
         sender,
         answers: device.clone(),
-        outgoing: Outgoing::new(Lane::new(DEVICE_WORKER, 0)),
+        outgoing: Outgoing::new(Lane::new(worker, 0)),
         links: Links::open(),
         batch: SendBatch::default(),
     };

@@ -147,7 +147,7 @@ fn bind_underlay(args: &RunArgs, files: &NodeFiles) -> Result<UdpSockets, Failur
         [&args.listen, &args.config.underlay.listen, &files.listen()].into_iter().find(|it| !it.is_empty()).cloned();
     let chosen = files.chosen_port();
     let listen = asked.map_or_else(|| Listen::Preferred(chosen.unwrap_or(DEFAULT_PORT)), Listen::Exactly);
-    let sockets = bind(&listen)?;
+    let sockets = bind(&listen, args.config.tunnel.queues.get())?;
     let bound = sockets.sender.local_addresses();
     for address in &bound {
         tracing::info!(%address, "listening");
@@ -168,7 +168,7 @@ fn open_device(args: &RunArgs) -> Result<(Device, Network), Failure> {
         DeviceChoice::Default => default_interface_name(args.paths.network.as_str()),
     };
     let mtu = args.config.tunnel.mtu.0;
-    let device = Device::open(&TunConfig { name, mtu })?;
+    let device = Device::open(&TunConfig { name, mtu, queues: args.config.tunnel.queues.get() })?;
     if let Some(index) = device.index() {
         network.set_up(index, u32::from(mtu), QUEUE_LEN)?;
     }

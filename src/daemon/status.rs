@@ -54,6 +54,7 @@ pub fn full(node: &Node<OsRng>, now: Now, around: &Around<'_>) -> Status {
         ledger: views::ledger_status(node, now),
         peers: views::peers(node, now),
         drops: drops(around.drops, around.sender.counts(), around.device.counts(), node.control_counters()),
+        degraded: degraded(around.sender.counts(), around.device.counts()),
     }
 }
 
@@ -74,6 +75,7 @@ pub fn short(node: &Node<OsRng>, now: Now, network: &NetworkName) -> Status {
         ledger: LedgerStatus { hash: String::new(), halted: None, ..views::ledger_status(node, now) },
         peers: Vec::new(),
         drops: BTreeMap::new(),
+        degraded: BTreeMap::new(),
     }
 }
 
@@ -118,8 +120,21 @@ fn drops(drops: &Drops, udp: UdpCounts, device: DeviceCounts, link: &LinkCounter
         ("control_broken", link.broken.values().sum()),
         ("control_events_lost", link.lost_events),
     ];
-    let all = by_reason.into_iter().chain(of_io).chain(of_link);
-    all.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect()
+    counted(by_reason.into_iter().chain(of_io).chain(of_link))
+}
+
+/// What took a slower way, by name.
+fn degraded(udp: UdpCounts, device: DeviceCounts) -> BTreeMap<String, u64> {
+    counted([
+        ("sent_singly", udp.sent_singly),
+        ("sent_from_elsewhere", udp.sent_from_elsewhere),
+        ("super_packets_split", device.super_packets_refused),
+    ])
+}
+
+/// The counters that do not stand at zero.
+fn counted<'n>(counters: impl IntoIterator<Item = (&'n str, u64)>) -> BTreeMap<String, u64> {
+    counters.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 #[cfg(test)]
@@ -139,6 +154,7 @@ mod tests {
             receive_overflow: 4,
             receive_errors: 5,
             sent: 1000,
+            sent_singly: 2,
             send_refused: 1,
             ..UdpCounts::default()
         };
@@ -147,6 +163,7 @@ mod tests {
             read_malformed: 6,
             read_errors: 7,
             write_discarded: 8,
+            super_packets_refused: 3,
             ..DeviceCounts::default()
         };
         let mut link = LinkCounters { lost_events: 9, ..LinkCounters::default() };
@@ -170,5 +187,7 @@ mod tests {
                 ("send_failed", 1),
             ]
         );
+        let expected = [("sent_singly".to_owned(), 2), ("super_packets_split".to_owned(), 3)];
+        assert_eq!(degraded(udp, device), BTreeMap::from(expected));
     }
 }

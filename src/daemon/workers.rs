@@ -1,11 +1,11 @@
-//! The blocking threads of the data plane: one reads the device, one receives per socket.
+//! The blocking threads of the data plane: one reads each queue of the device, one receives from each queue of each socket.
 //!
 //! Owns the threads, their names and their end. Refuses to know what a packet means: each thread lends its batch to a handler, which
 //! seals or opens in place and sends what comes of it.
 //!
 //! ```text
-//!   p2p-device    Device::read                ──► PacketHandler::take, flush     seal into a SendBatch, UdpSender::send_each
-//!   p2p-udp-N     UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
+//!   p2p-device-N  Device::read                ──► PacketHandler::take, flush     seal into a SendBatch, UdpSender::send_each
+//!   p2p-udp-N-M   UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
@@ -67,7 +67,7 @@ impl Workers {
     /// # Errors
     /// The system's, when it gives no thread.
     pub fn read_device(&mut self, device: Device, mut handler: impl PacketHandler + Send + 'static) -> io::Result<()> {
-        self.spawn("p2p-device".to_owned(), move |stop| {
+        self.spawn(format!("p2p-device-{}", device.queue()), move |stop| {
             let mut buffer = PacketBuffer::default();
             loop {
                 match read_all(&device, stop, &mut buffer, &mut handler) {
@@ -89,7 +89,7 @@ impl Workers {
         shape: DatagramShape,
         mut handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
     ) -> io::Result<()> {
-        self.spawn(format!("p2p-udp-{}", receiver.socket_index()), move |stop| {
+        self.spawn(format!("p2p-udp-{}-{}", receiver.socket_index(), receiver.queue()), move |stop| {
             let mut batch = DatagramBatch::new(shape);
             loop {
                 match receiver.receive_batch(stop, &mut batch) {
@@ -221,12 +221,12 @@ mod tests {
 
     /// Starts a receiver that counts into the counter returned; gives its address as well.
     fn receiver(workers: &mut Workers) -> (SocketAddr, Arc<AtomicUsize>) {
-        let mut sockets = udp::bind(&Listen::Exactly(vec![SocketAddr::from(([127, 0, 0, 1], 0))])).unwrap();
+        let mut sockets = udp::bind(&Listen::Exactly(vec![SocketAddr::from(([127, 0, 0, 1], 0))]), 1).unwrap();
         let received = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&received);
         workers
             .receive_udp(sockets.receivers.remove(0), DatagramShape::default(), move |batch| {
-                assert_eq!(thread::current().name(), Some("p2p-udp-0"));
+                assert_eq!(thread::current().name(), Some("p2p-udp-0-0"));
                 let hostile = batch.datagrams().any(|datagram| *datagram.payload == *b"panic");
                 assert!(!hostile, "told to panic");
                 counter.fetch_add(batch.datagrams().count(), Ordering::Relaxed);
@@ -322,6 +322,6 @@ mod tests {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && started.elapsed() < Duration::from_secs(30), "{errors}");
         assert!(errors.contains("told to panic"), "{errors}");
-        assert!(errors.contains("a worker panicked") && errors.contains("thread=\"p2p-udp-0\""), "{errors}");
+        assert!(errors.contains("a worker panicked") && errors.contains("thread=\"p2p-udp-0-0\""), "{errors}");
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns the descriptor and its counters. Refuses to know addresses and routes ([`network`](super::network) sets them) and what a packet says.
 //! Each packet has the kernel's vnet header in front: a read may give a super-packet of 64 KiB, and a write may be one.
-//! One thread reads, any number write: [`Device`] is one descriptor, cheap to clone. The interface vanishes, with its addresses and
-//! routes, when the last clone is dropped or the process ends, however it ends.
+//! The kernel spreads the host's flows over the device's queues ([`Device::queues`]); one thread reads each, any number write: [`Device`] is
+//! one descriptor, cheap to clone. The interface vanishes, with its addresses and routes, when the last clone is dropped or the process
+//! ends, however it ends.
 
 #![allow(unsafe_code)]
 
@@ -35,6 +36,8 @@ pub struct TunConfig {
     pub name: String,
     /// The longest packet, in bytes.
     pub mtu: u16,
+    /// How many threads will read; one at least.
+    pub queues: usize,
 }
 
 /// Why a device could not be opened. All but `Failed` are the operator's to mend.
@@ -86,7 +89,7 @@ pub enum ReadEnd {
     Gone(io::Error),
 }
 
-/// Why a packet did not reach the host. Counted here already: a caller may let it go.
+/// Why a packet did not reach the host. Counted here already, a super-packet as refused, not as dropped: a caller may let it go.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The interface is not up (`EIO`).
@@ -112,6 +115,8 @@ pub struct DeviceCounts {
     pub write_not_up: u64,
     /// Dropped because the kernel refused them.
     pub write_refused: u64,
+    /// Super-packets that the kernel refused: their segments are written one by one.
+    pub super_packets_refused: u64,
     /// Dropped because there is no device.
     pub write_discarded: u64,
 }
@@ -124,13 +129,15 @@ struct Counters {
     written: AtomicU64,
     write_not_up: AtomicU64,
     write_refused: AtomicU64,
+    super_packets_refused: AtomicU64,
     write_discarded: AtomicU64,
 }
 
-/// The host's side of the tunnel. Clones are the same device.
+/// The host's side of the tunnel, by one of its queues. Clones are the same queue of the same device.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
+    queue: usize,
 }
 
 struct Shared {
@@ -139,7 +146,7 @@ struct Shared {
 }
 
 enum Backend {
-    Tun { device: SyncDevice, name: String, index: u32 },
+    Tun { queues: Vec<SyncDevice>, name: String, index: u32 },
     Absent,
 }
 
@@ -154,11 +161,16 @@ impl Device {
             return Err(DeviceError::NameInUse { name: name.clone() });
         }
         let builder = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(config.mtu).offload(true).enable(false);
+        let builder = builder.multi_queue(config.queues > 1);
         let device = builder.build_sync().map_err(|source| open_error(name, source))?;
         let failed = |source| DeviceError::Failed { name: name.clone(), source };
-        device.set_nonblocking(true).map_err(failed)?;
         let index = device.if_index().map_err(failed)?;
-        Ok(Self::of(Backend::Tun { device, name: name.clone(), index }))
+        let mut queues = vec![device];
+        while queues.len() < config.queues {
+            queues.push(queues[0].try_clone().map_err(failed)?);
+        }
+        queues.iter().try_for_each(|queue| queue.set_nonblocking(true)).map_err(failed)?;
+        Ok(Self::of(Backend::Tun { queues, name: name.clone(), index }))
     }
 
     /// Makes the device of a node without one: nothing is ever read, what is written is counted and dropped.
@@ -167,7 +179,25 @@ impl Device {
     }
 
     fn of(backend: Backend) -> Self {
-        Self { shared: Arc::new(Shared { backend, counters: Counters::default() }) }
+        Self { shared: Arc::new(Shared { backend, counters: Counters::default() }), queue: 0 }
+    }
+
+    /// Returns the device once for each of its queues. What is written to one is answered to it, as far as the kernel can tell flows apart.
+    pub fn queues(&self) -> Vec<Self> {
+        let count = if let Backend::Tun { queues, .. } = &self.shared.backend { queues.len() } else { 1 };
+        (0..count).map(|queue| Self { shared: Arc::clone(&self.shared), queue }).collect()
+    }
+
+    /// Returns which queue this is, from 0.
+    pub fn queue(&self) -> usize {
+        self.queue
+    }
+
+    fn tun(&self) -> Option<&SyncDevice> {
+        match &self.shared.backend {
+            Backend::Tun { queues, .. } => queues.get(self.queue),
+            Backend::Absent => None,
+        }
     }
 
     /// Returns the interface's name, if there is one.
@@ -188,10 +218,8 @@ impl Device {
 
     /// Returns the super-packets that the host takes from here.
     pub fn offload(&self) -> OffloadSet {
-        match &self.shared.backend {
-            Backend::Tun { device, .. } => OffloadSet { tcp: device.tcp_gso(), udp: device.udp_gso() },
-            Backend::Absent => OffloadSet::default(),
-        }
+        let of_tun = |device: &SyncDevice| OffloadSet { tcp: device.tcp_gso(), udp: device.udp_gso() };
+        self.tun().map(of_tun).unwrap_or_default()
     }
 
     /// Waits until there is a packet to read.
@@ -199,9 +227,9 @@ impl Device {
     /// # Errors
     /// [`ReadEnd::Stopped`].
     pub fn wait(&self, stop: &StopSignal) -> Result<(), ReadEnd> {
-        let wake = match &self.shared.backend {
-            Backend::Tun { device, .. } => stop.wait(device.as_fd(), None),
-            Backend::Absent => stop.sleep(Duration::MAX),
+        let wake = match self.tun() {
+            Some(device) => stop.wait(device.as_fd(), None),
+            None => stop.sleep(Duration::MAX),
         };
         if wake == Wake::Stopped { Err(ReadEnd::Stopped) } else { Ok(()) }
     }
@@ -212,7 +240,7 @@ impl Device {
     /// [`ReadEnd::Gone`].
     pub fn read(&self, stop: &StopSignal, buffer: &mut PacketBuffer) -> Result<Option<VnetHeader>, ReadEnd> {
         let counters = &self.shared.counters;
-        let Backend::Tun { device, .. } = &self.shared.backend else { return Ok(None) };
+        let Some(device) = self.tun() else { return Ok(None) };
         loop {
             let errno = match device.recv(buffer.memory()) {
                 Ok(len) => match buffer.fill(len).map(VnetHeader::decode) {
@@ -256,11 +284,11 @@ impl Device {
     /// [`WriteError`]; the packet is dropped and counted.
     pub fn write_parts(&self, vnet: &VnetHeader, parts: &[&[u8]]) -> Result<(), WriteError> {
         let counters = &self.shared.counters;
-        let Backend::Tun { device, .. } = &self.shared.backend else {
+        let Some(device) = self.tun() else {
             count(&counters.write_discarded);
             return Ok(());
         };
-        let vnet = vnet.encode();
+        let (is_super, vnet) = (vnet.segments.is_some(), vnet.encode());
         let mut slices = [IoSlice::new(&[]); MAX_PARTS];
         slices[0] = IoSlice::new(&vnet);
         let Some(room) = slices.get_mut(1..=parts.len()) else {
@@ -278,6 +306,10 @@ impl Device {
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
                     count(&counters.write_not_up);
                     return Err(WriteError::NotUp);
+                }
+                Err(error) if is_super => {
+                    count(&counters.super_packets_refused);
+                    return Err(WriteError::Refused(error));
                 }
                 Err(error) => {
                     count(&counters.write_refused);
@@ -298,6 +330,7 @@ impl Device {
             written: value(&counters.written),
             write_not_up: value(&counters.write_not_up),
             write_refused: value(&counters.write_refused),
+            super_packets_refused: value(&counters.super_packets_refused),
             write_discarded: value(&counters.write_discarded),
         }
     }
@@ -364,14 +397,14 @@ mod tests {
     #[test]
     fn a_name_that_linux_refuses_is_refused_with_the_reason() {
         for name in ["", "sixteen-letters-", "a/b", "a b", "a:b", "..", "nul\0"] {
-            let config = TunConfig { name: name.to_owned(), mtu: 1280 };
+            let config = TunConfig { name: name.to_owned(), mtu: 1280, queues: 1 };
             assert!(matches!(Device::open(&config), Err(DeviceError::BadName { .. })), "{name:?}");
         }
     }
 
     #[test]
     fn an_interface_that_exists_is_not_taken() {
-        let config = TunConfig { name: "lo".to_owned(), mtu: 1280 };
+        let config = TunConfig { name: "lo".to_owned(), mtu: 1280, queues: 2 };
         let Err(error) = Device::open(&config) else { panic!("took lo over") };
         assert!(matches!(&error, DeviceError::NameInUse { name } if name == "lo"));
         assert!(error.to_string().contains("--device"));

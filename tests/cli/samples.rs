@@ -42,6 +42,7 @@ pub fn status() -> Status {
         ledger: ledger_status(),
         peers: peers(),
         drops: BTreeMap::from([("no_route".into(), 3), ("replayed".into(), 1)]),
+        degraded: BTreeMap::from([("sent_singly".into(), 45)]),
     }
 }
 

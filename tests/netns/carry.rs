@@ -171,3 +171,39 @@ fn a_service_manager_is_told_when_the_daemon_is_ready() {
     founder.status();
     assert!(eventually(PATIENCE, || founder.status()["network"]["state"] == "up"));
 }
+
+/// How often the threads of a daemon whose names begin so have waited, by name.
+fn waits(node: &Node, prefix: &str) -> Vec<(String, u64)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap();
+    let of_task = |folder: std::path::PathBuf| {
+        let name = std::fs::read_to_string(folder.join("comm")).unwrap().trim().to_owned();
+        let status = std::fs::read_to_string(folder.join("status")).unwrap();
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        (name, count.trim().parse().unwrap())
+    };
+    let all = tasks.map(|task| of_task(task.unwrap().path()));
+    all.filter(|(name, _)| name.starts_with(prefix)).collect()
+}
+
+#[test]
+fn many_flows_share_all_threads_of_both_nodes_and_arrive_whole() {
+    let Some(mut lab) = Lab::new() else { return };
+    let queues = 3;
+    let mut nodes = ["founder", "ada"].map(|name| Node::new(&lab.host(name), name));
+    nodes.iter().for_each(|node| node.configure(&format!("[tunnel]\nqueues = {queues}\n")));
+    let [founder, ada] = &mut nodes;
+    founder.found();
+    ada.join(&founder.invite(&[]));
+    founder.meet(ada);
+    let (founder, ada) = (&*founder, &*ada);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| transfer(ada, founder, founder.v4(), TRANSFER_LEN / 16));
+        }
+    });
+    for (node, prefix) in [(ada, "p2p-device-"), (founder, "p2p-udp-0-")] {
+        let waits = waits(node, prefix);
+        assert_eq!(waits.len(), queues, "{waits:?}");
+        assert!(waits.iter().all(|(_, count)| *count > 20), "a thread that carries nothing: {waits:?}");
+    }
+}

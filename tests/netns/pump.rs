@@ -66,8 +66,8 @@ fn ten_thousand_packets_pass_the_device_and_the_udp_threads_and_are_all_counted(
     let Some(mut lab) = Lab::new() else { return };
     let (a, b) = (lab.host("a"), lab.host("b"));
     let (tun_a, tun_b) = (open_up(&a, "p2p-test"), open_up(&b, "p2p-test"));
-    let sockets_a = a.run(|| udp::bind(&Listen::default())).unwrap();
-    let sockets_b = b.run(|| udp::bind(&Listen::default())).unwrap();
+    let sockets_a = a.run(|| udp::bind(&Listen::default(), 1)).unwrap();
+    let sockets_b = b.run(|| udp::bind(&Listen::default(), 1)).unwrap();
     let (failures, failed) = mpsc::channel();
     let mut workers = Workers::new(move |failure| failures.send(failure).unwrap()).unwrap();
 
@@ -125,7 +125,7 @@ fn a_device_removed_under_its_thread_is_told_to_the_owner_and_the_others_go_on()
     let Some(mut lab) = Lab::new() else { return };
     let host = lab.host("host");
     let device = open_up(&host, "p2p-test");
-    let sockets = host.run(|| udp::bind(&Listen::default())).unwrap();
+    let sockets = host.run(|| udp::bind(&Listen::default(), 1)).unwrap();
     let (failures, failed) = mpsc::channel();
     let mut workers = Workers::new(move |failure| failures.send(failure).unwrap()).unwrap();
     workers.read_device(device, Nothing).unwrap();
@@ -134,7 +134,7 @@ fn a_device_removed_under_its_thread_is_told_to_the_owner_and_the_others_go_on()
     }
     host.ip("link del p2p-test");
     let failure = failed.recv_timeout(Duration::from_secs(5)).unwrap();
-    assert_eq!(failure.thread, "p2p-device");
+    assert_eq!(failure.thread, "p2p-device-0");
     host.run(|| UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"still there", "127.0.0.1:4647").unwrap());
     assert!(eventually(Duration::from_secs(5), || sockets.sender.counts().received == 1));
     workers.stop();

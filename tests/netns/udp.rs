@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 fn bind(host: &Host) -> UdpSockets {
-    host.run(|| udp::bind(&Listen::default())).unwrap()
+    host.run(|| udp::bind(&Listen::default(), 1)).unwrap()
 }
 
 fn path_to(address: IpAddr, port: u16) -> Path {

@@ -39,6 +39,9 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// Packets that were dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// What was done in a slower way than it could be, because the kernel or a driver refused the fast one: how often, by name.
+    #[serde(default)]
+    pub degraded: BTreeMap<String, u64>,
 }
 
 /// This node.

@@ -2,7 +2,8 @@
 //!
 //! Owns binding, socket options and counters. Refuses to know what a datagram says and who is behind an endpoint. Which socket and which
 //! of the host's addresses a datagram came to is part of its path, and what answers it leaves from there.
-//! One thread receives per socket ([`UdpReceiver`]); every thread may send ([`UdpSender`]). What ICMP or a full queue does to one
+//! A socket has queues, which are sockets to the kernel: one thread receives from each ([`UdpReceiver`]), and what one thread of the peer
+//! sealed comes to one queue, in its order. Every thread may send ([`UdpSender`]). What ICMP or a full queue does to one
 //! datagram is counted and never ends a loop: an error from the network is an opinion of the network.
 
 #![allow(unsafe_code)]
@@ -12,6 +13,7 @@ mod counters;
 mod receive;
 mod send;
 mod sockaddr;
+mod steer;
 
 pub use counters::UdpCounts;
 pub use receive::{ReceiveEnd, UdpReceiver};
@@ -94,7 +96,7 @@ pub enum BindError {
 
 /// The bound sockets, before threads take them.
 pub struct UdpSockets {
-    /// One per socket, each for one thread.
+    /// One per queue of each socket, each for one thread.
     pub receivers: Vec<UdpReceiver>,
     /// Sends from all of them.
     pub sender: UdpSender,
@@ -102,8 +104,13 @@ pub struct UdpSockets {
 
 /// One bound socket. Its position among the node's sockets never changes.
 struct Bound {
-    fd: OwnedFd,
     local: SocketAddr,
+    queues: Vec<Queue>,
+}
+
+/// One of the kernel's sockets on the address of a [`Bound`].
+struct Queue {
+    fd: OwnedFd,
     /// How often in a row the kernel refused trains whose datagrams it then took one by one.
     refused_trains: AtomicU32,
 }
@@ -113,21 +120,25 @@ struct Shared {
     counters: Counters,
 }
 
-/// Binds the sockets of `listen`.
+/// Binds the sockets of `listen`, each with so many queues, one at least.
 ///
 /// # Errors
 /// See [`BindError`]; nothing stays bound then.
-pub fn bind(listen: &Listen) -> Result<UdpSockets, BindError> {
+pub fn bind(listen: &Listen, queues: usize) -> Result<UdpSockets, BindError> {
     let sockets = match listen {
         Listen::Exactly(addresses) if addresses.is_empty() || addresses.len() > LISTEN_MAX => {
             return Err(BindError::Count { count: addresses.len() });
         }
-        Listen::Exactly(addresses) => addresses.iter().map(|address| bind_one(*address)).collect::<Result<_, _>>()?,
+        Listen::Exactly(addresses) => {
+            addresses.iter().map(|address| bind_one(*address)).collect::<Result<Vec<_>, _>>()?
+        }
         Listen::Preferred(port) => bind_everywhere(*port)?,
     };
+    let sockets = sockets.into_iter().map(|bound| add_queues(bound, queues)).collect::<Result<Vec<_>, _>>()?;
     let shared = Arc::new(Shared { sockets, counters: Counters::default() });
-    let receivers =
-        (0..).take(shared.sockets.len()).map(|index| UdpReceiver::new(Arc::clone(&shared), index)).collect();
+    let of_socket = |(index, bound): (u8, &Bound)| (0..bound.queues.len()).map(move |queue| (index, queue));
+    let all = (0..).zip(&shared.sockets).flat_map(of_socket);
+    let receivers = all.map(|(index, queue)| UdpReceiver::new(Arc::clone(&shared), index, queue)).collect();
     Ok(UdpSockets { receivers, sender: UdpSender::new(shared) })
 }
 
@@ -176,7 +187,37 @@ fn bind_one(address: SocketAddr) -> Result<Bound, BindError> {
     })
 }
 
+/// Adds sockets on the address of the first one until there are `count`. The first was bound alone, so that a port in use was noticed:
+/// nobody else's socket is among them.
+fn add_queues(mut bound: Bound, count: usize) -> Result<Bound, BindError> {
+    let address = bound.local;
+    let failed = |source| BindError::Failed { address, source };
+    if count > 1 {
+        set_option(&bound.queues[0].fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(failed)?;
+    }
+    while bound.queues.len() < count {
+        let socket = open_socket(address).map_err(failed)?;
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(failed)?;
+        socket.bind(&address.into()).map_err(failed)?;
+        bound.queues.push(Queue::new(socket.into()));
+    }
+    if count > 1
+        && let Err(error) = steer::by_lane(&bound.queues[0].fd, count)
+    {
+        tracing::debug!(%error, %address, "datagrams come to queues by their addresses");
+    }
+    Ok(bound)
+}
+
 fn try_bind(address: SocketAddr) -> io::Result<Bound> {
+    let socket = open_socket(address)?;
+    socket.bind(&address.into())?;
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    Ok(Bound { local, queues: vec![Queue::new(socket.into())] })
+}
+
+/// Opens a socket for an address with all options but those of binding.
+fn open_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -204,9 +245,7 @@ fn try_bind(address: SocketAddr) -> io::Result<Bound> {
     let _ = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     enlarge_queue(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     enlarge_queue(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
-    socket.bind(&address.into())?;
-    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    Ok(Bound { fd: socket.into(), local, refused_trains: AtomicU32::new(0) })
+    Ok(socket)
 }
 
 /// Asks beyond the system's limit, which takes CAP_NET_ADMIN, else for as much as the limit gives.
@@ -222,14 +261,20 @@ fn set_option(fd: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: l
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+impl Queue {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, refused_trains: AtomicU32::new(0) }
+    }
+}
+
 /// How many datagrams the kernel dropped because the socket's queue was full; it counts in 32 bits (sock_diag(7), `SK_MEMINFO_DROPS`).
-fn overflow(bound: &Bound) -> u64 {
+fn overflow(queue: &Queue) -> u64 {
     let mut meminfo = [0u32; 9];
     let mut length = size_of_val(&meminfo) as libc::socklen_t;
     // SAFETY: both pointers are writable, and the length is that of the array.
     let outcome = unsafe {
         libc::getsockopt(
-            bound.fd.as_raw_fd(),
+            queue.fd.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_MEMINFO,
             meminfo.as_mut_ptr().cast(),

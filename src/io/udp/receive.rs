@@ -11,7 +11,7 @@ use crate::node::forward::Arrival;
 use crate::path::{LocalEnd, Path};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +26,12 @@ pub enum ReceiveEnd {
     Stopped,
 }
 
-/// The receiving side of one socket, for one thread.
+/// The receiving side of one queue of a socket, for one thread.
 pub struct UdpReceiver {
     shared: Arc<Shared>,
     /// The socket's position among the node's sockets.
     index: u8,
+    queue: usize,
     headers: Headers,
 }
 
@@ -47,13 +48,18 @@ struct Headers {
 unsafe impl Send for UdpReceiver {}
 
 impl UdpReceiver {
-    pub(super) fn new(shared: Arc<Shared>, index: u8) -> Self {
-        Self { shared, index, headers: Headers::default() }
+    pub(super) fn new(shared: Arc<Shared>, index: u8, queue: usize) -> Self {
+        Self { shared, index, queue, headers: Headers::default() }
     }
 
     /// Returns the socket's position among the node's sockets, as a [`LocalEnd`] counts them.
     pub fn socket_index(&self) -> u8 {
         self.index
+    }
+
+    /// Returns which of the socket's queues this is, from 0.
+    pub fn queue(&self) -> usize {
+        self.queue
     }
 
     /// Returns the address that the socket is bound to.
@@ -65,6 +71,10 @@ impl UdpReceiver {
         &self.shared.sockets[usize::from(self.index)]
     }
 
+    fn fd(&self) -> &OwnedFd {
+        &self.socket().queues[self.queue].fd
+    }
+
     /// Waits for datagrams and fills `batch` with all that are there, up to its size: at least one.
     ///
     /// # Errors
@@ -72,7 +82,7 @@ impl UdpReceiver {
     pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<(), ReceiveEnd> {
         batch.clear();
         loop {
-            match stop.wait(self.socket().fd.as_fd(), None) {
+            match stop.wait(self.fd().as_fd(), None) {
                 Wake::Stopped => return Err(ReceiveEnd::Stopped),
                 Wake::TimedOut => continue,
                 Wake::Ready => {}
@@ -94,7 +104,7 @@ impl UdpReceiver {
     /// Makes one `recvmmsg` call and files what it brought.
     fn receive(&mut self, batch: &mut DatagramBatch) -> io::Result<()> {
         let shape = batch.shape();
-        let fd = self.socket().fd.as_raw_fd();
+        let fd = self.fd().as_raw_fd();
         let messages = self.headers.point_at(batch.memory_mut(), shape);
         // SAFETY: each header points at an address, a control message and a vector of `self.headers` and at a slot of `batch`, all of which
         // live and stay in place until the call returns, with their true lengths.

@@ -3,7 +3,7 @@
 use super::control_message::ControlMessages;
 use super::counters::{UdpCounts, add};
 use super::sockaddr::RawAddress;
-use super::{Bound, Shared, overflow, set_option};
+use super::{Queue, Shared, overflow, set_option};
 use crate::io::batch::Train;
 use crate::path::Path;
 use crate::wire::ecn::Ecn;
@@ -40,15 +40,26 @@ pub enum SendError {
     Refused(i32),
 }
 
-/// Sends from the node's sockets. Cheap to clone, shared by all threads.
+/// Sends from the node's sockets. Cheap to clone; any thread may.
 #[derive(Clone)]
 pub struct UdpSender {
     pub(super) shared: Arc<Shared>,
+    /// Which of each socket's queues datagrams leave by.
+    queue: usize,
 }
 
 impl UdpSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, queue: 0 }
+    }
+
+    /// Returns a sender that uses another queue of each socket, from 0: threads with one each do not wait for each other in the kernel.
+    pub fn by_queue(&self, queue: usize) -> Self {
+        Self { shared: Arc::clone(&self.shared), queue }
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.shared.sockets.iter().flat_map(|socket| &socket.queues)
     }
 
     /// Returns the addresses that the sockets are bound to, by position.
@@ -58,7 +69,7 @@ impl UdpSender {
 
     /// Returns what all sockets did so far.
     pub fn counts(&self) -> UdpCounts {
-        self.shared.counters.snapshot(self.shared.sockets.iter().map(overflow).sum())
+        self.shared.counters.snapshot(self.queues().map(overflow).sum())
     }
 
     /// Marks everything sent from now on, so that the host's routing rules keep it out of the tunnel (`SO_MARK`).
@@ -67,7 +78,7 @@ impl UdpSender {
     /// The kernel's: it takes CAP_NET_ADMIN.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         let mark = libc::c_int::from_ne_bytes(mark.to_ne_bytes());
-        self.shared.sockets.iter().try_for_each(|socket| set_option(&socket.fd, libc::SOL_SOCKET, libc::SO_MARK, mark))
+        self.queues().try_for_each(|queue| set_option(&queue.fd, libc::SOL_SOCKET, libc::SO_MARK, mark))
     }
 
     /// Sends one datagram.
@@ -91,14 +102,14 @@ impl UdpSender {
         let mut next = 0;
         while next < trains.len() {
             let train = &trains[next];
-            let Some(socket) = self.socket_for(train) else {
+            let Some(socket) = self.queue_for(train) else {
                 self.count_drops(train.count(), SendError::NoSocket);
                 dropped(next, train.count(), SendError::NoSocket);
                 next += 1;
                 continue;
             };
             let goes_along = |other: &&Train| {
-                let has_same_socket = self.socket_for(other).is_some_and(|it| std::ptr::eq(it, socket));
+                let has_same_socket = self.queue_for(other).is_some_and(|it| std::ptr::eq(it, socket));
                 has_same_socket && (other.count() == 1 || socket.takes_trains())
             };
             let run = trains[next..].iter().take(CALL_MAX).take_while(goes_along).count();
@@ -128,7 +139,7 @@ impl UdpSender {
     /// Sends the datagrams of a train one by one. Returns whether the kernel took them all.
     fn send_singly(
         &self,
-        socket: &Bound,
+        socket: &Queue,
         memory: &[u8],
         train: &Train,
         mut dropped: impl FnMut(usize, SendError),
@@ -149,7 +160,7 @@ impl UdpSender {
 
     /// Hands a run of trains to the kernel; returns how many it took, at least one. When it refuses the first for a source address that the
     /// host may have lost, the choice of the source is left to the host.
-    fn send_run(&self, socket: &Bound, memory: &[u8], run: &[Train]) -> Result<usize, SendError> {
+    fn send_run(&self, socket: &Queue, memory: &[u8], run: &[Train]) -> Result<usize, SendError> {
         let counters = &self.shared.counters;
         let sent = match send_run(socket, memory, run, Source::OfPath) {
             Err(SendError::Unreachable | SendError::Refused(libc::EINVAL)) if source(&run[0]).is_some() => {
@@ -166,12 +177,14 @@ impl UdpSender {
         Ok(sent)
     }
 
-    fn socket_for(&self, train: &Train) -> Option<&Bound> {
-        let of_family = |socket: &&Bound| socket.local.is_ipv4() == train.path.remote.is_ipv4();
-        match train.path.local {
-            Some(local) => self.shared.sockets.get(usize::from(local.socket)).filter(of_family),
-            None => self.shared.sockets.iter().find(of_family),
-        }
+    fn queue_for(&self, train: &Train) -> Option<&Queue> {
+        let is_of_family = |local: &SocketAddr| local.is_ipv4() == train.path.remote.is_ipv4();
+        let mut sockets = self.shared.sockets.iter();
+        let socket = match train.path.local {
+            Some(local) => sockets.nth(local.socket.into()).filter(|socket| is_of_family(&socket.local)),
+            None => sockets.find(|socket| is_of_family(&socket.local)),
+        }?;
+        socket.queues.get(self.queue % socket.queues.len())
     }
 
     fn count_drops(&self, count: usize, error: SendError) {
@@ -187,7 +200,7 @@ impl UdpSender {
     }
 }
 
-impl Bound {
+impl Queue {
     pub(super) fn takes_trains(&self) -> bool {
         self.refused_trains.load(Ordering::Relaxed) < REFUSALS_MAX
     }
@@ -206,7 +219,7 @@ enum Source {
 }
 
 /// Makes one call with at most [`CALL_MAX`] trains; returns how many the kernel took, at least one.
-fn send_run(socket: &Bound, memory: &[u8], run: &[Train], chooser: Source) -> Result<usize, SendError> {
+fn send_run(socket: &Queue, memory: &[u8], run: &[Train], chooser: Source) -> Result<usize, SendError> {
     let mut addresses = [RawAddress::unspecified(); CALL_MAX];
     let mut controls = [ControlMessages::none(); CALL_MAX];
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; CALL_MAX];
@@ -263,7 +276,7 @@ fn send_run(socket: &Bound, memory: &[u8], run: &[Train], chooser: Source) -> Re
 }
 
 /// Waits until the socket's queue has room, a bounded time: a stopping daemon is not kept by it.
-fn wait_for_room(socket: &Bound) {
+fn wait_for_room(socket: &Queue) {
     let mut fds = [libc::pollfd { fd: socket.fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
     // SAFETY: one writable pollfd; the descriptor is borrowed for this call.
     unsafe { libc::poll(fds.as_mut_ptr(), 1, QUEUE_WAIT_MILLIS) };

@@ -6,6 +6,7 @@ use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
 use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
+use crate::wire::data::TYPE_TRANSPORT;
 use crate::wire::ecn::Ecn;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -16,7 +17,7 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 fn bind_loopback() -> UdpSockets {
-    bind(&Listen::Exactly(vec![loopback(0)])).unwrap()
+    bind(&Listen::Exactly(vec![loopback(0)]), 1).unwrap()
 }
 
 /// One datagram.
@@ -85,7 +86,7 @@ fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
     for refused in [0, REFUSALS_MAX] {
-        left.sender.shared.sockets[0].refused_trains.store(refused, Ordering::Relaxed);
+        left.sender.shared.sockets[0].queues[0].refused_trains.store(refused, Ordering::Relaxed);
         let mut batch = SendBatch::default();
         for number in 0..45u8 {
             let len = if number == 44 { 700 } else { 1440 };
@@ -104,7 +105,7 @@ fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
 #[test]
 fn a_mark_leaves_with_a_train_and_arrives_with_each_datagram() {
     for host in ["127.0.0.1:0", "[::1]:0"] {
-        let bind_there = || bind(&Listen::Exactly(vec![host.parse().unwrap()])).unwrap();
+        let bind_there = || bind(&Listen::Exactly(vec![host.parse().unwrap()]), 1).unwrap();
         let (left, mut right) = (bind_there(), bind_there());
         let path = Path::from(right.receivers[0].local_address());
         let marks = [Ecn::Capable0, Ecn::NotCapable, Ecn::Congested, Ecn::Capable1];
@@ -125,11 +126,49 @@ fn a_mark_leaves_with_a_train_and_arrives_with_each_datagram() {
 }
 
 #[test]
+fn a_datagram_comes_to_the_queue_of_its_lane_and_all_others_to_the_first() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let left = bind(&Listen::Exactly(vec![host.parse().unwrap()]), 1).unwrap();
+        let mut right = bind(&Listen::Exactly(vec![host.parse().unwrap()]), 3).unwrap();
+        assert_eq!(right.receivers.iter().map(UdpReceiver::queue).collect::<Vec<_>>(), [0, 1, 2]);
+        let to = Path::from(right.sender.local_addresses()[0]);
+        // Workers 0 to 15 in turn, then what is not a transport packet, though its second byte looks like a lane.
+        let lane = |worker: u8| vec![TYPE_TRANSPORT, worker << 4 | 3, 0, 0, worker];
+        let sent: Vec<_> = (0..16).map(lane).chain([vec![1, 0x10, 0, 0, 99], vec![4, 0x20, 0, 0, 99]]).collect();
+        sent.iter().for_each(|datagram| left.sender.send(to, datagram).unwrap());
+        for (queue, receiver) in right.receivers.iter_mut().enumerate() {
+            let expected: Vec<_> = sent
+                .iter()
+                .filter(|datagram| match datagram[0] {
+                    TYPE_TRANSPORT => usize::from(datagram[1] >> 4) % 3 == queue,
+                    _ => queue == 0,
+                })
+                .cloned()
+                .collect();
+            let received = receive(receiver, DatagramShape::default(), expected.len());
+            assert_eq!(
+                received.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(),
+                expected,
+                "{host} {queue}"
+            );
+        }
+        // Every queue sends from the same address.
+        for queue in 0..3 {
+            right.sender.by_queue(queue).send(Path::from(left.sender.local_addresses()[0]), b"back").unwrap();
+        }
+        assert!(
+            matches!(bind(&Listen::Exactly(vec![to.remote]), 3), Err(BindError::InUse { .. })),
+            "shared with another"
+        );
+    }
+}
+
+#[test]
 fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
-    let left = bind(&Listen::Exactly(vec![loopback(0)])).unwrap();
+    let left = bind(&Listen::Exactly(vec![loopback(0)]), 1).unwrap();
     let mut right = bind_loopback();
     // The kernel computes no checksums for a socket that wants none, and refuses to cut what it sends.
-    set_option(&left.sender.shared.sockets[0].fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    set_option(&left.sender.shared.sockets[0].queues[0].fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
     let path = Path::from(right.receivers[0].local_address());
     for round in 0..5u64 {
         let train = Train { bytes: 0..2500, datagram_len: 1000, path, ecn: Ecn::NotCapable };
@@ -137,7 +176,7 @@ fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
         assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 3).len(), 3);
         assert_eq!(left.sender.counts().sent_singly, 3 * (round + 1));
     }
-    assert!(!left.sender.shared.sockets[0].takes_trains());
+    assert!(!left.sender.shared.sockets[0].queues[0].takes_trains());
 }
 
 #[test]
@@ -177,7 +216,7 @@ fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
 fn an_answer_leaves_from_where_the_question_came_to() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let (mut asker, mut host) =
-        (bind_loopback(), bind(&Listen::Exactly(vec![loopback(0), everywhere, everywhere])).unwrap());
+        (bind_loopback(), bind(&Listen::Exactly(vec![loopback(0), everywhere, everywhere]), 1).unwrap());
     for (socket, last) in [(1, 2), (2, 2), (1, 3)] {
         let port = host.receivers[socket].local_address().port();
         let asked = SocketAddr::from(([127, 0, 0, last], port));
@@ -193,7 +232,7 @@ fn an_answer_leaves_from_where_the_question_came_to() {
 #[test]
 fn an_address_that_the_host_lost_is_replaced_and_counted() {
     let mut right = bind_loopback();
-    let left = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))])).unwrap();
+    let left = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))]), 1).unwrap();
     let by = |address: Option<[u8; 4]>| Path {
         local: Some(LocalEnd { socket: 0, address: address.map(IpAddr::from) }),
         ..right.receivers[0].local_address().into()
@@ -221,12 +260,12 @@ fn nobody_listening_ends_no_loop() {
 
 #[test]
 fn a_port_in_use_is_an_error_when_asked_for_and_avoided_when_preferred() {
-    let taken = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))])).unwrap();
+    let taken = bind(&Listen::Exactly(vec![SocketAddr::from(([0, 0, 0, 0], 0))]), 1).unwrap();
     let address = taken.receivers[0].local_address();
-    let Err(error) = bind(&Listen::Exactly(vec![address])) else { panic!("bound twice") };
+    let Err(error) = bind(&Listen::Exactly(vec![address]), 1) else { panic!("bound twice") };
     assert!(matches!(error, BindError::InUse { address: named } if named == address), "{error}");
     assert!(error.to_string().contains(&address.to_string()));
-    let chosen = bind(&Listen::Preferred(address.port())).unwrap().sender.local_addresses();
+    let chosen = bind(&Listen::Preferred(address.port()), 1).unwrap().sender.local_addresses();
     assert!(!chosen.is_empty() && chosen.iter().all(|it| it.port() == chosen[0].port() && it.port() != address.port()));
 }
 
@@ -234,10 +273,10 @@ fn a_port_in_use_is_an_error_when_asked_for_and_avoided_when_preferred() {
 fn an_address_of_another_host_is_named() {
     let address = SocketAddr::from(([192, 0, 2, 1], 0));
     assert!(
-        matches!(bind(&Listen::Exactly(vec![address])), Err(BindError::NotLocal { address: named }) if named == address)
+        matches!(bind(&Listen::Exactly(vec![address]), 1), Err(BindError::NotLocal { address: named }) if named == address)
     );
-    assert!(matches!(bind(&Listen::Exactly(Vec::new())), Err(BindError::Count { count: 0 })));
-    assert!(matches!(bind(&Listen::Exactly(vec![loopback(0); 9])), Err(BindError::Count { count: 9 })));
+    assert!(matches!(bind(&Listen::Exactly(Vec::new()), 1), Err(BindError::Count { count: 0 })));
+    assert!(matches!(bind(&Listen::Exactly(vec![loopback(0); 9]), 1), Err(BindError::Count { count: 9 })));
 }
 
 #[test]
@@ -284,8 +323,9 @@ fn every_socket_forbids_fragments_and_takes_its_own_family_alone() {
 fn option(bound: &Bound, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     let (mut value, mut length): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: both pointers are writable, and the length is that of the value.
-    let outcome =
-        unsafe { libc::getsockopt(bound.fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    let outcome = unsafe {
+        libc::getsockopt(bound.queues[0].fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+    };
     assert_eq!(outcome, 0);
     value
 }
