@@ -80,7 +80,7 @@ pub struct TunnelConfig {
     pub mtu: Mtu,
     /// The cipher of packets.
     pub cipher: Cipher,
-    /// Threads that carry packets, each way. 0: one for each two cores, four at most.
+    /// Threads that carry packets, each way. 0: one for each core, four at most.
     pub queues: QueueCount,
     /// IPv4 is used although its pool overlaps a network of this host.
     pub force_ipv4: bool,
@@ -175,17 +175,16 @@ impl TryFrom<u8> for QueueCount {
     type Error = String;
 
     fn try_from(count: u8) -> Result<Self, String> {
-        let refused = || format!("queues are 1 to {MAX_QUEUES}, or 0 for one for each two cores");
+        let refused = || format!("queues are 1 to {MAX_QUEUES}, or 0 for one for each core");
         (count <= MAX_QUEUES).then_some(Self(count)).ok_or_else(refused)
     }
 }
 
 impl QueueCount {
-    /// The number on this machine. Half of the cores are left to the kernel and to those who have something to send: with a queue for each of
-    /// two cores, a byte costs a tenth more there.
+    /// The number on this machine: one for each core, as far as a few do for any link.
     pub fn get(self) -> usize {
         match self.0 {
-            0 => std::thread::available_parallelism().map_or(1, usize::from).div_euclid(2).clamp(1, 4),
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
             count => count.into(),
         }
     }

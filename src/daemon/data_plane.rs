@@ -18,6 +18,7 @@ use crate::io::udp::{SendError, UdpReceiver, UdpSender};
 use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
 use crate::node::table::ForwardingTable;
 use crate::router::segment::SuperPacket;
+use crate::time::Instant;
 use crate::wire::data::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::offload::VnetHeader;
@@ -120,13 +121,21 @@ impl PacketHandler for WayOut {
             Outbound::Measure(_) => shared.drops.count(DropReason::TooLarge),
         }
         if batch.is_full() {
-            self.flush();
+            self.flush(now);
         }
     }
 
-    fn flush(&mut self) {
+    fn device_is_empty(&mut self) {
+        let now = clock::now().instant;
+        self.outgoing.device_is_empty(now);
+        self.flush(now);
+    }
+}
+
+impl WayOut {
+    fn flush(&mut self, now: Instant) {
         let Self { shared, outgoing, batch, .. } = self;
-        for (reason, count) in outgoing.finish(clock::now().instant, batch) {
+        for (reason, count) in outgoing.finish(now, batch) {
             shared.drops.add(reason, count as u64);
         }
         let trains = batch.trains();

@@ -4,7 +4,7 @@
 //! seals or opens in place and sends what comes of it.
 //!
 //! ```text
-//!   p2p-device-N  Device::read                ──► PacketHandler::take, flush     seal into a SendBatch, UdpSender::send_each
+//!   p2p-device-N  Device::read                ──► PacketHandler::take            seal into a SendBatch, UdpSender::send_each
 //!   p2p-udp-N-M   UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
@@ -43,7 +43,7 @@ pub trait PacketHandler {
     fn take(&mut self, packet: DevicePacket<'_>);
 
     /// Nothing more is there: what was kept back for others to come leaves now.
-    fn flush(&mut self);
+    fn device_is_empty(&mut self);
 }
 
 /// The running threads. Dropping it stops and joins them.
@@ -206,7 +206,7 @@ fn read_all(
     while let Some(vnet) = device.read(stop, buffer)? {
         handler.take(DevicePacket { vnet, bytes: buffer.packet() });
     }
-    handler.flush();
+    handler.device_is_empty();
     Ok(())
 }
 
@@ -242,7 +242,7 @@ mod tests {
             panic!("an absent device reads nothing");
         }
 
-        fn flush(&mut self) {}
+        fn device_is_empty(&mut self) {}
     }
 
     fn eventually(condition: impl Fn() -> bool) -> bool {

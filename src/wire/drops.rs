@@ -95,6 +95,8 @@ drop_reasons! {
     RateLimited = "rate_limited",
     /// The inner destination is this node's IPv4 address, which a network of the host keeps off the interface.
     AddressConflict = "address_conflict",
+    /// The device's queue has not been empty for long: the loss of this packet, or of one segment, tells its sender to slow down.
+    QueueStanding = "queue_standing",
     /// The path marked congestion on a packet whose transport knows no such mark: it is lost, as it would have been there (RFC 6040).
     Congested = "congested",
     /// The device refused the packet.

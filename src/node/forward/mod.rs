@@ -8,6 +8,7 @@ mod incoming;
 mod links;
 mod outgoing;
 mod paid;
+mod pressure;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use super::TAILROOM;
 use super::links::{Links, fits_any_link};
+use super::pressure::Pressure;
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
 use crate::path::Path;
 use crate::router::icmp::{AnswerSources, Answerer};
-use crate::router::segment::Cut;
+use crate::router::segment::{Cut, Part};
 use crate::session::{BySession, LaneSealer, Session};
 use crate::time::Instant;
 use crate::wire::data::{
@@ -74,7 +75,8 @@ pub struct Outgoing {
     /// The number of the latest super-packet.
     super_packet: u16,
     bundle: Option<Bundle>,
-    /// Packets that waited in a bundle and were not sealed, and why.
+    pressure: Pressure,
+    /// Packets and segments that were not sealed although [`Outbound::Sealed`] was said of what they were part of, and why.
     lost: Vec<(DropReason, usize)>,
 }
 
@@ -105,6 +107,7 @@ impl Outgoing {
             answerer: Answerer::new(),
             super_packet: 0,
             bundle: None,
+            pressure: Pressure::default(),
             lost: Vec::new(),
         }
     }
@@ -235,7 +238,12 @@ impl Outgoing {
         }
     }
 
-    /// Seals what waits in a bundle: nothing more comes for now. Returns the packets that waited and were not sealed, by reason.
+    /// Takes the news that the device has no more for now.
+    pub fn device_is_empty(&mut self, now: Instant) {
+        self.pressure.emptied(now);
+    }
+
+    /// Seals what waits in a bundle: it is sent now. Returns the packets and segments that were given up since the last time, by reason.
     pub fn finish(&mut self, now: Instant, outbox: &mut impl Outbox) -> Vec<(DropReason, usize)> {
         self.close(now, outbox);
         std::mem::take(&mut self.lost)
@@ -277,6 +285,11 @@ pub fn seal(
         Ok(way) => way,
         Err(instead) => return instead,
     };
+    let mut is_chosen = packet.bytes.len() > MAX_BUNDLED && outgoing.pressure.chooses(now);
+    if is_chosen && let Some(marked) = Ecn::of(packet.bytes).received_in(Ecn::Congested) {
+        marked.write(packet.bytes);
+        is_chosen = false;
+    }
     let (session, path, ecn) = (&outlet.session, outlet.path, Ecn::of(packet.bytes));
     let mut send = || {
         let leaving = Leaving { session: session.local_index(), path, ecn };
@@ -287,17 +300,25 @@ pub fn seal(
                 outgoing.sealer(session)?;
                 return outgoing.bundle(now, leaving, needs_checksum, packet.bytes, outbox);
             }
+            if is_chosen {
+                return Err(DropReason::QueueStanding);
+            }
             outgoing.close(now, outbox);
             let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
             return sending.packet(needs_checksum, packet.bytes);
         };
         outgoing.close(now, outbox);
         outgoing.super_packet = number;
+        if is_chosen {
+            outgoing.lost.push((DropReason::QueueStanding, 1));
+        }
+        // The first is lost: those behind it tell the receiver so at once.
+        let parts = cut.parts(0).skip(usize::from(is_chosen));
         let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
         if cut.fits_chunks() && takes(session.offload(), packet.vnet) {
-            sending.chunks(&cut, packet.bytes, number)
+            sending.chunks(&cut, parts, packet.bytes, number)
         } else {
-            sending.segments(&cut, packet.bytes)
+            sending.segments(&cut, parts, packet.bytes)
         }
     };
     match send() {
@@ -364,9 +385,15 @@ impl<O: Outbox> Sending<'_, O> {
     }
 
     /// Seals a super-packet in chunks of one segment each: what the own link takes beyond that, the path may not.
-    fn chunks(&mut self, cut: &Cut, packet: &[u8], super_packet: u16) -> Result<(), DropReason> {
+    fn chunks(
+        &mut self,
+        cut: &Cut,
+        parts: impl Iterator<Item = Part>,
+        packet: &[u8],
+        super_packet: u16,
+    ) -> Result<(), DropReason> {
         let (headers, payload) = packet.split_at(cut.header_len());
-        for part in cut.parts(0) {
+        for part in parts {
             let (offset, segment_len) = (part.payload.start as u16, cut.segment_len() as u16);
             let chunk = Chunk {
                 is_last: part.is_last,
@@ -382,9 +409,9 @@ impl<O: Outbox> Sending<'_, O> {
     }
 
     /// Seals each segment of a super-packet as a packet of its own.
-    fn segments(&mut self, cut: &Cut, packet: &[u8]) -> Result<(), DropReason> {
+    fn segments(&mut self, cut: &Cut, parts: impl Iterator<Item = Part>, packet: &[u8]) -> Result<(), DropReason> {
         let mut segment = [0; MAX_SEGMENT_PACKET];
-        for part in cut.parts(0) {
+        for part in parts {
             if cut.header_len() + part.payload.len() > segment.len() {
                 return Err(DropReason::TooLarge);
             }

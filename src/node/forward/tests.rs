@@ -9,7 +9,7 @@ use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSP
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;
-use crate::wire::offload::{PlainHeaders, VnetHeader};
+use crate::wire::offload::{PlainHeaders, SegmentKind, Segmentation, VnetHeader};
 use etherparse::PacketBuilder;
 use std::net::SocketAddr;
 
@@ -18,6 +18,8 @@ struct Pair {
     near: ForwardingTable,
     far: ForwardingTable,
     outgoing: Outgoing,
+    /// Workers whose lanes nobody has claimed.
+    outgoing_lanes: std::ops::Range<u8>,
     incoming: Incoming,
 }
 
@@ -31,6 +33,7 @@ impl Pair {
             near: table([1, 2], near.session, endpoint),
             far: table([2, 1], far.session, endpoint),
             outgoing: Outgoing::new(Lane::new(1, 0)),
+            outgoing_lanes: 2..16,
             incoming: Incoming::new(offload),
         }
     }
@@ -169,4 +172,34 @@ fn what_waits_for_others_is_counted_when_its_session_ends_first() {
     let late = NOW + crate::session::seal::MAX_AGE;
     assert_eq!(pair.outgoing.finish(late, &mut sealed), [(DropReason::SessionExpired, 3)]);
     assert_eq!((sealed.datagrams.len(), pair.outgoing.finish(late, &mut sealed)), (0, vec![]));
+}
+
+#[test]
+fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segment() {
+    let mut pair = Pair::new(USO);
+    let standing = NOW + std::time::Duration::from_secs(1);
+    let mut seal_at = |ecn: Ecn, len: usize, segment_len: Option<u16>| {
+        let mut sealed = Sealed::default();
+        let (mut vnet, mut bytes) = with_checksum_left(udp(2000, len, 7));
+        ecn.write(&mut bytes);
+        let segmentation = |segment_len| Segmentation { kind: SegmentKind::Udp, segment_len, has_cwr: false };
+        vnet.segments = segment_len.map(|segment_len| (segmentation(segment_len), 28));
+        let mut outgoing = Outgoing::new(Lane::new(pair.outgoing_lanes.next().unwrap(), 0));
+        outgoing.device_is_empty(NOW);
+        let outcome =
+            seal(&pair.near, &mut outgoing, standing, &mut DevicePacket { vnet, bytes: &mut bytes }, &mut sealed);
+        (outcome, outgoing.finish(standing, &mut sealed), sealed.datagrams)
+    };
+    let dropped = Outbound::Drop(DropReason::QueueStanding);
+    assert_eq!(seal_at(Ecn::NotCapable, 900, None), (dropped, vec![], vec![]));
+    let (outcome, lost, datagrams) = seal_at(Ecn::NotCapable, 3000, Some(1000));
+    assert_eq!((outcome, lost, datagrams.len()), (Outbound::Sealed, vec![(DropReason::QueueStanding, 1)], 2));
+    for segment_len in [None, Some(1000)] {
+        let len = segment_len.map_or(900, |len| usize::from(len) * 3);
+        let (outcome, lost, datagrams) = seal_at(Ecn::Capable0, len, segment_len);
+        assert_eq!((outcome, lost), (Outbound::Sealed, vec![]));
+        assert!(datagrams.iter().all(|(_, ecn)| *ecn == Ecn::Congested) && datagrams.len() == len.div_ceil(1000));
+    }
+    let (outcome, lost, datagrams) = seal_at(Ecn::NotCapable, 64, None);
+    assert_eq!((outcome, lost, datagrams.len()), (Outbound::Sealed, vec![], 1), "a small packet fills no queue");
 }

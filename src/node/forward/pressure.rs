@@ -1,0 +1,87 @@
+//! A queue that does not empty any more: its senders are told to slow down, before it is full.
+//!
+//! The kernel's queue in front of a device holds hundreds of super-packets, and TCP fills what there is: everybody's packets then wait for
+//! milliseconds. A queue that absorbs bursts empties between them; one that stands does not, for longer than a round trip. Then, one packet
+//! after the other is chosen to bear the news, in intervals that shrink with the root of their number: the control law of CoDel
+//! (RFC 8289 §5.3), with "it was empty" in the place of a sojourn time, which the device does not tell.
+
+use crate::time::Instant;
+use std::time::Duration;
+
+/// How long a queue may stand: the longest round trip that its senders are expected to have, as RFC 8289 §4.3 has it.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Packets chosen in one standing of the queue after which the intervals shrink no more, at a hundred a second: with very many flows it
+/// stands, whatever each of them does.
+const MAX_CHOSEN: u32 = 100;
+
+/// Watches one queue.
+pub(super) struct Pressure {
+    empty_at: Instant,
+    chosen: u32,
+    next_at: Instant,
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self { empty_at: Instant::ZERO, chosen: 0, next_at: Instant::ZERO }
+    }
+}
+
+impl Pressure {
+    /// Takes the news that the queue is empty.
+    pub(super) fn emptied(&mut self, now: Instant) {
+        self.empty_at = now;
+    }
+
+    /// Says whether the packet at hand is to bear the news.
+    pub(super) fn chooses(&mut self, now: Instant) -> bool {
+        if now.saturating_since(self.empty_at) < INTERVAL || now < self.next_at {
+            return false;
+        }
+        // A queue that stood a moment ago is brought down from where that ended.
+        let is_over = now.saturating_since(self.next_at) > 8 * INTERVAL;
+        self.chosen = if is_over { 1 } else { (self.chosen + 1).min(MAX_CHOSEN) };
+        self.next_at = now + INTERVAL.div_f64(f64::from(self.chosen).sqrt());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// How many of the packets that come every millisecond are chosen.
+    fn chosen(pressure: &mut Pressure, millis: std::ops::Range<u64>) -> usize {
+        millis.filter(|now| pressure.chooses(at(*now))).count()
+    }
+
+    #[test]
+    fn a_queue_that_empties_now_and_then_is_left_alone() {
+        let mut pressure = Pressure::default();
+        for burst in 0..100 {
+            pressure.emptied(at(burst * 100));
+            assert_eq!(chosen(&mut pressure, burst * 100..burst * 100 + 100), 0, "{burst}");
+        }
+    }
+
+    #[test]
+    fn one_that_stands_is_told_ever_more_often_up_to_a_hundred_times_a_second_and_no_more_when_it_emptied() {
+        let mut pressure = Pressure::default();
+        pressure.emptied(at(1000));
+        assert_eq!(chosen(&mut pressure, 1000..1100), 0);
+        assert_eq!(chosen(&mut pressure, 1100..1200), 1);
+        // 100, 71, 58, 50 … milliseconds: the n-th comes 200 (√n − 1) after the first.
+        assert!((25..=35).contains(&chosen(&mut pressure, 1200..2100)));
+        assert_eq!(chosen(&mut pressure, 20_000..21_000), 100);
+        pressure.emptied(at(21_000));
+        assert_eq!(chosen(&mut pressure, 21_000..21_100), 0);
+        assert!(chosen(&mut pressure, 21_100..21_200) > 5, "it stands again at once");
+        pressure.emptied(at(30_000));
+        assert_eq!(chosen(&mut pressure, 30_100..30_200), 1, "a new standing");
+    }
+}
