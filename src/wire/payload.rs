@@ -302,6 +302,8 @@ mod tests {
     fn a_build_with_a_cipher_and_one_without_refuse_each_other() {
         let mut bytes = OFFER.encode();
         let ciphers = u16::from_le_bytes([bytes[14], bytes[15]]);
+        let own = if cfg!(feature = "null-cipher") { 1 << 15 } else { 1 << 0 };
+        assert_eq!(ciphers & (1 << 0 | 1 << 15), own);
         bytes[14..16].copy_from_slice(&(ciphers ^ (1 << 0 | 1 << 15)).to_le_bytes());
         assert_eq!(Offer::decode(&bytes), Err(PayloadError::MandatoryCipherMissing));
     }
