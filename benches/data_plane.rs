@@ -1,0 +1,281 @@
+//! What the data plane costs without the kernel: packets sealed and opened, super-packets put together and split, destinations looked up.
+//! `cargo bench --bench data_plane`.
+//!
+//! With `--features null-cipher` in front of the name: all of it but the cipher. Destinations are uniformly random, so that nothing is in
+//! a cache that would not be there at work.
+
+mod support;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use p2plus::crypto::identity::NodeId;
+use p2plus::io::batch::SendBatch;
+use p2plus::node::forward::{self, Arrival, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
+use p2plus::node::table::{ForwardingTable, Inlet, Outlet};
+use p2plus::path::Path;
+use p2plus::policy::Rights;
+use p2plus::router::segment::{Cut, Run, SuperPacket};
+use p2plus::router::{Prefix, Router};
+use p2plus::session::Session;
+use p2plus::time::Instant;
+use p2plus::wire::data::{Chunk, Lane, SessionIndex};
+use p2plus::wire::drops::DropReason;
+use p2plus::wire::ecn::Ecn;
+use p2plus::wire::handshake::OffloadSet;
+use p2plus::wire::inner::InnerPacket;
+use p2plus::wire::offload::{PlainHeaders, Segmentation, VnetHeader};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOW: Instant = Instant::ZERO;
+
+/// Segments of a super-packet and payload bytes of each, as a TUN with an MTU of 1400 bytes gives them.
+const SEGMENTS: usize = 45;
+const SEGMENT_LEN: usize = 1360;
+
+/// Bytes of a small packet, and how many of them go in a row.
+const SMALL_LEN: usize = 64;
+const SMALL_ROW: usize = 64;
+
+const PEERS: [u32; 3] = [10, 1_000, 100_000];
+
+/// The node that seals, then its peers.
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+
+fn address(peer: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(NEAR.to_bits() + 1 + peer)
+}
+
+fn id(address: Ipv4Addr) -> NodeId {
+    let mut id = [7; 32];
+    id[..4].copy_from_slice(&address.octets());
+    NodeId(id)
+}
+
+/// The table of the node at `own`, whose peers all share a session.
+fn table(own: Ipv4Addr, peers: impl Iterator<Item = Ipv4Addr>, session: &Arc<Session>) -> ForwardingTable {
+    let path = Path::from(SocketAddr::from(([192, 0, 2, 1], 4647)));
+    let outlets: HashMap<_, _> = peers.map(|peer| (peer, Outlet { session: Arc::clone(session), path })).collect();
+    let routes = outlets.keys().map(|peer| (Prefix::host((*peer).into()), id(*peer)));
+    let router = Router::new([Prefix::host(own.into())], [], routes);
+    let rights = Rights::Member(id(*outlets.keys().next().expect("a peer")));
+    let inlet = Inlet { session: Arc::clone(session), rights, guest_origin: None, path: Some(path), awaited: false };
+    ForwardingTable {
+        generation: 1,
+        router: Arc::new(router),
+        outlets: Arc::new(outlets.into_iter().map(|(peer, outlet)| (id(peer), outlet)).collect()),
+        inlets: Arc::new([(session.local_index(), inlet)].into_iter().collect()),
+        ..ForwardingTable::empty()
+    }
+}
+
+/// An IPv4 packet from the near node to `to` as the kernel gives it, with `payload_len` bytes of TCP or UDP behind its headers.
+fn packet(to: Ipv4Addr, is_tcp: bool, payload_len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 20];
+    bytes[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, if is_tcp { 6 } else { 17 }]);
+    bytes[12..16].copy_from_slice(&NEAR.octets());
+    bytes[16..20].copy_from_slice(&to.octets());
+    bytes.resize(20 + if is_tcp { 20 } else { 8 }, 0);
+    if is_tcp {
+        bytes[20 + 12..20 + 14].copy_from_slice(&[0x50, 0x10]);
+    }
+    let header_len = bytes.len();
+    bytes.resize(header_len + payload_len, 0x2a);
+    PlainHeaders::parse(&bytes).expect("plain headers").set_payload_len(&mut bytes[..header_len], payload_len);
+    bytes
+}
+
+fn super_packet() -> (Vec<u8>, VnetHeader) {
+    let bytes = packet(address(0), true, SEGMENTS * SEGMENT_LEN);
+    let plain = PlainHeaders::parse(&bytes).expect("plain headers");
+    let segments = Segmentation { kind: plain.kind(), segment_len: SEGMENT_LEN as u16, has_cwr: false };
+    (bytes, VnetHeader { checksum: Some(plain.checksum()), segments: Some((segments, 40)) })
+}
+
+/// Both ends of a session between the near node and its first peer.
+struct Link {
+    near: ForwardingTable,
+    far: ForwardingTable,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    batch: SendBatch,
+}
+
+impl Link {
+    fn new(aes_256_gcm: bool) -> Self {
+        let (near, far) = support::session(aes_256_gcm);
+        Self {
+            near: table(NEAR, [address(0)].into_iter(), &near),
+            far: table(address(0), [NEAR].into_iter(), &far),
+            outgoing: outgoing(),
+            incoming: Incoming::new(OffloadSet { tcp: true, udp: true }),
+            batch: SendBatch::default(),
+        }
+    }
+
+    /// Seals `count` packets into the batch.
+    fn seal(&mut self, count: usize, vnet: VnetHeader, bytes: &mut [u8]) {
+        self.batch.clear();
+        for _ in 0..count {
+            let mut packet = DevicePacket { vnet, bytes };
+            let outcome = forward::seal(&self.near, &mut self.outgoing, NOW, &mut packet, &mut self.batch);
+            assert_eq!(outcome, Outbound::Sealed);
+        }
+        assert!(self.outgoing.finish(NOW, &mut self.batch).is_empty());
+    }
+
+    /// Opens all that is in the batch. Returns how long that took.
+    fn open(&mut self) -> Duration {
+        let end = self.batch.trains().last().map_or(0, |train| train.bytes.end);
+        let mut memory = self.batch.memory()[..end].to_vec();
+        let began = std::time::Instant::now();
+        let mut rest = memory.as_mut_slice();
+        let mut delivered = Delivered(0);
+        let mut opening = Opening::new(&self.far, &mut self.incoming, NOW);
+        for train in self.batch.trains() {
+            let (datagrams, behind) = rest.split_at_mut(train.bytes.len());
+            rest = behind;
+            for datagram in datagrams.chunks_mut(train.datagram_len) {
+                let (inbound, _) = opening.open(Arrival::from(train.path), datagram, &mut delivered);
+                assert_eq!(inbound, Inbound::Done);
+            }
+        }
+        opening.end(&mut delivered);
+        let took = began.elapsed();
+        assert!(delivered.0 > 0);
+        took
+    }
+}
+
+/// A device that counts what it gets.
+struct Delivered(usize);
+
+impl Delivery for Delivered {
+    fn packet(&mut self, _: &VnetHeader, packet: &[u8]) {
+        self.0 += black_box(packet).len();
+    }
+
+    fn super_packet(&mut self, packet: &SuperPacket<'_>) {
+        self.0 += black_box(packet).pieces.len();
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        panic!("{reason:?}");
+    }
+}
+
+fn outgoing() -> Outgoing {
+    let mut outgoing = Outgoing::new(Lane::new(1, 0));
+    outgoing.learn_link(NOW, SocketAddr::from(([192, 0, 2, 1], 4647)), Some(1500));
+    outgoing
+}
+
+fn batches(criterion: &mut Criterion) {
+    let (super_bytes, super_vnet) = super_packet();
+    let small = packet(address(0), false, SMALL_LEN - 28);
+    let shapes = [
+        ("super-packet", 1, super_vnet, super_bytes, Throughput::Bytes((SEGMENTS * SEGMENT_LEN) as u64)),
+        ("64 packets of 64 B", SMALL_ROW, VnetHeader::default(), small, Throughput::Elements(SMALL_ROW as u64)),
+    ];
+    for (shape, count, vnet, mut bytes, throughput) in shapes {
+        let mut group = criterion.benchmark_group(shape);
+        group.throughput(throughput);
+        for (cipher, aes_256_gcm) in [("aes-256-gcm", true), ("chacha20-poly1305", false)] {
+            // A new link each: a key seals 2^28 packets.
+            group.bench_function(BenchmarkId::new("seal", cipher), |bencher| {
+                let mut link = Link::new(aes_256_gcm);
+                bencher.iter(|| link.seal(count, vnet, black_box(&mut bytes)));
+            });
+            group.bench_function(BenchmarkId::new("open", cipher), |bencher| {
+                let mut link = Link::new(aes_256_gcm);
+                let mut round = |_| {
+                    link.seal(count, vnet, &mut bytes);
+                    link.open()
+                };
+                bencher.iter_custom(|rounds| (0..rounds).map(&mut round).sum());
+            });
+        }
+        group.finish();
+    }
+}
+
+/// Uniformly random peers, by a xorshift generator (Marsaglia 2003): a nanosecond each.
+fn random_peers(count: u32) -> impl FnMut() -> u32 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (((state >> 32) * u64::from(count)) >> 32) as u32
+    }
+}
+
+fn lookups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("random destination");
+    group.throughput(Throughput::Elements(1));
+    for count in PEERS {
+        let (session, _) = support::session(true);
+        let table = table(NEAR, (0..count).map(address), &session);
+        let (mut outgoing, mut batch) = (outgoing(), SendBatch::default());
+        group.bench_function(BenchmarkId::new("lookup", count), |bencher| {
+            let mut peer = random_peers(count);
+            let small = packet(address(0), false, SMALL_LEN - 28);
+            let mut inner = InnerPacket::parse(&small).expect("an IP packet");
+            bencher.iter(|| {
+                inner.destination = address(peer()).into();
+                table.router.outbound(black_box(&inner))
+            });
+        });
+        for len in [SMALL_LEN, 1400] {
+            group.bench_function(BenchmarkId::new(format!("lookup and seal {len} B"), count), |bencher| {
+                let mut peer = random_peers(count);
+                let mut bytes = packet(address(0), false, len - 28);
+                bencher.iter(|| {
+                    bytes[16..20].copy_from_slice(&address(peer()).octets());
+                    let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut bytes };
+                    batch.clear();
+                    assert_eq!(forward::seal(&table, &mut outgoing, NOW, &mut packet, &mut batch), Outbound::Sealed);
+                    outgoing.finish(NOW, &mut batch)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn reassembly(criterion: &mut Criterion) {
+    let (bytes, vnet) = super_packet();
+    let (segments, _) = vnet.segments.expect("a super-packet");
+    let cut = Cut::new(&bytes, segments).expect("plain headers");
+    let (headers, payload) = bytes.split_at(cut.header_len());
+    let chunk = |part: p2plus::router::segment::Part| Chunk {
+        is_last: part.is_last,
+        super_packet: 1,
+        offset: part.payload.start as u16,
+        segment_len: segments.segment_len,
+        headers,
+        payload: &payload[part.payload],
+    };
+    let chunks: Vec<_> = cut.parts(0).map(chunk).collect();
+    let put_together = || {
+        let mut run = Run::begin(SessionIndex(1), Ecn::NotCapable, &chunks[0]).expect("plain headers");
+        assert!(chunks[1..].iter().all(|chunk| run.take(SessionIndex(1), Ecn::NotCapable, black_box(chunk))));
+        run.finish()
+    };
+    let mut group = criterion.benchmark_group("reassembly of 45 chunks");
+    group.throughput(Throughput::Bytes((SEGMENTS * SEGMENT_LEN) as u64));
+    group.bench_function("run", |bencher| bencher.iter(|| put_together().pieces.len()));
+    group.bench_function("split", |bencher| {
+        bencher.iter_batched_ref(
+            put_together,
+            |whole| whole.split(|packet| _ = black_box(packet)),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, batches, lookups, reassembly);
+criterion_main!(benches);
