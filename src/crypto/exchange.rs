@@ -1,4 +1,6 @@
 //! Key agreement: X25519 (RFC 7748) and ML-KEM-768 (FIPS 203), both with the randomness as an argument.
+//!
+//! X25519 is that of aws-lc-rs, which is twice as fast as the pure-Rust crate; that one serves targets without a C compiler.
 
 use super::effort::{Work, spend};
 use super::hash::write_hex;
@@ -43,8 +45,11 @@ pub enum ExchangeError {
 }
 
 /// An X25519 secret key, static or ephemeral, with its public half. Zeroized on drop; neither `Clone` nor `Debug`.
+///
+/// With aws-lc-rs there is a second copy, expanded in the library's own memory, which the library wipes when it frees it.
 pub struct TransportSecret {
-    secret: x25519_dalek::StaticSecret,
+    secret: Secret<32>,
+    key: x25519::Key,
     /// Computed once: it is asked for with every datagram of a stranger, before anything may cost a multiplication.
     public: TransportKey,
 }
@@ -52,17 +57,17 @@ pub struct TransportSecret {
 impl TransportSecret {
     /// Draws a fresh key from `rng`.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        Self::new(x25519_dalek::StaticSecret::random_from_rng(rng))
+        Self::new(Secret::random(rng))
     }
 
     /// Restores a key from its 32 bytes; clamping happens at use (RFC 7748 §5).
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self::new(bytes.into())
+        Self::new(Secret::new(bytes))
     }
 
     /// Lends the 32 bytes, for the key file.
     pub fn expose(&self) -> &[u8; 32] {
-        self.secret.as_bytes()
+        self.secret.expose()
     }
 
     /// Returns the public half, which was computed once.
@@ -76,14 +81,60 @@ impl TransportSecret {
     /// [`ExchangeError::SmallOrder`] when the result is all zero.
     pub fn agree(&self, remote: &TransportKey) -> Result<Secret<32>, ExchangeError> {
         spend(Work::Multiplication);
-        let shared = self.secret.diffie_hellman(&remote.0.into());
-        if shared.was_contributory() { Ok(Secret::new(shared.to_bytes())) } else { Err(ExchangeError::SmallOrder) }
+        self.key.agree(&remote.0).ok_or(ExchangeError::SmallOrder)
     }
 
-    fn new(secret: x25519_dalek::StaticSecret) -> Self {
+    fn new(secret: Secret<32>) -> Self {
         spend(Work::Multiplication);
-        let public = TransportKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
-        Self { secret, public }
+        let (key, public) = x25519::Key::new(&secret);
+        Self { secret, key, public: TransportKey(public) }
+    }
+}
+
+#[cfg(feature = "aws-lc")]
+mod x25519 {
+    use super::Secret;
+    use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
+
+    pub(super) struct Key(PrivateKey);
+
+    impl Key {
+        /// Returns the public half, too.
+        pub(super) fn new(secret: &Secret<32>) -> (Self, [u8; 32]) {
+            let key = PrivateKey::from_private_key(&X25519, secret.expose()).expect("any 32 bytes are a key");
+            let public = key.compute_public_key().expect("the library computed it with the key");
+            let public = public.as_ref().try_into().expect("a public key has 32 bytes");
+            (Self(key), public)
+        }
+
+        /// None when the result is all zero: the library's only refusal of 32 bytes.
+        pub(super) fn agree(&self, remote: &[u8; 32]) -> Option<Secret<32>> {
+            let remote = UnparsedPublicKey::new(&X25519, remote);
+            agree(&self.0, remote, (), |shared| shared.try_into().map(Secret::new).map_err(drop)).ok()
+        }
+    }
+}
+
+#[cfg(not(feature = "aws-lc"))]
+mod x25519 {
+    use super::Secret;
+    use x25519_dalek::{PublicKey, StaticSecret};
+
+    pub(super) struct Key(StaticSecret);
+
+    impl Key {
+        /// Returns the public half, too.
+        pub(super) fn new(secret: &Secret<32>) -> (Self, [u8; 32]) {
+            let key = StaticSecret::from(*secret.expose());
+            let public = PublicKey::from(&key).to_bytes();
+            (Self(key), public)
+        }
+
+        /// None when the result is all zero.
+        pub(super) fn agree(&self, remote: &[u8; 32]) -> Option<Secret<32>> {
+            let shared = self.0.diffie_hellman(&(*remote).into());
+            shared.was_contributory().then(|| Secret::new(shared.to_bytes()))
+        }
     }
 }
 
@@ -141,6 +192,19 @@ mod tests {
         let (left, right) = (TransportSecret::generate(&mut rng), TransportSecret::generate(&mut rng));
         let shared = left.agree(&right.public_key()).unwrap();
         assert!(shared == right.agree(&left.public_key()).unwrap());
+    }
+
+    #[test]
+    fn whichever_library_computes_it_is_the_same() {
+        let mut rng = ChaCha20Rng::seed_from_u64(4);
+        for _ in 0..20 {
+            let secret = TransportSecret::generate(&mut rng);
+            let remote = TransportKey(*Secret::<32>::random(&mut rng).expose());
+            let other = x25519_dalek::StaticSecret::from(*secret.expose());
+            assert_eq!(secret.public_key().0, x25519_dalek::PublicKey::from(&other).to_bytes());
+            let shared = other.diffie_hellman(&remote.0.into());
+            assert_eq!(secret.agree(&remote).unwrap().expose(), shared.as_bytes());
+        }
     }
 
     #[test]
