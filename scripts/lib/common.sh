@@ -34,9 +34,9 @@ cargo() {
   fi
 }
 
-# Builds the program optimised for use and prints where it is.
+# build_release ARGUMENT…: builds the program optimised for use and prints where it is.
 build_release() {
-  cargo build --release --bin p2plus --message-format=json-render-diagnostics |
+  cargo build --release --bin p2plus "$@" --message-format=json-render-diagnostics |
     jq -r 'select(.executable != null and .target.name == "p2plus") | .executable'
 }
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The three nodes of the demo: each a real daemon with a state folder of its own. Needs P2PLUS_BIN, WORK and net.sh.
+# The nodes of the demo and the benchmark: each a real daemon with a state folder of its own. Needs P2PLUS_BIN, WORK and net.sh.
 # shellcheck disable=SC2034  # the steps use what is set here
 
 NETWORK=demo
@@ -14,18 +14,24 @@ cli() {
   timeout --foreground 60 "$P2PLUS_BIN" --state-dir "$home/state" --run-dir "$home/run" --config "$home/p2plus.toml" "${@:2}"
 }
 
+# NODE_CONFIG is what it is configured with: nothing, unless a script wants something.
 make_node() {
   mkdir -p "$WORK/nodes/$1/state" "$WORK/nodes/$1/run"
-  : >"$WORK/nodes/$1/p2plus.toml"
+  printf '%s\n' "${NODE_CONFIG:-}" >"$WORK/nodes/$1/p2plus.toml"
 }
 
 start_daemon() {
+  launch_daemon "$1" "$1"
+  cli "$1" wait --for online --timeout 20 >/dev/null
+}
+
+# launch_daemon NODE PLACE ARGUMENT…: NODE's daemon in the namespace of PLACE. It is not waited for.
+launch_daemon() {
   local home=$WORK/nodes/$1
   # Started as a job of its own, so that $! is the daemon and its end is seen.
-  ip netns exec "$(ns "$1")" "$P2PLUS_BIN" --state-dir "$home/state" --run-dir "$home/run" --config "$home/p2plus.toml" \
-    daemon >>"$home/daemon.log" 2>&1 &
+  ip netns exec "$(ns "$2")" "$P2PLUS_BIN" --state-dir "$home/state" --run-dir "$home/run" --config "$home/p2plus.toml" \
+    daemon "${@:3}" >>"$home/daemon.log" 2>&1 &
   DAEMONS[$1]=$!
-  cli "$1" wait --for online --timeout 20 >/dev/null
 }
 
 stop_daemon() {
@@ -82,8 +88,10 @@ meet() {
 
 # Stops every daemon and forgets the network; the namespaces stay.
 forget_network() {
-  local node
-  for node in "${!DAEMONS[@]}"; do stop_daemon "$node"; done
+  local pid pids=("${DAEMONS[@]}")
+  DAEMONS=()
+  kill "${pids[@]}"
+  for pid in "${pids[@]}"; do wait_until 10 "the daemons stop" process_ended "$pid"; done
   rm -rf "$WORK/nodes"
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|ci…
+# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|bench|ci…
 # Only what is missing, nothing is removed, and no service is started: not now and not at the next boot.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -11,6 +11,10 @@ set_of() {
     test)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/bin/ps:procps /usr/bin/ping:iputils-ping \
         /usr/bin/tcpdump:tcpdump /usr/bin/curl:curl /usr/bin/systemd-analyze:systemd
+      ;;
+    bench)
+      echo /usr/sbin/ip:iproute2 /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
+        /usr/bin/iperf3:iperf3 /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go
       ;;
     ci) echo /usr/bin/shellcheck:shellcheck ;;
     demo)

@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# What a hub costs that does nothing: founder with many members, real daemons without interfaces in one namespace, each of which came
+# in through it and had a session with it. P2Plus alone: the figure is what its own timers and its gossip cost.
+# shellcheck disable=SC2034  # nodes.sh and measure.sh use what is set here
+
+# Members that come in at a time.
+CROWD_BATCH=10
+
+# measure_crowd MEMBERS SECONDS
+measure_crowd() {
+  local ticket member members=() before NODE_CONFIG=""
+  start_founder
+  TUNNELS=("${DAEMONS[founder]}")
+  ticket=$(cli founder invite --uses "$1" --endpoint "$(underlay4 "$(number founder)"):4647" 2>>"$WORK/nodes/founder/invite.log")
+  for ((member = 1; member <= $1; member++)); do
+    members+=("member-$member")
+    if [ ${#members[@]} = $CROWD_BATCH ] || [ "$member" = "$1" ]; then
+      bring_in "$ticket" "${members[@]}"
+      members=()
+    fi
+  done
+  before=$(tunnel_seconds)
+  sleep "$2"
+  record crowd idle_percent "$(awk "BEGIN { print ($(tunnel_seconds) - $before) / $2 * 100 }")"
+  record crowd rss_mib "$(resident_mib)"
+  record crowd members "$1"
+  record crowd sessions "$(cli founder peers --json | jq '[.data[] | select(.session)] | length')"
+  forget_network
+}
+
+# bring_in TICKET MEMBER…: they join, run in ada's namespace, and have a session with founder. Each has an address of its own, because
+# one address brings in four guests at a time and no more.
+bring_in() {
+  local member address
+  for member in "${@:2}"; do
+    address=198.18.$(number ada).$((100 + ${member#member-}))
+    ip -n "$(ns ada)" addr replace "$address/24" dev eth0
+    make_node "$member"
+    cli "$member" join "$1" --name "$member" --no-start >"$WORK/nodes/$member/join.log"
+    launch_daemon "$member" ada --no-device --listen "$address:4647"
+  done
+  for member in "${@:2}"; do cli "$member" wait --for peer=founder --timeout 30 >/dev/null; done
+}
