@@ -38,10 +38,10 @@ pub struct Part {
 }
 
 impl Cut {
-    /// Reads how `packet`, which the kernel gave with these `segments`, is to be cut; `None` when its headers are not plain or contradict
+    /// Reads how `packet`, which the kernel gave with these `segments`, is to be cut; `None` when it is neither TCP nor UDP or contradicts
     /// the vnet header.
     pub fn new(packet: &[u8], segments: Segmentation) -> Option<Self> {
-        let plain = PlainHeaders::parse(packet)?;
+        let plain = PlainHeaders::parse(packet).or_else(|| PlainHeaders::parse_extended(packet))?;
         let segment_len = usize::from(segments.segment_len);
         let payload_len = packet.len() - plain.header_len();
         let is_good = plain.kind() == segments.kind && segment_len > 0 && plain.may_be_cut(packet);
@@ -65,7 +65,8 @@ impl Cut {
 
     /// Says whether the parts may travel as chunks.
     pub fn fits_chunks(&self) -> bool {
-        (usize::from(MIN_SEGMENT_LEN)..=usize::from(u16::MAX)).contains(&self.segment_len)
+        self.plain.is_plain()
+            && (usize::from(MIN_SEGMENT_LEN)..=usize::from(u16::MAX)).contains(&self.segment_len)
             && self.payload_len <= MAX_SUPER_PAYLOAD
     }
 
@@ -473,6 +474,26 @@ mod tests {
         assert!(Run::begin_datagram(ORIGIN, &others[3]).is_none() && Run::begin_datagram(ORIGIN, &others[4]).is_none());
         while run.take_datagram(ORIGIN, &first) {}
         assert_eq!(run.finish().pieces.len(), MAX_DATAGRAMS);
+    }
+
+    #[test]
+    fn a_super_packet_with_options_of_ip_is_cut_into_packets_and_never_into_chunks() {
+        let mut packet = super_packet(false, true, &[5; 3000]);
+        packet[0] = 0x46;
+        packet.splice(20..20, [1; 4]);
+        let len = packet.len() as u16;
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        let segments = Segmentation { kind: SegmentKind::TcpV4, segment_len: 1400, has_cwr: false };
+        let cut = Cut::new(&packet, segments).unwrap();
+        assert!(!cut.fits_chunks());
+        let mut out = [0; 1500];
+        let lens: Vec<_> = cut.parts(0).map(|part| cut.write_segment(&packet, &part, &mut out)).collect();
+        assert_eq!(lens, [1444, 1444, 244]);
+        assert!(InnerPacket::parse(&out[..244]).is_ok() && out[20..24] == [1; 4]);
+
+        let (headers, payload) = packet.split_at(44);
+        let chunk = Chunk { is_last: true, super_packet: 9, offset: 0, segment_len: 1400, headers, payload };
+        assert!(Run::begin(ORIGIN, Ecn::NotCapable, &chunk).is_none());
     }
 
     #[test]

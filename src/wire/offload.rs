@@ -1,8 +1,9 @@
 //! Offload between the host's kernel and the device: the vnet header in front of each packet (virtio 1.2 §5.1.6, `virtio_net_hdr`), and
 //! the headers of a packet that is cut into segments or put together of them.
 //!
-//! Owns the layout of plain headers, lengths and checksums. Refuses whatever is not plain: such packets travel whole.
+//! Owns the layout of headers, lengths and checksums. Only plain ones leave their payload: packets with others travel whole.
 
+use super::inner::{Fragment, InnerPacket};
 use std::ops::Range;
 
 /// Bytes of the vnet header that a TUN device has in front of every packet.
@@ -124,11 +125,14 @@ impl VnetHeader {
     }
 }
 
-/// Where the parts of a plain packet are: IPv4 without options, not fragmented, or IPv6 without extension headers; then TCP or UDP.
+/// Where the parts of a packet's headers are. Plain ones: IPv4 without options, not fragmented, or IPv6 without extension headers; then
+/// TCP or UDP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlainHeaders {
     is_ipv6: bool,
     is_tcp: bool,
+    /// Where TCP or UDP begins.
+    transport: usize,
     len: usize,
 }
 
@@ -145,6 +149,16 @@ impl PlainHeaders {
             _ => return None,
         };
         let transport = if is_ipv6 { IPV6_HEADER_LEN } else { IPV4_HEADER_LEN };
+        Self::at(packet, is_ipv6, protocol, transport)
+    }
+
+    /// Reads also those with IPv4 options or IPv6 extension headers, of one whole packet.
+    pub fn parse_extended(packet: &[u8]) -> Option<Self> {
+        let inner = InnerPacket::parse(packet).ok().filter(|inner| inner.fragment == Fragment::Whole)?;
+        Self::at(packet, inner.source.is_ipv6(), inner.protocol, inner.payload_offset)
+    }
+
+    fn at(packet: &[u8], is_ipv6: bool, protocol: u8, transport: usize) -> Option<Self> {
         let (is_tcp, transport_len) = match protocol {
             PROTOCOL_TCP => (true, usize::from(packet.get(transport + 12)? >> 4) * 4),
             PROTOCOL_UDP => (false, UDP_HEADER_LEN),
@@ -152,7 +166,12 @@ impl PlainHeaders {
         };
         let len = transport + transport_len;
         let is_whole = packet.len() >= len && (!is_tcp || transport_len >= 20);
-        is_whole.then_some(Self { is_ipv6, is_tcp, len })
+        is_whole.then_some(Self { is_ipv6, is_tcp, transport, len })
+    }
+
+    /// Says whether there is nothing between IP's own header and TCP or UDP.
+    pub fn is_plain(&self) -> bool {
+        self.transport == if self.is_ipv6 { IPV6_HEADER_LEN } else { IPV4_HEADER_LEN }
     }
 
     /// Bytes of all headers together.
@@ -171,11 +190,7 @@ impl PlainHeaders {
 
     /// The transport checksum, as the vnet header names it.
     pub fn checksum(&self) -> PartialChecksum {
-        PartialChecksum { start: self.transport() as u16, offset: if self.is_tcp { 16 } else { 6 } }
-    }
-
-    fn transport(&self) -> usize {
-        if self.is_ipv6 { IPV6_HEADER_LEN } else { IPV4_HEADER_LEN }
+        PartialChecksum { start: self.transport as u16, offset: if self.is_tcp { 16 } else { 6 } }
     }
 
     fn addresses(&self) -> Range<usize> {
@@ -183,7 +198,7 @@ impl PlainHeaders {
     }
 
     fn tcp_flags(&self) -> Option<usize> {
-        self.is_tcp.then_some(self.transport() + 13)
+        self.is_tcp.then_some(self.transport + 13)
     }
 
     /// Says whether two headers of this shape are those of one flow's datagrams, which may become one super-packet: they differ in nothing
@@ -220,7 +235,7 @@ impl PlainHeaders {
             headers[4..6].copy_from_slice(&id.to_be_bytes());
         }
         let Some(flags) = self.tcp_flags() else { return };
-        let at = self.transport() + 4;
+        let at = self.transport + 4;
         let sequence = u32::from_be_bytes([headers[at], headers[at + 1], headers[at + 2], headers[at + 3]]);
         headers[at..at + 4].copy_from_slice(&sequence.wrapping_add(offset).to_be_bytes());
         if !is_first {
@@ -237,15 +252,15 @@ impl PlainHeaders {
     /// # Panics
     /// When headers and payload together exceed what IP's length field holds.
     pub fn set_payload_len(&self, headers: &mut [u8], payload_len: usize) {
-        let transport = self.transport();
-        let transport_len = u16::try_from(self.len - transport + payload_len).expect("a packet of IP");
+        let transport = self.transport;
+        let of_packet = |end: usize| u16::try_from(end + payload_len).expect("a packet of IP");
+        let transport_len = of_packet(self.len - transport);
         if self.is_ipv6 {
-            headers[4..6].copy_from_slice(&transport_len.to_be_bytes());
+            headers[4..6].copy_from_slice(&of_packet(self.len - IPV6_HEADER_LEN).to_be_bytes());
         } else {
-            let total_len = u16::try_from(self.len + payload_len).expect("a packet of IP");
-            headers[2..4].copy_from_slice(&total_len.to_be_bytes());
+            headers[2..4].copy_from_slice(&of_packet(self.len).to_be_bytes());
             headers[10..12].fill(0);
-            let checksum = !fold(sum(&headers[..IPV4_HEADER_LEN], 0));
+            let checksum = !fold(sum(&headers[..transport], 0));
             headers[10..12].copy_from_slice(&checksum.to_ne_bytes());
         }
         if !self.is_tcp {
@@ -293,7 +308,10 @@ fn fold(mut sum: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::{PacketBuilder, PacketHeaders, TransportHeader};
+    use etherparse::{
+        IpHeaders, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, Ipv6RawExtHeader, PacketBuilder,
+        PacketHeaders, TransportHeader, ip_number,
+    };
     use proptest::prelude::*;
 
     /// A packet with right checksums.
@@ -340,6 +358,45 @@ mod tests {
         let mut extended = packet(true, false, &[]);
         extended[6] = 0;
         assert_eq!(PlainHeaders::parse(&extended), None, "a hop-by-hop header");
+    }
+
+    /// A packet of IPv6 with an extension header, or of IPv4 with options.
+    fn extended(is_ipv6: bool, payload: &[u8]) -> Vec<u8> {
+        let ip = if is_ipv6 {
+            let options = Ipv6RawExtHeader::new_raw(ip_number::TCP, &[1, 4, 0, 0, 0, 0]).unwrap();
+            let header = Ipv6Header { source: [0xfd; 16], destination: [0xfe; 16], ..Ipv6Header::default() };
+            IpHeaders::Ipv6(header, Ipv6Extensions { hop_by_hop_options: Some(options), ..Ipv6Extensions::default() })
+        } else {
+            let mut header = Ipv4Header::new(0, 64, ip_number::TCP, [10, 64, 0, 1], [10, 64, 0, 2]).unwrap();
+            header.options = [1; 4].into();
+            IpHeaders::Ipv4(header, Ipv4Extensions::default())
+        };
+        let mut bytes = Vec::new();
+        PacketBuilder::ip(ip).tcp(1000, 2000, 7, 500).ack(9).write(&mut bytes, payload).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn extended_headers_are_read_only_where_they_are_asked_for_and_lengths_and_checksums_are_theirs() {
+        for is_ipv6 in [false, true] {
+            let whole = extended(is_ipv6, &[5; 1001]);
+            assert_eq!(PlainHeaders::parse(&whole), None);
+            let headers = PlainHeaders::parse_extended(&whole).unwrap();
+            assert!(
+                !headers.is_plain()
+                    && headers.kind() == PlainHeaders::parse(&packet(is_ipv6, true, b"")).unwrap().kind()
+            );
+            let mut again = whole.clone();
+            again[if is_ipv6 { 4..6 } else { 2..4 }].fill(0xee);
+            headers.set_payload_len(&mut again[..headers.header_len()], 1001);
+            assert!(complete_checksum(&mut again, headers.checksum()));
+            assert_eq!(again, whole);
+        }
+        let mut fragment = extended(false, b"");
+        fragment[6] |= 0x20;
+        assert_eq!(PlainHeaders::parse_extended(&fragment), None);
+        let plain = packet(true, false, b"");
+        assert_eq!(PlainHeaders::parse_extended(&plain), PlainHeaders::parse(&plain));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::lab::Host;
+use crate::socket::set_option;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -76,13 +77,6 @@ fn open() -> Socket {
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_LEN);
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
     socket
-}
-
-fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
-    let len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the pointer and length describe `value`, which the kernel reads during the call.
-    let outcome = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) };
-    assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Reads until the end was told, and then what is in the queue.

@@ -1,15 +1,13 @@
 //! A real TUN interface.
 
-#![allow(unsafe_code)]
-
 use crate::lab::{Host, Lab, eventually, stop_after};
+use crate::socket::set_option;
 use p2plus::io::StopSignal;
 use p2plus::io::batch::PacketBuffer;
 use p2plus::io::device::{Device, DeviceError, ReadEnd, TunConfig, WriteError};
 use p2plus::io::network::Network;
 use p2plus::wire::offload::{PlainHeaders, SegmentKind, VnetHeader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// The overlay address of the host and one that is nobody's.
@@ -124,12 +122,7 @@ fn a_super_packet_is_read_whole_and_written_whole() {
     assert!(device.offload().tcp && device.offload().udp, "Linux 6.2 and later take both");
     let socket = host.run(|| UdpSocket::bind((IpAddr::from(OWN), 5000)).unwrap());
     socket.set_read_timeout(Some(WAIT)).unwrap();
-    let segment_len: libc::c_int = 600;
-    // SAFETY: the pointer and length describe `segment_len`; the descriptor is borrowed.
-    let outcome = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const segment_len).cast(), 4)
-    };
-    assert_eq!(outcome, 0);
+    set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 600);
     let sent: Vec<u8> = (0..6_300u32).map(|byte| byte as u8).collect();
     socket.send_to(&sent, (IpAddr::from(OTHER), 6000)).unwrap();
     let (stop, mut buffer) = (stop_after(WAIT), PacketBuffer::default());

@@ -47,7 +47,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), error: text(&output.stderr) }
     }
@@ -403,19 +403,24 @@ pub fn transfer(from: &Node, to: &Node, address: IpAddr, len: usize) {
 }
 
 /// The same, calling `before` with the number of bytes written before each of the pieces in which they are written.
-pub fn transfer_paced(from: &Node, to: &Node, address: IpAddr, len: usize, mut before: impl FnMut(usize)) {
+pub fn transfer_paced(from: &Node, to: &Node, address: IpAddr, len: usize, before: impl FnMut(usize)) {
     let listener = to.host.run(|| TcpListener::bind((address, 0))).unwrap();
     let target = listener.local_addr().unwrap();
+    let stream = from.host.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap();
+    move_bytes(stream, &listener, len, before);
+}
+
+/// Sends `len` bytes over a connection that `listener` is to accept and compares what arrives.
+pub fn move_bytes(mut stream: TcpStream, listener: &TcpListener, len: usize, mut before: impl FnMut(usize)) {
     let sent = noise(7, len);
     let received = thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let (mut stream, _) = accept(&listener);
+            let (mut stream, _) = accept(listener);
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut bytes = Vec::with_capacity(len);
             stream.read_to_end(&mut bytes).unwrap();
             bytes
         });
-        let mut stream = from.host.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         for (number, piece) in sent.chunks(PIECE_LEN).enumerate() {
             before(number * PIECE_LEN);
