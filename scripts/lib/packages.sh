@@ -9,7 +9,7 @@ set_of() {
   case $1 in
     build) echo /usr/bin/cc:gcc /usr/include/stdio.h:libc6-dev /usr/bin/jq:jq ;;
     test)
-      echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/bin/ps:procps /usr/bin/ping:iputils-ping \
+      echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/bin/ps:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
         /usr/bin/tcpdump:tcpdump /usr/bin/curl:curl /usr/bin/systemd-analyze:systemd
       ;;
     bench)

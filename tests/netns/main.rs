@@ -16,6 +16,7 @@ mod hostile_datagrams;
 mod image;
 mod kernel;
 mod lab;
+mod lossy;
 mod membership;
 mod multihomed;
 mod narrow;
