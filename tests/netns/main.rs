@@ -5,11 +5,13 @@
 
 mod addresses;
 mod admission;
+mod cable;
 mod caller;
 mod capture;
 mod carry;
 mod damaged_store;
 mod device;
+mod disorder;
 mod flood;
 mod full_disk;
 mod hostile_datagrams;
