@@ -13,6 +13,7 @@ mod damaged_store;
 mod device;
 mod disorder;
 mod flood;
+mod forwarding;
 mod fragments;
 mod full_disk;
 mod hostile_datagrams;
