@@ -42,6 +42,8 @@ mod small_disk;
 mod socket;
 mod starting;
 mod stream;
+mod tagging;
+mod tap;
 mod tickets;
 mod udp;
 mod unreachable;
