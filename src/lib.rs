@@ -23,8 +23,8 @@
 //! Three routes, by function name:
 //! - **Packet out**: [`io::device::Device::read`] → [`node::forward::seal`] { parse, route, cut, seal in the [`node::forward::Outbox`] } →
 //!   [`io::udp::UdpSender::send_each`]. Without a session yet: staged, a handshake begins.
-//! - **Packet in**: [`io::udp::UdpReceiver::receive_batch`] → [`node::forward::open`] { parse, session by index, replay check, open,
-//!   mark, source allowed? } → [`node::forward::Runs`] → [`io::device::Device::write_parts`]. Everything that is not data goes to [`node::Node`].
+//! - **Packet in**: [`io::udp::UdpReceiver::receive_batch`] → [`node::forward::Opening::open`] { parse, session by index, replay check,
+//!   open, mark, source allowed?, join } → [`io::device::Device::write_parts`]. Everything that is not data goes to [`node::Node`].
 //! - **Right**: `p2plus revoke X` → [`node::Node::revoke`] → [`ledger::Ledger::submit`] (a revocation acts here) → gossip → block →
 //!   [`ledger::Ledger::policy`] → [`policy::PolicyDiff`] → sessions closed, a new [`node::table::ForwardingTable`] published.
 //!

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   Device::read ──► PacketBuffer ──► (forward::seal) ──► SendBatch ──► UdpSender::send_each
-//!   Device::write_parts ◄──────────── (forward::open, Runs) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
+//!   Device::write_parts ◄────────── (forward::Opening::open) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
 //! ```
 
 pub mod batch;
