@@ -11,7 +11,7 @@ measure_crowd() {
   local ticket member members=() before NODE_CONFIG=""
   start_founder
   TUNNELS=("${DAEMONS[founder]}")
-  ticket=$(cli founder invite --uses "$1" --endpoint "$(underlay4 "$(number founder)"):4647" 2>>"$WORK/nodes/founder/invite.log")
+  ticket=$(cli founder invite --needs-approval --endpoint "$(underlay4 "$(number founder)"):4647" 2>>"$WORK/nodes/founder/invite.log")
   for ((member = 1; member <= $1; member++)); do
     members+=("member-$member")
     if [ ${#members[@]} = $CROWD_BATCH ] || [ "$member" = "$1" ]; then
@@ -28,16 +28,16 @@ measure_crowd() {
   forget_network
 }
 
-# bring_in TICKET MEMBER…: they join, run in ada's namespace, and have a session with founder. Each has an address of its own, because
-# one address brings in four guests at a time and no more.
+# bring_in TICKET MEMBER…: the founder admits them by their keys, they run in ada's namespace, and have a session with it. As guests,
+# whose places are few, they would wait for each other.
 bring_in() {
-  local member address
+  local member words
   for member in "${@:2}"; do
-    address=198.18.$(number ada).$((100 + ${member#member-}))
-    ip -n "$(ns ada)" addr replace "$address/24" dev eth0
     make_node "$member"
     cli "$member" join "$1" --name "$member" --no-start >"$WORK/nodes/$member/join.log"
-    launch_daemon "$member" ada --no-device --listen "$address:4647"
+    read -ra words <<<"$(sed -n 's/.* \(authorize .*\)/\1/p' "$WORK/nodes/$member/join.log")"
+    cli founder "${words[@]}" >"$WORK/nodes/$member/authorize.log"
+    launch_daemon "$member" ada --no-device
   done
   for member in "${@:2}"; do cli "$member" wait --for peer=founder --timeout 30 >/dev/null; done
 }
