@@ -96,6 +96,10 @@ struct WayOut {
 }
 
 impl PacketHandler for WayOut {
+    fn begin(&mut self) {
+        self.outgoing.device_was_empty(clock::now().instant);
+    }
+
     fn take(&mut self, mut packet: DevicePacket<'_>) {
         let Self { shared, outgoing, batch, .. } = self;
         let table = shared.table.load();
@@ -125,10 +129,8 @@ impl PacketHandler for WayOut {
         }
     }
 
-    fn device_is_empty(&mut self) {
-        let now = clock::now().instant;
-        self.outgoing.device_is_empty(now);
-        self.flush(now);
+    fn end(&mut self) {
+        self.flush(clock::now().instant);
     }
 }
 

@@ -39,11 +39,14 @@ pub struct WorkerFailure {
 
 /// What is done with the packets of a device, on its thread.
 pub trait PacketHandler {
+    /// Packets come, of a device that was empty until now.
+    fn begin(&mut self);
+
     /// Takes a packet.
     fn take(&mut self, packet: DevicePacket<'_>);
 
     /// Nothing more is there: what was kept back for others to come leaves now.
-    fn device_is_empty(&mut self);
+    fn end(&mut self);
 }
 
 /// The running threads. Dropping it stops and joins them.
@@ -203,10 +206,11 @@ fn read_all(
     handler: &mut impl PacketHandler,
 ) -> Result<(), ReadEnd> {
     device.wait(stop)?;
+    handler.begin();
     while let Some(vnet) = device.read(stop, buffer)? {
         handler.take(DevicePacket { vnet, bytes: buffer.packet() });
     }
-    handler.device_is_empty();
+    handler.end();
     Ok(())
 }
 
@@ -242,7 +246,9 @@ mod tests {
             panic!("an absent device reads nothing");
         }
 
-        fn device_is_empty(&mut self) {}
+        fn begin(&mut self) {}
+
+        fn end(&mut self) {}
     }
 
     fn eventually(condition: impl Fn() -> bool) -> bool {

@@ -197,13 +197,13 @@ fn many_flows_share_all_threads_of_both_nodes_and_arrive_whole() {
     founder.meet(ada);
     let (founder, ada) = (&*founder, &*ada);
     std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| transfer(ada, founder, founder.v4(), TRANSFER_LEN / 16));
+        for _ in 0..48 {
+            scope.spawn(|| transfer(ada, founder, founder.v4(), TRANSFER_LEN / 48));
         }
     });
     for (node, prefix) in [(ada, "p2p-device-"), (founder, "p2p-udp-0-")] {
         let waits = waits(node, prefix);
         assert_eq!(waits.len(), queues, "{waits:?}");
-        assert!(waits.iter().all(|(_, count)| *count > 20), "a thread that carries nothing: {waits:?}");
+        assert!(waits.iter().all(|(_, count)| *count > 10), "a thread that carries nothing: {waits:?}");
     }
 }

@@ -56,9 +56,9 @@ fn tcp_of_short_segments_passes() {
 
 /// Sends bytes of which one in a hundred thousand is urgent; they arrive in their places.
 fn send_urgently(stream: TcpStream, listener: &TcpListener) {
-    // Inherited by what is accepted: urgent bytes are read with the others.
-    set_option(listener, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
     let (mut incoming, _) = accept(listener);
+    // Urgent bytes are read with the others. Nothing was sent yet.
+    set_option(&incoming, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1);
     incoming.set_read_timeout(Some(PATIENCE)).unwrap();
     let (sent, mut received) = (noise(8, 1_000_000), Vec::new());
     thread::scope(|scope| {

@@ -37,11 +37,13 @@ impl PacketHandler for Pump {
         room[16..].copy_from_slice(packet.bytes);
         self.batch.push(len, self.to.into(), Ecn::NotCapable);
         if self.batch.is_full() {
-            self.device_is_empty();
+            self.end();
         }
     }
 
-    fn device_is_empty(&mut self) {
+    fn begin(&mut self) {}
+
+    fn end(&mut self) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.sender.send_each(self.batch.memory(), self.batch.trains(), |_, _, error| panic!("{error}"));
         self.batch.clear();
@@ -53,7 +55,9 @@ struct Nothing;
 impl PacketHandler for Nothing {
     fn take(&mut self, _packet: DevicePacket<'_>) {}
 
-    fn device_is_empty(&mut self) {}
+    fn begin(&mut self) {}
+
+    fn end(&mut self) {}
 }
 
 /// A tunnel without ciphers, from host a's socket to host b's and through the whole of both data planes:

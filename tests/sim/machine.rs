@@ -420,6 +420,7 @@ impl SimNode {
         let mut bytes = packet.to_vec();
         let mut device_packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut bytes };
         let mut sealed = Sealed::default();
+        self.outgoing.device_was_empty(now.instant);
         let mut outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
         if let Outbound::Measure(to) = outcome {
             self.outgoing.learn_link(now.instant, to, Some(LINK_MTU));

@@ -238,8 +238,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes the news that the device has no more for now.
-    pub fn device_is_empty(&mut self, now: Instant) {
+    /// Takes the news that the device had nothing until now.
+    pub fn device_was_empty(&mut self, now: Instant) {
         self.pressure.emptied(now);
     }
 

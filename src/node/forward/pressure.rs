@@ -29,7 +29,7 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// Takes the news that the queue is empty.
+    /// Takes the news that the queue was empty until now: time in which nothing came is no standing.
     pub(super) fn emptied(&mut self, now: Instant) {
         self.empty_at = now;
     }
@@ -77,6 +77,7 @@ mod tests {
         assert_eq!(chosen(&mut pressure, 1100..1200), 1);
         // 100, 71, 58, 50 … milliseconds: the n-th comes 200 (√n − 1) after the first.
         assert!((25..=35).contains(&chosen(&mut pressure, 1200..2100)));
+        chosen(&mut pressure, 2100..20_000);
         assert_eq!(chosen(&mut pressure, 20_000..21_000), 100);
         pressure.emptied(at(21_000));
         assert_eq!(chosen(&mut pressure, 21_000..21_100), 0);

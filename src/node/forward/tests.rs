@@ -185,7 +185,7 @@ fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segm
         let segmentation = |segment_len| Segmentation { kind: SegmentKind::Udp, segment_len, has_cwr: false };
         vnet.segments = segment_len.map(|segment_len| (segmentation(segment_len), 28));
         let mut outgoing = Outgoing::new(Lane::new(pair.outgoing_lanes.next().unwrap(), 0));
-        outgoing.device_is_empty(NOW);
+        outgoing.device_was_empty(NOW);
         let outcome =
             seal(&pair.near, &mut outgoing, standing, &mut DevicePacket { vnet, bytes: &mut bytes }, &mut sealed);
         (outcome, outgoing.finish(standing, &mut sealed), sealed.datagrams)
