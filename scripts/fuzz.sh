@@ -64,6 +64,13 @@ plant_seeds() {
   seed packet ipv4 "45 00 00 1c 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 08 00 00"
   seed packet ipv6 "60 00 00 00 00 08 11 40 fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 02 \
     fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00 35 00 35 00 08 00 00"
+  # Two datagrams of a flow; two chunks of a super-packet, each behind its length.
+  local udp tcp
+  udp="10 45 00 00 1e 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 0a 00 00 61 62"
+  tcp="45 00 02 40 00 00 40 00 40 06 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 00 00 01 00 00 00 02 50 10 01 00 00 00 00 00"
+  seed reassembly row "1f 00 00 $udp 1f 00 00 $udp"
+  seed reassembly chunks "48 02 00 01 28 01 00 00 00 18 02 $tcp $(many 536 61) 48 02 00 11 28 01 00 18 02 18 02 $tcp $(many 536 62)"
+  seed record chunk "11 28 01 00 18 02 18 02 $tcp $(many 536 62)"
   # A ticket's payload: version, length, name, ids and secrets, one peer with one endpoint.
   seed ticket payload "01 d5 00 03 6c 61 62 $(many 136 05) 01 $(many 64 07) 01 04 c0 00 02 01 27 12"
   # An opened height, and two timeouts.

@@ -4,14 +4,18 @@
 use libfuzzer_sys::fuzz_target;
 use p2plus::router::segment::Run;
 use p2plus::wire::control::ControlMessage;
-use p2plus::wire::data::{FLAG_NEEDS_CHECKSUM, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
+use p2plus::wire::data::{
+    FLAG_NEEDS_CHECKSUM, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
+    bundled_header, next_bundled,
+};
+use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(record) = Record::decode(bytes) else { return };
     if let Record::Chunk(chunk) = record {
         assert_eq!([&chunk.encode_header()[..], chunk.headers, chunk.payload].concat(), bytes);
-        let Some(mut run) = Run::begin(SessionIndex(1), &chunk) else { return };
+        let Some(mut run) = Run::begin(SessionIndex(1), Ecn::NotCapable, &chunk) else { return };
         assert!(InnerPacket::parse(run.headers()).is_ok());
         let packet = run.finish();
         let whole = [packet.headers(), &packet.pieces.concat()].concat();
@@ -24,6 +28,16 @@ fuzz_target!(|bytes: &[u8]| {
         Record::Packet { needs_checksum, packet } => {
             let _ = InnerPacket::parse(packet);
             (RECORD_PACKET | if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 }, packet)
+        }
+        Record::Bundle(content) => {
+            let (mut memory, mut again) = (content.to_vec(), Vec::new());
+            let mut rest = &mut memory[..];
+            while let Some((needs_checksum, packet)) = next_bundled(&mut rest) {
+                again.extend(bundled_header(packet.len() as u16, needs_checksum));
+                again.extend_from_slice(packet);
+            }
+            assert_eq!(again, content);
+            (RECORD_BUNDLE, content)
         }
         Record::Control(content) => {
             let _ = ControlMessage::decode(content);
