@@ -125,11 +125,11 @@ fn flood(forgery: Forgery, victim: (&NetworkKeys, SocketAddr), stop: &AtomicBool
     }
 }
 
-/// What the kernel dropped because nobody read the node's IPv4 socket in time: the last column of its line.
+/// What the kernel dropped because nobody read the node's IPv4 sockets in time: the last column of their lines.
 fn overflow(host: &Host) -> u64 {
     let sockets = host.run(|| std::fs::read_to_string("/proc/thread-self/net/udp")).unwrap();
-    let of_port = sockets.lines().find(|line| line.contains(&format!(":{PORT:04X} ")));
-    of_port.and_then(|line| line.split_whitespace().last()?.parse().ok()).unwrap()
+    let of_port = sockets.lines().filter(|line| line.contains(&format!(":{PORT:04X} ")));
+    of_port.map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// Ada is flooded; 100 members handshake with her, her user asks, the founder pings, and ben is revoked.
