@@ -21,6 +21,7 @@ use std::time::Duration;
 
 /// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How a datagram came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -69,6 +70,7 @@ pub struct Incoming {
     paid: Paid,
     generation: u64,
 }
+
 impl Incoming {
     /// Starts with nothing reported, for a device that takes these super-packets.
     pub fn new(offload: OffloadSet) -> Self {

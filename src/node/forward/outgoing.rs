@@ -29,6 +29,7 @@ const MAX_SEGMENT_PACKET: usize = 9217;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.
 const CHUNK_EXTRA: usize = CHUNK_HEADER_LEN - RECORD_HEADER_LEN;
+
 /// Packets up to this length wait, while the device has more, to share a datagram with others, in bytes.
 const MAX_BUNDLED: usize = 512;
 
