@@ -9,12 +9,12 @@ mod support;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use p2plus::crypto::identity::NodeId;
 use p2plus::io::batch::SendBatch;
-use p2plus::node::forward::{self, Arrival, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
+use p2plus::node::forward::{Arrival, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
 use p2plus::node::table::{ForwardingTable, Inlet, Outlet};
 use p2plus::path::Path;
 use p2plus::policy::Rights;
 use p2plus::router::segment::{Cut, Run, SuperPacket};
-use p2plus::router::{Prefix, Router};
+use p2plus::router::{PeerIndex, Prefix, Router};
 use p2plus::session::Session;
 use p2plus::time::Instant;
 use p2plus::wire::data::{Chunk, Lane, SessionIndex};
@@ -23,7 +23,6 @@ use p2plus::wire::ecn::Ecn;
 use p2plus::wire::handshake::OffloadSet;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::offload::{PlainHeaders, Segmentation, VnetHeader};
-use std::collections::HashMap;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -57,15 +56,25 @@ fn id(address: Ipv4Addr) -> NodeId {
 /// The table of the node at `own`, whose peers all share a session.
 fn table(own: Ipv4Addr, peers: impl Iterator<Item = Ipv4Addr>, session: &Arc<Session>) -> ForwardingTable {
     let path = Path::from(SocketAddr::from(([192, 0, 2, 1], 4647)));
-    let outlets: HashMap<_, _> = peers.map(|peer| (peer, Outlet { session: Arc::clone(session), path })).collect();
-    let routes = outlets.keys().map(|peer| (Prefix::host((*peer).into()), id(*peer)));
+    let peers: Vec<_> = (0..).filter_map(PeerIndex::at).zip(peers).collect();
+    let routes = peers.iter().map(|(number, peer)| (Prefix::host((*peer).into()), *number));
     let router = Router::new([Prefix::host(own.into())], [], routes);
-    let rights = Rights::Member(id(*outlets.keys().next().expect("a peer")));
-    let inlet = Inlet { session: Arc::clone(session), rights, guest_origin: None, path: Some(path), awaited: false };
+    let (number, peer) = *peers.first().expect("a peer");
+    let (rights, peer_number) = (Rights::Member(id(peer)), Some(number));
+    let outlet = || Outlet { session: Arc::clone(session), path };
+    let inlet = Inlet {
+        session: Arc::clone(session),
+        rights,
+        peer: peer_number,
+        guest_origin: None,
+        path: Some(path),
+        awaited: false,
+    };
     ForwardingTable {
         generation: 1,
         router: Arc::new(router),
-        outlets: Arc::new(outlets.into_iter().map(|(peer, outlet)| (id(peer), outlet)).collect()),
+        members: Arc::new(peers.iter().map(|(_, peer)| id(*peer)).collect()),
+        outlets: Arc::new(peers.iter().map(|(number, _)| (*number, outlet())).collect()),
         inlets: Arc::new([(session.local_index(), inlet)].into_iter().collect()),
         ..ForwardingTable::empty()
     }
@@ -120,7 +129,7 @@ impl Link {
         self.batch.clear();
         for _ in 0..count {
             let mut packet = DevicePacket { vnet, bytes };
-            let outcome = forward::seal(&self.near, &mut self.outgoing, NOW, &mut packet, &mut self.batch);
+            let outcome = self.outgoing.seal(&self.near, NOW, &mut packet, &mut self.batch);
             assert_eq!(outcome, Outbound::Sealed);
         }
         assert!(self.outgoing.finish(NOW, &mut self.batch).is_empty());
@@ -236,7 +245,7 @@ fn lookups(criterion: &mut Criterion) {
                     bytes[16..20].copy_from_slice(&address(peer()).octets());
                     let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut bytes };
                     batch.clear();
-                    assert_eq!(forward::seal(&table, &mut outgoing, NOW, &mut packet, &mut batch), Outbound::Sealed);
+                    assert_eq!(outgoing.seal(&table, NOW, &mut packet, &mut batch), Outbound::Sealed);
                     outgoing.finish(NOW, &mut batch)
                 });
             });

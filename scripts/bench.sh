@@ -54,19 +54,12 @@ CHOSEN=()
 for name in "${CONTESTANTS[@]}"; do if wanted "$name"; then CHOSEN+=("$name"); fi; done
 for name in ${ONLY//,/ }; do [[ " ${CONTESTANTS[*]} crowd " == *" $name "* ]] || usage; done
 
-exec {TERMINAL}>&1
-BEGAN=$(now_ms)
 STEP="preparation"
-
-note() { printf '              %s\n' "$*" >&"$TERMINAL"; }
 
 # Whatever ends the script comes here: clean first, so that the verdict is the last line.
 finish() {
   local status=$?
-  exec >&"$TERMINAL"
-  trap '' INT TERM HUP
-  trap - EXIT
-  set +e
+  begin_end
   if [ $status != 0 ]; then tail -n 5 "$WORK"/nodes/*/*.log "$WORK"/*.log 2>/dev/null >&2; fi
   net_down
   forget_wireguard_sockets
@@ -75,7 +68,7 @@ finish() {
     echo "BENCH FAILED: $STEP"
     exit 1
   fi
-  echo "BENCH DONE in $(seconds $(($(now_ms) - BEGAN))) s"
+  echo "BENCH DONE in $(elapsed) s"
 }
 
 # Programs are built, and the newest wireguard-go fetched, by whoever calls.
@@ -125,7 +118,7 @@ run_rounds() {
       set_mode "$mode"
       for name in "${CHOSEN[@]}"; do
         STEP="round $ROUND of $ROUNDS, $mode: ${TITLES[$name]}"
-        printf '%8s s  %s\n' "$(seconds $(($(now_ms) - BEGAN)))" "$STEP"
+        printf '%8s s  %s\n' "$(elapsed)" "$STEP"
         measure "$name"
       done
     done
@@ -161,13 +154,13 @@ main() {
     exec sudo env P2PLUS_BIN="$P2PLUS_BIN" P2PLUS_NULL_BIN="${P2PLUS_NULL_BIN:-}" SMALL_PACKETS="$SMALL_PACKETS" \
       WIREGUARD_GO="$WIREGUARD_GO" "$LIBRARY/../bench.sh" "${ARGUMENTS[@]}"
   fi
-  BEGAN=$(now_ms)
+  start_clock
   STEP="two namespaces joined by a router"
   net_up
   run_rounds
   if wanted crowd; then
     STEP="an idle hub with $CROWD members" MODE=idle ROUND=1
-    printf '%8s s  %s\n' "$(seconds $(($(now_ms) - BEGAN)))" "$STEP"
+    printf '%8s s  %s\n' "$(elapsed)" "$STEP"
     measure_crowd $CROWD $CROWD_SECONDS
   fi
   report

@@ -30,11 +30,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-exec {TERMINAL}>&1
-BEGAN=$(now_ms)
 STEP="preparation"
-
-note() { printf '              %s\n' "$*"; }
 
 # step FUNCTION DESCRIPTION…: one line when it begins, its time when it is done; all daemons must have outlived it.
 step() {
@@ -49,10 +45,7 @@ step() {
 # Whatever ends the script comes here: clean first, so that the verdict is the last line.
 finish() {
   local status=$?
-  exec >&"$TERMINAL" # an interrupted command may have had its output elsewhere
-  trap '' INT TERM HUP
-  trap - EXIT
-  set +e
+  begin_end
   if [ $status != 0 ]; then
     show_logs
     daemons_live
@@ -60,7 +53,7 @@ finish() {
   net_down
   rm -rf "$WORK"
   if [ $status = 0 ]; then
-    echo "DEMO PASSED in $(seconds $(($(now_ms) - BEGAN))) s"
+    echo "DEMO PASSED in $(elapsed) s"
   else
     echo "DEMO FAILED: $STEP"
     exit 1
@@ -123,7 +116,7 @@ main() {
     trap - EXIT INT TERM HUP
     exec sudo env P2PLUS_BIN="$P2PLUS_BIN" "$LIBRARY/../demo.sh" "${ARGUMENTS[@]}"
   fi
-  BEGAN=$(now_ms)
+  start_clock
   STEP="three namespaces joined by a router"
   net_up
   if [ "$RUNS" = 0 ]; then show_everything; else repeat_revocation; fi

@@ -19,8 +19,6 @@ case ${1:-} in
   *) sed -n '4,5s/^# *//p' "$0" >&2; exit 2 ;;
 esac
 
-exec {TERMINAL}>&1
-BEGAN=$(now_ms)
 WORK=$(mktemp -d /tmp/p2plus-test.XXXXXX)
 # Where the tests make their folders: some play other users there.
 SCRATCH=$WORK/scratch
@@ -33,15 +31,12 @@ FAILED=()
 # Whatever ends the script comes here: clean first, so that the verdict is the last line.
 finish() {
   local status=$?
-  exec >&"$TERMINAL"
-  trap '' INT TERM HUP
-  trap - EXIT
-  set +e
+  begin_end
   end_tests
   remove_abandoned_namespaces
   remove_work
   if [ $status = 0 ] && [ ${#FAILED[@]} = 0 ]; then
-    echo "TESTS PASSED: $PASSED tests in $(seconds $(($(now_ms) - BEGAN))) s"
+    echo "TESTS PASSED: $PASSED tests in $(elapsed) s"
   else
     echo "TESTS FAILED: ${FAILED[*]:-stopped early}"
     exit 1

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Three routes, by function name:
-//! - **Packet out**: [`io::device::Device::read`] → [`node::forward::seal`] { parse, route, cut, seal in the [`node::forward::Outbox`] } →
+//! - **Packet out**: [`io::device::Device::read`] → [`node::forward::Outgoing::seal`] { parse, route, cut, seal in the [`node::forward::Outbox`] } →
 //!   [`io::udp::UdpSender::send_each`]. Without a session yet: staged, a handshake begins.
 //! - **Packet in**: [`io::udp::UdpReceiver::receive_batch`] → [`node::forward::Opening::open`] { parse, session by index, replay check,
 //!   open, mark, source allowed?, join } → [`io::device::Device::write_parts`]. Everything that is not data goes to [`node::Node`].

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use p2plus::router::icmp::{AnswerSources, Answerer};
-use p2plus::router::{Owner, Prefix, Router};
+use p2plus::router::{Owner, PeerIndex, Prefix, Router};
 use p2plus::time::Instant;
 use p2plus::wire::icmp::IcmpError;
 use p2plus::wire::inner::InnerPacket;
@@ -20,11 +20,12 @@ fuzz_target!(|bytes: &[u8]| {
     let mut local = vec![Prefix::host(LOCAL_V4.into()), Prefix::host(LOCAL_V6.into())];
     local.extend(prefixes(&mut script));
     let subnets = prefixes(&mut script);
-    let routes: Vec<(Prefix, u16)> = prefixes(&mut script).into_iter().zip([0, 1, 2].into_iter().cycle()).collect();
+    let peers: Vec<PeerIndex> = (0..3).filter_map(PeerIndex::at).collect();
+    let routes: Vec<_> = prefixes(&mut script).into_iter().zip(peers.iter().copied().cycle()).collect();
     let router = Router::new(local.clone(), subnets.clone(), routes.clone());
 
     // The first of the longest, in the order local, broadcast, routes.
-    let mut owners: Vec<(Prefix, Owner<u16>)> = local.iter().map(|prefix| (*prefix, Owner::Local)).collect();
+    let mut owners: Vec<(Prefix, Owner)> = local.iter().map(|prefix| (*prefix, Owner::Local)).collect();
     owners.extend(subnets.iter().filter_map(|subnet| Some((subnet.broadcast()?, Owner::Broadcast))));
     owners.extend(routes.iter().map(|(prefix, peer)| (*prefix, Owner::Peer(*peer))));
     let owner = |address: IpAddr| {
@@ -45,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(owner(packet.destination), Some(Owner::Peer(peer)));
             assert_eq!(owner(packet.source), Some(Owner::Local));
         }
-        for peer in 0..3 {
+        for peer in peers.iter().copied() {
             if router.inbound(peer, &packet).is_ok() {
                 assert_eq!(owner(packet.source), Some(Owner::Peer(peer)));
                 assert_eq!(owner(packet.destination), Some(Owner::Local));

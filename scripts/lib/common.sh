@@ -9,6 +9,25 @@ now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 # seconds MILLISECONDS → "12.3"
 seconds() { printf '%d.%d' $(($1 / 1000)) $(($1 % 1000 / 100)); }
 
+# elapsed → the seconds since the script began, or the clock was started anew
+elapsed() { seconds $(($(now_ms) - BEGAN)); }
+start_clock() { BEGAN=$(now_ms); }
+start_clock
+
+# What a script says goes where it was started, wherever the output of the command at hand goes.
+exec {TERMINAL}>&1
+
+note() { printf '              %s\n' "$*" >&"$TERMINAL"; }
+
+# What the trap of an end begins with, whatever led there: an interrupted command may have had its output elsewhere, no second Ctrl-C
+# stops the cleaning, and no failure does.
+begin_end() {
+  exec >&"$TERMINAL"
+  trap '' INT TERM HUP
+  trap - EXIT
+  set +e
+}
+
 as_root() {
   if [ "$EUID" = 0 ]; then "$@"; else sudo "$@"; fi
 }

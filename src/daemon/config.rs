@@ -82,6 +82,8 @@ pub struct TunnelConfig {
     pub cipher: Cipher,
     /// Threads that carry packets, each way. 0: one for each core, four at most.
     pub queues: QueueCount,
+    /// Many packets go to and from the kernel as one, where it can. false: for a driver that does it wrongly.
+    pub offload: bool,
     /// IPv4 is used although its pool overlaps a network of this host.
     pub force_ipv4: bool,
 }
@@ -101,6 +103,7 @@ impl Default for TunnelConfig {
             mtu: Mtu(1400),
             cipher: Cipher::Auto,
             queues: QueueCount(0),
+            offload: true,
             force_ipv4: false,
         }
     }
@@ -381,7 +384,7 @@ mod tests {
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
         let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
-                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
+                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
         assert_ne!(config, Config::default());
         assert_eq!(parse(&config.to_commented_toml()).unwrap(), config);

@@ -1,7 +1,7 @@
 //! The threads that carry packets: `forward` between the device and the sockets, with the node told of what is not plain data.
 //!
 //! ```text
-//!   device ─► forward::seal ─► UdpSender          sockets ─► forward::Opening ─► device
+//!   device ─► Outgoing::seal ─► UdpSender          sockets ─► forward::Opening ─► device
 //!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
 //! ```
 //! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
@@ -104,10 +104,10 @@ impl PacketHandler for WayOut {
         let Self { shared, outgoing, batch, .. } = self;
         let table = shared.table.load();
         let now = clock::now().instant;
-        let mut outcome = forward::seal(&table, outgoing, now, &mut packet, batch);
+        let mut outcome = outgoing.seal(&table, now, &mut packet, batch);
         if let Outbound::Measure(to) = outcome {
             outgoing.learn_link(now, to, self.links.mtu(to));
-            outcome = forward::seal(&table, outgoing, now, &mut packet, batch);
+            outcome = outgoing.seal(&table, now, &mut packet, batch);
         }
         match outcome {
             Outbound::Sealed => {}

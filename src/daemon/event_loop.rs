@@ -208,6 +208,11 @@ impl EventLoop {
                 tracing::error!(what, "a validator signed two things that exclude each other");
             }
             NodeEvent::Pong { peer, probe, rtt } => self.pongs.push(Pong { peer, probe, rtt }),
+            NodeEvent::Damaged { peer, path } => {
+                if self.parts.sender.note_damage(path) {
+                    tracing::warn!(?peer, remote = %path.remote, "datagrams arrive there damaged: the kernel cuts none for a while");
+                }
+            }
             NodeEvent::Remember => {
                 self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);
             }

@@ -148,6 +148,9 @@ fn bind_underlay(args: &RunArgs, files: &NodeFiles) -> Result<UdpSockets, Failur
     let chosen = files.chosen_port();
     let listen = asked.map_or_else(|| Listen::Preferred(chosen.unwrap_or(DEFAULT_PORT)), Listen::Exactly);
     let sockets = bind(&listen, args.config.tunnel.queues.get())?;
+    if !args.config.tunnel.offload {
+        sockets.sender.handle_singly().map_err(|error| system("UDP_GRO", &error))?;
+    }
     let bound = sockets.sender.local_addresses();
     for address in &bound {
         tracing::info!(%address, "listening");
@@ -167,8 +170,9 @@ fn open_device(args: &RunArgs) -> Result<(Device, Network), Failure> {
         DeviceChoice::Named(name) => name.as_str().to_owned(),
         DeviceChoice::Default => default_interface_name(args.paths.network.as_str()),
     };
-    let mtu = args.config.tunnel.mtu.0;
-    let device = Device::open(&TunConfig { name, mtu, queues: args.config.tunnel.queues.get() })?;
+    let tunnel = &args.config.tunnel;
+    let (mtu, queues, offload) = (tunnel.mtu.0, tunnel.queues.get(), tunnel.offload);
+    let device = Device::open(&TunConfig { name, mtu, queues, offload })?;
     if let Some(index) = device.index() {
         network.set_up(index, u32::from(mtu), QUEUE_LEN)?;
     }

@@ -16,7 +16,7 @@ use crate::wire::handshake::OffloadSet;
 use crate::wire::offload::VnetHeader;
 use std::ffi::CString;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct TunConfig {
     pub mtu: u16,
     /// How many threads will read; one at least.
     pub queues: usize,
+    /// Whether the host gives and takes super-packets, as far as its kernel can.
+    pub offload: bool,
 }
 
 /// Why a device could not be opened. All but `Failed` are the operator's to mend.
@@ -146,7 +148,7 @@ struct Shared {
 }
 
 enum Backend {
-    Tun { queues: Vec<SyncDevice>, name: String, index: u32 },
+    Tun { queues: Vec<SyncDevice>, name: String, index: u32, offload: OffloadSet },
     Absent,
 }
 
@@ -170,7 +172,13 @@ impl Device {
             queues.push(queues[0].try_clone().map_err(failed)?);
         }
         queues.iter().try_for_each(|queue| queue.set_nonblocking(true)).map_err(failed)?;
-        Ok(Self::of(Backend::Tun { queues, name: name.clone(), index }))
+        let offload = if config.offload {
+            offer_offload(&queues[0])
+        } else {
+            set_offload(&queues[0], 0).map(|()| OffloadSet::default())
+        };
+        let offload = offload.map_err(failed)?;
+        Ok(Self::of(Backend::Tun { queues, name: name.clone(), index, offload }))
     }
 
     /// Makes the device of a node without one: nothing is ever read, what is written is counted and dropped.
@@ -218,8 +226,10 @@ impl Device {
 
     /// Returns the super-packets that the host takes from here.
     pub fn offload(&self) -> OffloadSet {
-        let of_tun = |device: &SyncDevice| OffloadSet { tcp: device.tcp_gso(), udp: device.udp_gso() };
-        self.tun().map(of_tun).unwrap_or_default()
+        match self.shared.backend {
+            Backend::Tun { offload, .. } => offload,
+            Backend::Absent => OffloadSet::default(),
+        }
     }
 
     /// Waits until there is a packet to read.
@@ -348,6 +358,28 @@ pub fn default_interface_name(network: &str) -> String {
     format!("p2p-{kept}{}", &digest[..5])
 }
 
+/// Super-packets of TCP, also those that tell of a mark (CWR, RFC 3168 §6.1.2).
+const OF_TCP: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+/// Rows of UDP datagrams: since Linux 6.2.
+const OF_UDP: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// Has the host give and take as much as it can, on all queues.
+fn offer_offload(device: &SyncDevice) -> io::Result<OffloadSet> {
+    match set_offload(device, OF_TCP | OF_UDP) {
+        Ok(()) => Ok(OffloadSet { tcp: true, udp: true }),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            set_offload(device, OF_TCP).map(|()| OffloadSet { tcp: true, udp: false })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn set_offload(device: &SyncDevice, features: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the device is open, and this request takes an integer.
+    let outcome = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(features)) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Looks an interface up by its name, in the network namespace of this thread.
 fn interface_index(name: &str) -> Result<Option<u32>, DeviceError> {
     let bad = || DeviceError::BadName { name: name.to_owned() };
@@ -397,14 +429,14 @@ mod tests {
     #[test]
     fn a_name_that_linux_refuses_is_refused_with_the_reason() {
         for name in ["", "sixteen-letters-", "a/b", "a b", "a:b", "..", "nul\0"] {
-            let config = TunConfig { name: name.to_owned(), mtu: 1280, queues: 1 };
+            let config = TunConfig { name: name.to_owned(), mtu: 1280, queues: 1, offload: true };
             assert!(matches!(Device::open(&config), Err(DeviceError::BadName { .. })), "{name:?}");
         }
     }
 
     #[test]
     fn an_interface_that_exists_is_not_taken() {
-        let config = TunConfig { name: "lo".to_owned(), mtu: 1280, queues: 2 };
+        let config = TunConfig { name: "lo".to_owned(), mtu: 1280, queues: 2, offload: true };
         let Err(error) = Device::open(&config) else { panic!("took lo over") };
         assert!(matches!(&error, DeviceError::NameInUse { name } if name == "lo"));
         assert!(error.to_string().contains("--device"));

@@ -4,7 +4,7 @@
 //! from or go to. Everything that waits takes a [`StopSignal`], so that a thread ends when the daemon says so, and in no other way.
 //!
 //! ```text
-//!   Device::read ──► PacketBuffer ──► (forward::seal) ──► SendBatch ──► UdpSender::send_each
+//!   Device::read ──► PacketBuffer ──► (Outgoing::seal) ──► SendBatch ──► UdpSender::send_each
 //!   Device::write_parts ◄────────── (forward::Opening::open) ◄── DatagramBatch ◄── UdpReceiver::receive_batch
 //! ```
 

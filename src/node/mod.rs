@@ -16,6 +16,7 @@ pub mod forward;
 pub mod gossip;
 pub mod membership;
 pub mod names;
+mod numbering;
 mod peer;
 pub mod peers;
 pub mod pulse;
@@ -114,6 +115,13 @@ pub enum NodeEvent {
     },
     /// The ledger of this node stopped; tunnels stay.
     LedgerStopped(String),
+    /// What is sent to a peer by a path arrives damaged: let nobody cut it on the way.
+    Damaged {
+        /// Who says so.
+        peer: TransportKey,
+        /// The path.
+        path: Path,
+    },
     /// A validator signed two things that exclude each other; shows both.
     Misbehaved(String),
     /// A probe was answered.
@@ -360,6 +368,7 @@ impl<R: CryptoRng> Node<R> {
             }
             PeerEvent::Pong(peer, probe, rtt) => self.tell(NodeEvent::Pong { peer, probe, rtt }),
             PeerEvent::Observed(key, endpoint) => self.handle_observed(now, key, endpoint),
+            PeerEvent::Damaged(peer, path) => self.tell(NodeEvent::Damaged { peer, path }),
             PeerEvent::Timestamp(..) | PeerEvent::Moved(_) => self.tell(NodeEvent::Remember),
         }
     }

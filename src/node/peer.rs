@@ -84,6 +84,8 @@ pub(super) struct Peer {
     pub(super) last_heard: Option<Instant>,
     /// Bytes sent and received in sessions that are gone.
     pub(super) past_bytes: (u64, u64),
+    /// Datagrams that did not open in its sessions, when that was last looked at.
+    pub(super) failed_opens: u64,
     /// The node's own lane in each session.
     sealers: BTreeMap<SessionIndex, LaneSealer>,
     /// Sessions in which the peer was heard.
@@ -106,6 +108,7 @@ impl Peer {
             dismissals: Backoff::default(),
             last_heard: None,
             past_bytes: (0, 0),
+            failed_opens: 0,
             sealers: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             attempts: Backoff::default(),

@@ -1,24 +1,25 @@
 //! The forwarding table, made from the policy and the peers.
 
+use super::numbering::Numbering;
 use super::peers::{Change, PeerTable};
 use super::pulse::Heartbeat;
-use super::table::{ForwardingTable, Inlet, Outlet};
+use super::table::{ForwardingTable, Inlet, Outlets};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::router::icmp::AnswerSources;
 use crate::router::{Prefix, Router};
 use crate::session::BySession;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What outlasts a table: routes and own addresses, which change only with the policy, and the sessions, while only the gate changes.
 pub(super) struct Routing {
-    router: Arc<Router<NodeId>>,
+    router: Arc<Router>,
+    members: Numbering,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
     answer_sources: AnswerSources,
-    outlets: Arc<HashMap<NodeId, Outlet>>,
+    outlets: Arc<Outlets>,
     inlets: Arc<BySession<Inlet>>,
     generation: u64,
 }
@@ -27,7 +28,8 @@ impl Routing {
     /// Routes to nowhere.
     pub(super) fn new() -> Self {
         Self {
-            router: Arc::new(Router::new([], [], [])),
+            router: Arc::default(),
+            members: Numbering::default(),
             addresses: Vec::new(),
             subnets: Vec::new(),
             answer_sources: AnswerSources::default(),
@@ -46,8 +48,10 @@ impl Routing {
     pub(super) fn handle_policy(&mut self, own: &NodeId, policy: &Policy, subnets: Vec<Prefix>) -> bool {
         let addresses = policy.member(own).map(|member| member.addresses.clone()).unwrap_or_default();
         let others = policy.members().filter(|member| member.id != *own);
-        let routes =
-            others.flat_map(|member| member.addresses.iter().map(|address| (Prefix::host(*address), member.id)));
+        let routes = others.flat_map(|member| {
+            let peer = self.members.number(member.id);
+            member.addresses.iter().filter_map(move |address| Some((Prefix::host(*address), peer?)))
+        });
         let local = addresses.iter().copied().map(Prefix::host);
         self.router = Arc::new(Router::new(local, subnets.iter().copied(), routes));
         let changed = addresses != self.addresses || subnets != self.subnets;
@@ -73,13 +77,17 @@ impl Routing {
     /// Builds the next table to publish.
     pub(super) fn table(&mut self, peers: &PeerTable, change: Change, heartbeat: Arc<Heartbeat>) -> ForwardingTable {
         if change == Change::Sessions {
-            self.outlets = Arc::new(peers.outlets());
-            self.inlets = Arc::new(peers.inlets());
+            let outlets = peers.outlets().into_iter();
+            let members = &mut self.members;
+            self.outlets =
+                Arc::new(outlets.filter_map(|(member, outlet)| Some((members.number(member)?, outlet))).collect());
+            self.inlets = Arc::new(peers.inlets(|member| members.number(member)));
             self.generation += 1;
         }
         ForwardingTable {
             generation: self.generation,
             router: Arc::clone(&self.router),
+            members: self.members.all(),
             outlets: Arc::clone(&self.outlets),
             inlets: Arc::clone(&self.inlets),
             answer_sources: self.answer_sources,

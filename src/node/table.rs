@@ -7,10 +7,9 @@ use super::pulse::Heartbeat;
 use crate::crypto::identity::NodeId;
 use crate::path::Path;
 use crate::policy::Rights;
-use crate::router::Router;
 use crate::router::icmp::AnswerSources;
+use crate::router::{PeerIndex, Router};
 use crate::session::{BySession, Gate, Origin, Session};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Where to seal for a peer, and where to send.
@@ -22,6 +21,37 @@ pub struct Outlet {
     pub path: Path,
 }
 
+/// An outlet for each peer that has one.
+///
+/// Found by two reads: members are many and known by dense numbers, those in touch are few, and the table is made anew with each session.
+#[derive(Default)]
+pub struct Outlets {
+    /// By the peer's position: where its outlet is, or [`NOWHERE`].
+    places: Box<[u32]>,
+    outlets: Vec<Outlet>,
+}
+
+/// The place of an outlet that there is not.
+const NOWHERE: u32 = u32::MAX;
+
+impl Outlets {
+    /// Finds a peer's.
+    #[inline]
+    pub fn get(&self, peer: PeerIndex) -> Option<&Outlet> {
+        self.outlets.get(*self.places.get(peer.position())? as usize)
+    }
+}
+
+impl FromIterator<(PeerIndex, Outlet)> for Outlets {
+    fn from_iter<Entries: IntoIterator<Item = (PeerIndex, Outlet)>>(entries: Entries) -> Self {
+        let (peers, outlets): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let count = peers.iter().map(|peer| peer.position() + 1).max().unwrap_or(0);
+        let mut places = vec![NOWHERE; count].into_boxed_slice();
+        peers.iter().zip(0..).for_each(|(peer, place)| places[peer.position()] = place);
+        Self { places, outlets }
+    }
+}
+
 /// A session that datagrams may arrive for.
 #[derive(Clone)]
 pub struct Inlet {
@@ -29,6 +59,8 @@ pub struct Inlet {
     pub session: Arc<Session>,
     /// What its peer may send.
     pub rights: Rights,
+    /// Which peer sends inner packets in it: a member, with a member's rights.
+    pub peer: Option<PeerIndex>,
     /// Whence a guest came, which its cookie proved; the source of a record is what its sender likes.
     pub guest_origin: Option<Origin>,
     /// The path in use: a datagram by another one is reported.
@@ -42,9 +74,11 @@ pub struct ForwardingTable {
     /// Which sessions these are: grows by one when they or their paths change.
     pub generation: u64,
     /// Who owns which inner address.
-    pub router: Arc<Router<NodeId>>,
-    /// By member.
-    pub outlets: Arc<HashMap<NodeId, Outlet>>,
+    pub router: Arc<Router>,
+    /// The members, by the position of their numbers.
+    pub members: Arc<Vec<NodeId>>,
+    /// Where to seal.
+    pub outlets: Arc<Outlets>,
     /// By the receiver index in the datagram.
     pub inlets: Arc<BySession<Inlet>>,
     /// What a handshake datagram has to show before it takes the node's time.
@@ -60,7 +94,8 @@ impl ForwardingTable {
     pub fn empty() -> Self {
         Self {
             generation: 0,
-            router: Arc::new(Router::new([], [], [])),
+            router: Arc::default(),
+            members: Arc::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),
             gate: Gate::closed(),

@@ -5,7 +5,7 @@
 //!                  └─ no route: icmp::Answerer            └─ source not the peer's: dropped, counted
 //! ```
 //! Owns the routes and both checks, as an immutable value that the slow node builds and the data threads read. Knows nothing of sessions
-//! and paths: `Peer` is whatever key the node names its peers by.
+//! and paths, and of a peer only its [`PeerIndex`].
 
 pub mod budget;
 pub mod icmp;
@@ -17,25 +17,69 @@ pub use prefix::{Prefix, PrefixMap};
 use crate::wire::drops::DropReason;
 use crate::wire::inner::InnerPacket;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+
+/// The number by which the data threads know a peer: as small as can be, so that tables of 100k peers stay in the caches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerIndex(NonZeroU32);
+
+impl PeerIndex {
+    /// What is not a peer in a [`Code`] lies below the first.
+    const FIRST: u32 = 3;
+
+    /// The peer at a position, from 0; `None` at the last three of 2^32.
+    pub const fn at(position: u32) -> Option<Self> {
+        match position.checked_add(Self::FIRST) {
+            Some(number) => Some(Self(NonZeroU32::new(number).expect("three at least"))),
+            None => None,
+        }
+    }
+
+    /// Returns the position.
+    #[inline]
+    pub fn position(self) -> usize {
+        (self.0.get() - Self::FIRST) as usize
+    }
+}
 
 /// Who owns a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Owner<Peer> {
+pub enum Owner {
     /// This node: one of its addresses, or a subnet that it advertises.
     Local,
     /// A peer: one of its addresses, or a subnet that it advertises.
-    Peer(Peer),
+    Peer(PeerIndex),
     /// Everybody, which is not carried: the broadcast address of an overlay subnet.
     Broadcast,
 }
 
-/// The routes of one moment. A small `Peer` (an index) keeps a lookup within one cache line.
-#[derive(Clone, Debug)]
-pub struct Router<Peer> {
-    owners: PrefixMap<Owner<Peer>>,
+/// An owner in four bytes that are never zero: in a slot of the table, "nobody" takes no byte of its own.
+#[derive(Clone, Copy, Debug)]
+struct Code(NonZeroU32);
+
+impl Code {
+    const LOCAL: Self = Self(NonZeroU32::new(1).unwrap());
+    const BROADCAST: Self = Self(NonZeroU32::new(2).unwrap());
 }
 
-impl<Peer: Copy + Eq> Router<Peer> {
+impl From<Code> for Owner {
+    #[inline]
+    fn from(code: Code) -> Self {
+        match code.0 {
+            number if number == Code::LOCAL.0 => Self::Local,
+            number if number == Code::BROADCAST.0 => Self::Broadcast,
+            number => Self::Peer(PeerIndex(number)),
+        }
+    }
+}
+
+/// The routes of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Router {
+    owners: PrefixMap<Code>,
+}
+
+impl Router {
     /// Builds the routes.
     ///
     /// `local` are this node's addresses and advertised subnets, `subnets` the overlay's own (their IPv4 broadcast addresses are
@@ -44,23 +88,23 @@ impl<Peer: Copy + Eq> Router<Peer> {
     pub fn new(
         local: impl IntoIterator<Item = Prefix>,
         subnets: impl IntoIterator<Item = Prefix>,
-        routes: impl IntoIterator<Item = (Prefix, Peer)>,
+        routes: impl IntoIterator<Item = (Prefix, PeerIndex)>,
     ) -> Self {
-        let local = local.into_iter().map(|prefix| (prefix, Owner::Local));
-        let broadcast = subnets.into_iter().filter_map(|subnet| Some((subnet.broadcast()?, Owner::Broadcast)));
-        let routes = routes.into_iter().map(|(prefix, peer)| (prefix, Owner::Peer(peer)));
+        let local = local.into_iter().map(|prefix| (prefix, Code::LOCAL));
+        let broadcast = subnets.into_iter().filter_map(|subnet| Some((subnet.broadcast()?, Code::BROADCAST)));
+        let routes = routes.into_iter().map(|(prefix, peer)| (prefix, Code(peer.0)));
         Self { owners: PrefixMap::new(local.chain(broadcast).chain(routes)) }
     }
 
     /// Finds who owns `address` by the longest prefix.
     #[inline]
-    pub fn owner(&self, address: IpAddr) -> Option<Owner<Peer>> {
-        self.owners.get(address)
+    pub fn owner(&self, address: IpAddr) -> Option<Owner> {
+        self.owners.get(address).map(Owner::from)
     }
 
     /// Says whether an inner packet from `peer` may come from `source`: the longest prefix over it is the peer's own.
     #[inline]
-    pub fn source_allowed(&self, peer: Peer, source: IpAddr) -> bool {
+    pub fn source_allowed(&self, peer: PeerIndex, source: IpAddr) -> bool {
         !is_nobody(source) && self.owner(source) == Some(Owner::Peer(peer))
     }
 
@@ -69,7 +113,7 @@ impl<Peer: Copy + Eq> Router<Peer> {
     /// # Errors
     /// The reason to drop it. [`DropReason::NoRoute`] and [`DropReason::Prohibited`] deserve an ICMP answer.
     #[inline]
-    pub fn outbound(&self, packet: &InnerPacket) -> Result<Peer, DropReason> {
+    pub fn outbound(&self, packet: &InnerPacket) -> Result<PeerIndex, DropReason> {
         if is_multicast(packet.destination) {
             return Err(DropReason::Multicast);
         }
@@ -91,7 +135,7 @@ impl<Peer: Copy + Eq> Router<Peer> {
     /// # Errors
     /// The reason to drop it.
     #[inline]
-    pub fn inbound(&self, peer: Peer, packet: &InnerPacket) -> Result<(), DropReason> {
+    pub fn inbound(&self, peer: PeerIndex, packet: &InnerPacket) -> Result<(), DropReason> {
         if is_nobody(packet.source) {
             return Err(DropReason::SourceInvalid);
         }
@@ -131,9 +175,9 @@ mod tests {
     use crate::wire::inner::Fragment;
     use proptest::prelude::*;
 
-    const ALICE: u32 = 1;
-    const BOB: u32 = 2;
-    const EXIT: u32 = 3;
+    const ALICE: PeerIndex = PeerIndex::at(0).unwrap();
+    const BOB: PeerIndex = PeerIndex::at(1).unwrap();
+    const EXIT: PeerIndex = PeerIndex::at(2).unwrap();
 
     fn prefix(text: &str) -> Prefix {
         text.parse().unwrap()
@@ -153,7 +197,7 @@ mod tests {
     }
 
     /// This node is 10.64.0.1 and advertises 192.168.1.0/24; Bob advertises 192.168.0.0/16, and an exit everything.
-    fn router() -> Router<u32> {
+    fn router() -> Router {
         Router::new(
             [prefix("10.64.0.1/32"), prefix("fd00::1/128"), prefix("192.168.1.0/24")],
             [prefix("10.64.0.0/20"), prefix("fd00::/64")],
@@ -223,7 +267,7 @@ mod tests {
             (EXIT, "224.0.0.1", Err(DropReason::SourceInvalid)),
             (EXIT, "255.255.255.255", Err(DropReason::SourceInvalid)),
         ] {
-            assert_eq!(router.inbound(peer, &packet(source, "10.64.0.1")), expected, "{peer} {source}");
+            assert_eq!(router.inbound(peer, &packet(source, "10.64.0.1")), expected, "{peer:?} {source}");
         }
     }
 
@@ -242,10 +286,22 @@ mod tests {
         }
     }
 
-    fn plan() -> impl Strategy<Value = Vec<(Prefix, u32)>> {
-        let entry = (any::<u8>(), 20..=32u8, 0..5u32)
-            .prop_map(|(low, len, peer)| (Prefix::new(IpAddr::from([10, 64, low & 3, low]), len).unwrap(), peer));
+    fn plan() -> impl Strategy<Value = Vec<(Prefix, PeerIndex)>> {
+        let entry = (any::<u8>(), 20..=32u8, 0..5u32).prop_map(|(low, len, peer)| {
+            (Prefix::new(IpAddr::from([10, 64, low & 3, low]), len).unwrap(), PeerIndex::at(peer).unwrap())
+        });
         prop::collection::vec(entry, 0..30)
+    }
+
+    #[test]
+    fn the_last_peer_is_none_of_the_others() {
+        assert_eq!(PeerIndex::at(u32::MAX - 2), None);
+        for position in [0, 1, u32::MAX - 3] {
+            let peer = PeerIndex::at(position).unwrap();
+            assert_eq!((peer.position(), Owner::from(Code(peer.0))), (position as usize, Owner::Peer(peer)));
+        }
+        assert_eq!([Code::LOCAL, Code::BROADCAST].map(Owner::from), [Owner::Local, Owner::Broadcast]);
+        assert_eq!(size_of::<Option<Code>>(), 4);
     }
 
     proptest! {
@@ -253,7 +309,7 @@ mod tests {
         fn under_any_plan_an_address_has_at_most_one_peer(plan in plan(), low in any::<u8>(), third in 0..4u8) {
             let address = IpAddr::from([10, 64, third, low]);
             let router = Router::new([], [], plan.iter().copied());
-            let allowed: Vec<u32> = (0..5).filter(|peer| router.source_allowed(*peer, address)).collect();
+            let allowed: Vec<_> = (0..5).filter_map(PeerIndex::at).filter(|peer| router.source_allowed(*peer, address)).collect();
             let longest = plan.iter().filter(|(prefix, _)| prefix.contains(address)).map(|(prefix, _)| prefix.bits()).max();
             let owner = plan.iter().find(|(prefix, _)| prefix.contains(address) && Some(prefix.bits()) == longest);
             prop_assert_eq!(allowed, owner.map(|(_, peer)| *peer).into_iter().collect::<Vec<_>>());

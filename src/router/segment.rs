@@ -244,28 +244,23 @@ mod tests {
     use super::*;
     use crate::wire::data::{CHUNK_HEADER_LEN, Record};
     use crate::wire::inner::InnerPacket;
-    use etherparse::{PacketBuilder, PacketHeaders, TransportHeader};
+    use crate::wire::testing::{ip, leave_checksum};
+    use etherparse::{PacketHeaders, TransportHeader};
     use proptest::prelude::*;
 
     const ORIGIN: SessionIndex = SessionIndex(7);
 
     /// A super-packet as the kernel gives it: the lengths of the whole, the checksum of the pseudo-header.
     fn super_packet(is_ipv6: bool, is_tcp: bool, payload: &[u8]) -> Vec<u8> {
-        let ip = if is_ipv6 {
-            PacketBuilder::ipv6([0xfd; 16], [0xfe; 16], 64)
-        } else {
-            PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 64)
-        };
         let mut bytes = Vec::new();
         if is_tcp {
-            ip.tcp(1000, 2000, u32::MAX - 5000, 500).ack(9).psh().fin().write(&mut bytes, payload).unwrap();
+            ip(is_ipv6).tcp(1000, 2000, u32::MAX - 5000, 500).ack(9).psh().fin().write(&mut bytes, payload).unwrap();
             let flags = if is_ipv6 { 40 } else { 20 } + 13;
             bytes[flags] |= 0x80;
         } else {
-            ip.udp(1000, 2000).write(&mut bytes, payload).unwrap();
+            ip(is_ipv6).udp(1000, 2000).write(&mut bytes, payload).unwrap();
         }
-        let plain = PlainHeaders::parse(&bytes).unwrap();
-        plain.set_payload_len(&mut bytes[..plain.header_len()], payload.len());
+        leave_checksum(&mut bytes);
         bytes
     }
 

@@ -45,6 +45,8 @@ pub enum ControlMessage {
     Ledger(Vec<u8>),
     /// The sender closes this session and all others with the receiver.
     Goodbye,
+    /// The sender gets datagrams of the receiver's that the session's keys do not open: something on the way alters them.
+    Damaged,
 }
 
 impl ControlMessage {
@@ -164,6 +166,7 @@ mod tests {
             ControlMessage::Pong { id: 2, observed: "[2001:db8::1]:1".parse().unwrap() },
             ControlMessage::Ledger(vec![1, 2, 3]),
             ControlMessage::Goodbye,
+            ControlMessage::Damaged,
         ];
         for message in messages {
             let bytes = message.encode();

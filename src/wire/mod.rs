@@ -12,4 +12,6 @@ pub mod name;
 pub mod offload;
 pub mod payload;
 pub mod prefix;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod ticket;

@@ -308,6 +308,7 @@ fn fold(mut sum: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::ip;
     use etherparse::{
         IpHeaders, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, Ipv6RawExtHeader, PacketBuilder,
         PacketHeaders, TransportHeader, ip_number,
@@ -316,18 +317,13 @@ mod tests {
 
     /// A packet with right checksums.
     fn packet(is_ipv6: bool, is_tcp: bool, payload: &[u8]) -> Vec<u8> {
-        let ip = if is_ipv6 {
-            PacketBuilder::ipv6([0xfd; 16], [0xfe; 16], 64)
-        } else {
-            PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 64)
-        };
         let mut bytes = Vec::new();
         if is_tcp {
             let options = [etherparse::TcpOptionElement::Noop, etherparse::TcpOptionElement::Timestamp(7, 8)];
-            let tcp = ip.tcp(1000, 2000, 4_000_000_000, 500).ack(9).psh().options(&options).unwrap();
+            let tcp = ip(is_ipv6).tcp(1000, 2000, 4_000_000_000, 500).ack(9).psh().options(&options).unwrap();
             tcp.write(&mut bytes, payload).unwrap();
         } else {
-            ip.udp(1000, 2000).write(&mut bytes, payload).unwrap();
+            ip(is_ipv6).udp(1000, 2000).write(&mut bytes, payload).unwrap();
         }
         bytes
     }

@@ -18,7 +18,7 @@ pub const OTHER: [u8; 4] = [10, 64, 0, 2];
 const WAIT: Duration = Duration::from_secs(20);
 
 pub fn config(name: &str) -> TunConfig {
-    TunConfig { name: name.to_owned(), mtu: 1420, queues: 1 }
+    TunConfig { name: name.to_owned(), mtu: 1420, queues: 1, offload: true }
 }
 
 /// Opens a TUN in the host, up and with [`OWN`]/24.

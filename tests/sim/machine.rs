@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Machine   keys, disk, mark, log, memory: what outlives a crash          ─── start ──►  SimNode
-//!   SimNode   datagrams ─► forward::Opening ─► device, Node        packets ─► forward::seal ─► wire, Node
+//!   SimNode   datagrams ─► forward::Opening ─► device, Node        packets ─► Outgoing::seal ─► wire, Node
 //! ```
 
 use crate::packet::UdpPacket;
@@ -19,12 +19,13 @@ use p2plus::ledger::store::disk::{Disk, Fault};
 use p2plus::ledger::store::{Behind, MemoryMark, Store};
 use p2plus::ledger::{Ledger, TxId};
 use p2plus::node::forward::{
-    self, Delivery, DevicePacket, HEADROOM, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing, TAILROOM,
+    Delivery, DevicePacket, HEADROOM, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing, TAILROOM,
 };
 use p2plus::node::membership::{Bootstrap, Invitation};
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
 use p2plus::path::Path;
+use p2plus::router::PeerIndex;
 use p2plus::router::segment::SuperPacket;
 use p2plus::session::LocalKeys;
 use p2plus::time::{Instant, Now};
@@ -369,7 +370,7 @@ pub struct SimNode {
     remember_at: Option<Instant>,
 }
 
-/// Datagrams that [`forward::seal`] made, and where they go.
+/// Datagrams that [`Outgoing::seal`] made, and where they go.
 #[derive(Default)]
 struct Sealed {
     room: Vec<u8>,
@@ -421,10 +422,10 @@ impl SimNode {
         let mut device_packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut bytes };
         let mut sealed = Sealed::default();
         self.outgoing.device_was_empty(now.instant);
-        let mut outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
+        let mut outcome = self.outgoing.seal(&self.table, now.instant, &mut device_packet, &mut sealed);
         if let Outbound::Measure(to) = outcome {
             self.outgoing.learn_link(now.instant, to, Some(LINK_MTU));
-            outcome = forward::seal(&self.table, &mut self.outgoing, now.instant, &mut device_packet, &mut sealed);
+            outcome = self.outgoing.seal(&self.table, now.instant, &mut device_packet, &mut sealed);
         }
         for (reason, count) in self.outgoing.finish(now.instant, &mut sealed) {
             self.drops.add(reason, count as u64);
@@ -441,7 +442,9 @@ impl SimNode {
 
     /// Seals a record of one's own making for a member, past every check of an honest sender. Says whether there was a session.
     pub fn send_record(&mut self, now: Now, peer: &NodeId, lane: Lane, records: &[Vec<u8>]) -> bool {
-        let Some(outlet) = self.table.outlets.get(peer) else { return false };
+        let number = (0..).zip(&*self.table.members).find(|(_, member)| *member == peer);
+        let number = number.and_then(|(position, _)| PeerIndex::at(position));
+        let Some(outlet) = number.and_then(|number| self.table.outlets.get(number)) else { return false };
         let Some(mut sealer) = outlet.session.claim_lane(lane) else { return false };
         for record in records {
             let mut datagram = vec![0; HEADROOM - 1 + record.len() + TAILROOM];

@@ -106,13 +106,21 @@ try_rate() {
 
 hears() { in_ns "$1" ss -Hlun "sport = :$2" | grep . >/dev/null; }
 
-# The highest rate of small packets that arrives: halving the logarithm between two bounds.
+# arriving RATE → packets a second that arrive; fails when they are fewer than were sent, or than were to be sent
+arriving() {
+  local sent got
+  read -r sent got <<<"$(try_rate "$1")"
+  echo "$got"
+  awk "BEGIN { exit !($sent >= 0.95 * $1 && $got >= (1 - $RATE_LOSS) * $sent) }"
+}
+
+# The highest rate of small packets that arrives: halving the logarithm between two bounds. Each is tried twice: what else the machine
+# does may spoil one try, and a rate that was given up is not tried again.
 measure_rate() {
-  local low=4000 high=1600000 rate sent got best=0 step
+  local low=4000 high=1600000 rate got best=0 step
   for ((step = 0; step < RATE_STEPS; step++)); do
     rate=$(awk "BEGIN { print int(sqrt($low * $high)) }")
-    read -r sent got <<<"$(try_rate "$rate")"
-    if awk "BEGIN { exit !($sent >= 0.95 * $rate && $got >= (1 - $RATE_LOSS) * $sent) }"; then
+    if got=$(arriving "$rate") || got=$(arriving "$rate"); then
       low=$rate best=$got
     else
       high=$rate

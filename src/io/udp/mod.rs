@@ -14,6 +14,7 @@ mod receive;
 mod send;
 mod sockaddr;
 mod steer;
+mod trains;
 
 pub use counters::UdpCounts;
 pub use receive::{ReceiveEnd, UdpReceiver};
@@ -25,7 +26,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use trains::TrainHealth;
 
 /// The port that a node listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4647;
@@ -111,13 +112,12 @@ struct Bound {
 /// One of the kernel's sockets on the address of a [`Bound`].
 struct Queue {
     fd: OwnedFd,
-    /// How often in a row the kernel refused trains whose datagrams it then took one by one.
-    refused_trains: AtomicU32,
 }
 
 struct Shared {
     sockets: Vec<Bound>,
     counters: Counters,
+    trains: TrainHealth,
 }
 
 /// Binds the sockets of `listen`, each with so many queues, one at least.
@@ -135,7 +135,7 @@ pub fn bind(listen: &Listen, queues: usize) -> Result<UdpSockets, BindError> {
         Listen::Preferred(port) => bind_everywhere(*port)?,
     };
     let sockets = sockets.into_iter().map(|bound| add_queues(bound, queues)).collect::<Result<Vec<_>, _>>()?;
-    let shared = Arc::new(Shared { sockets, counters: Counters::default() });
+    let shared = Arc::new(Shared { sockets, counters: Counters::default(), trains: TrainHealth::default() });
     let of_socket = |(index, bound): (u8, &Bound)| (0..bound.queues.len()).map(move |queue| (index, queue));
     let all = (0..).zip(&shared.sockets).flat_map(of_socket);
     let receivers = all.map(|(index, queue)| UdpReceiver::new(Arc::clone(&shared), index, queue)).collect();
@@ -263,7 +263,7 @@ fn set_option(fd: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: l
 
 impl Queue {
     fn new(fd: OwnedFd) -> Self {
-        Self { fd, refused_trains: AtomicU32::new(0) }
+        Self { fd }
     }
 }
 

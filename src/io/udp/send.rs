@@ -11,12 +11,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Trains handed to the kernel by one system call at most; longer batches take several.
 const CALL_MAX: usize = 32;
-/// Trains refused in a row after which a socket sends datagrams one by one: its interface or driver cannot cut them.
-pub(super) const REFUSALS_MAX: u32 = 3;
 /// How long a sender waits for room in the socket's queue before it drops, in milliseconds: at 1 Gbit/s a full queue drains in 34.
 const QUEUE_WAIT_MILLIS: libc::c_int = 50;
 
@@ -81,6 +78,21 @@ impl UdpSender {
         self.queues().try_for_each(|queue| set_option(&queue.fd, libc::SOL_SOCKET, libc::SO_MARK, mark))
     }
 
+    /// Hands each datagram to the kernel by itself from now on, and takes them so.
+    ///
+    /// # Errors
+    /// The kernel's, where it does not let off joining them.
+    pub fn handle_singly(&self) -> io::Result<()> {
+        self.shared.trains.forgo();
+        self.queues().try_for_each(|queue| set_option(&queue.fd, libc::SOL_UDP, libc::UDP_GRO, 0))
+    }
+
+    /// Hands the datagrams of a path to the kernel one by one for a while: what it cuts arrives damaged. Returns
+    /// whether it did not do so already.
+    pub fn note_damage(&self, path: Path) -> bool {
+        self.shared.trains.damaged(path)
+    }
+
     /// Sends one datagram.
     ///
     /// # Errors
@@ -110,7 +122,7 @@ impl UdpSender {
             };
             let goes_along = |other: &&Train| {
                 let has_same_socket = self.queue_for(other).is_some_and(|it| std::ptr::eq(it, socket));
-                has_same_socket && (other.count() == 1 || socket.takes_trains())
+                has_same_socket && (other.count() == 1 || self.shared.trains.takes(&other.path))
             };
             let run = trains[next..].iter().take(CALL_MAX).take_while(goes_along).count();
             if run == 0 {
@@ -122,7 +134,7 @@ impl UdpSender {
                 Ok(sent) => next += sent,
                 Err(SendError::TooLong | SendError::Refused(_)) if train.count() > 1 => {
                     if self.send_singly(socket, memory, train, |count, error| dropped(next, count, error)) {
-                        socket.refused_trains.fetch_add(1, Ordering::Relaxed);
+                        self.shared.trains.refused(train.path);
                     }
                     next += 1;
                 }
@@ -171,9 +183,7 @@ impl UdpSender {
             outcome => outcome?,
         };
         add(&counters.sent, run[..sent].iter().map(Train::count).sum());
-        if run[..sent].iter().any(|train| train.count() > 1) {
-            socket.refused_trains.store(0, Ordering::Relaxed);
-        }
+        run[..sent].iter().filter(|train| train.count() > 1).for_each(|train| self.shared.trains.taken(&train.path));
         Ok(sent)
     }
 
@@ -197,12 +207,6 @@ impl UdpSender {
             SendError::Refused(_) => &counters.send_refused,
         };
         add(counter, count);
-    }
-}
-
-impl Queue {
-    pub(super) fn takes_trains(&self) -> bool {
-        self.refused_trains.load(Ordering::Relaxed) < REFUSALS_MAX
     }
 }
 

@@ -1,6 +1,5 @@
 //! Sockets on the loopback interface; those on real links are in `tests/netns`.
 
-use super::send::REFUSALS_MAX;
 use super::*;
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
@@ -8,7 +7,6 @@ use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
 use crate::wire::data::TYPE_TRANSPORT;
 use crate::wire::ecn::Ecn;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -85,8 +83,11 @@ fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
 fn a_train_leaves_at_once_and_arrives_at_once_or_one_by_one() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
-    for refused in [0, REFUSALS_MAX] {
-        left.sender.shared.sockets[0].queues[0].refused_trains.store(refused, Ordering::Relaxed);
+    for is_forgone in [false, true] {
+        if is_forgone {
+            left.sender.handle_singly().unwrap();
+            right.sender.handle_singly().unwrap();
+        }
         let mut batch = SendBatch::default();
         for number in 0..45u8 {
             let len = if number == 44 { 700 } else { 1440 };
@@ -176,7 +177,7 @@ fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
         assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 3).len(), 3);
         assert_eq!(left.sender.counts().sent_singly, 3 * (round + 1));
     }
-    assert!(!left.sender.shared.sockets[0].queues[0].takes_trains());
+    assert!(!left.sender.shared.trains.takes(&path));
 }
 
 #[test]

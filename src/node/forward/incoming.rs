@@ -4,7 +4,6 @@ use super::paid::{Paid, Trust};
 use crate::node::control::CONTROL_MTU;
 use crate::node::table::{ForwardingTable, Inlet};
 use crate::path::Path;
-use crate::policy::Rights;
 use crate::router::segment::{Run, SuperPacket};
 use crate::session::{BySession, Source};
 use crate::time::Instant;
@@ -248,7 +247,7 @@ impl<'t, 'd> Opening<'t, 'd> {
 
     /// Lets an inner packet through only from a member, from that member's own address, to this node, and marks it as the path did.
     fn check(&self, inlet: &Inlet, ecn: Ecn, packet: &mut [u8]) -> Result<(), DropReason> {
-        let Rights::Member(peer) = inlet.rights else { return Err(DropReason::RecordNotAllowed) };
+        let peer = inlet.peer.ok_or(DropReason::RecordNotAllowed)?;
         let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
         self.table.router.inbound(peer, &inner)?;
         let left = Ecn::of(packet);

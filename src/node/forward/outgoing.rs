@@ -1,47 +1,26 @@
 //! Packet out: from a packet of the device to sealed datagrams.
 
-use super::TAILROOM;
+use super::bundle::{Bundle, Leaving, MAX_BUNDLED};
 use super::links::{Links, fits_any_link};
 use super::pressure::Pressure;
+use super::sealing::{Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
-use crate::path::Path;
+use crate::router::PeerIndex;
 use crate::router::icmp::{AnswerSources, Answerer};
-use crate::router::segment::{Cut, Part};
-use crate::session::{BySession, LaneSealer, Session};
+use crate::router::segment::Cut;
 use crate::time::Instant;
-use crate::wire::data::{
-    self, BUNDLED_HEADER_LEN, CHUNK_HEADER_LEN, Chunk, FLAG_NEEDS_CHECKSUM, Lane, RECORD_BUNDLE, RECORD_HEADER_LEN,
-    RECORD_PACKET, SessionIndex,
-};
+use crate::wire::data::{CHUNK_HEADER_LEN, Lane, RECORD_HEADER_LEN, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
-use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// The longest packet that a segment of a super-packet becomes, in bytes: no device has a larger MTU.
-const MAX_SEGMENT_PACKET: usize = 9217;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.
 const CHUNK_EXTRA: usize = CHUNK_HEADER_LEN - RECORD_HEADER_LEN;
-
-/// Packets up to this length wait, while the device has more, to share a datagram with others, in bytes.
-const MAX_BUNDLED: usize = 512;
-
-/// Where datagrams are sealed: memory of the shell's.
-pub trait Outbox {
-    /// Lends room for one datagram behind those that are there; `None` when there is not so much. What is written there is there the next
-    /// time as well, until something is pushed.
-    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
-
-    /// Takes what was lent last, the first `len` bytes of it, as a datagram that leaves by `path` with the mark `ecn`.
-    fn push(&mut self, len: usize, path: Path, ecn: Ecn);
-}
 
 /// A packet as the device gave it.
 pub struct DevicePacket<'p> {
@@ -68,41 +47,25 @@ pub enum Outbound {
 
 /// One sending thread's own state: its lane in every session that it has used, the links that it sends on, its budget for ICMP answers.
 pub struct Outgoing {
-    lane: Lane,
-    sealers: BySession<LaneSealer>,
+    sealers: Sealers,
     links: Links,
+    /// Of the table that the sealers follow.
     generation: u64,
     answerer: Answerer,
     /// The number of the latest super-packet.
     super_packet: u16,
+    /// Small packets in the outbox that wait for more of them, behind what was pushed.
     bundle: Option<Bundle>,
     pressure: Pressure,
     /// Packets and segments that were not sealed although [`Outbound::Sealed`] was said of what they were part of, and why.
     lost: Vec<(DropReason, usize)>,
 }
 
-/// How a datagram leaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Leaving {
-    session: SessionIndex,
-    path: Path,
-    ecn: Ecn,
-}
-
-/// Small packets in the outbox that wait for more of them, in front of what was pushed.
-struct Bundle {
-    leaving: Leaving,
-    packets: usize,
-    /// Bytes of the record so far.
-    len: usize,
-}
-
 impl Outgoing {
     /// Starts with nothing claimed. `lane` belongs to this thread alone.
     pub fn new(lane: Lane) -> Self {
         Self {
-            lane,
-            sealers: BySession::default(),
+            sealers: Sealers::new(lane),
             links: Links::default(),
             generation: 0,
             answerer: Answerer::new(),
@@ -111,6 +74,11 @@ impl Outgoing {
             pressure: Pressure::default(),
             lost: Vec::new(),
         }
+    }
+
+    /// Takes the news that the device had nothing until now.
+    pub fn device_was_empty(&mut self, now: Instant) {
+        self.pressure.emptied(now);
     }
 
     /// Takes the MTU, in bytes, of the link by which datagrams to an endpoint leave; `None` when it is not known: then the link decides.
@@ -123,36 +91,43 @@ impl Outgoing {
         self.links.forget(endpoint);
     }
 
-    /// Builds the ICMP error about a packet that is dropped for `reason`, when one may be sent.
-    fn refuse(
+    /// Seals a packet of the device, or each segment of a super-packet, for the peer that owns its destination.
+    pub fn seal(
         &mut self,
+        table: &ForwardingTable,
         now: Instant,
-        sources: AnswerSources,
-        (reason, error): (DropReason, IcmpError),
-        (inner, bytes): (&InnerPacket, &[u8]),
+        packet: &mut DevicePacket<'_>,
+        outbox: &mut impl Outbox,
     ) -> Outbound {
-        match self.answerer.answer(now, sources, error, inner, bytes) {
-            Ok(answer) => Outbound::Answer(reason, answer),
-            Err(_) => Outbound::Drop(reason),
+        self.follow(table, now, outbox);
+        let (outlet, cut) = match self.way(table, now, packet) {
+            Ok(way) => way,
+            Err(instead) => return instead,
+        };
+        let is_chosen = self.choose(now, packet);
+        let sealed = match cut {
+            Some(cut) => self.super_packet(now, outlet, (&cut, packet), is_chosen, outbox),
+            None if is_chosen => Err(DropReason::QueueStanding),
+            None => self.packet(now, outlet, packet, outbox),
+        };
+        match sealed {
+            Ok(()) => Outbound::Sealed,
+            Err(reason) => Outbound::Drop(reason),
         }
+    }
+
+    /// Seals what waits in a bundle: it is sent now. Returns the packets and segments that were given up since the last time, by reason.
+    pub fn finish(&mut self, now: Instant, outbox: &mut impl Outbox) -> Vec<(DropReason, usize)> {
+        self.close_bundle(now, outbox);
+        std::mem::take(&mut self.lost)
     }
 
     /// Follows a new table: sealers of sessions that are gone end. The budget for answers goes on.
     fn follow(&mut self, table: &ForwardingTable, now: Instant, outbox: &mut impl Outbox) {
         if self.generation != table.generation {
-            self.close(now, outbox);
+            self.close_bundle(now, outbox);
             self.generation = table.generation;
-            self.sealers.retain(|index, _| table.inlets.contains_key(index));
-        }
-    }
-
-    /// Claims this thread's lane of a session, unless it has it.
-    fn sealer(&mut self, session: &Arc<Session>) -> Result<&mut LaneSealer, DropReason> {
-        match self.sealers.entry(session.local_index()) {
-            Entry::Occupied(sealer) => Ok(sealer.into_mut()),
-            Entry::Vacant(vacant) => {
-                session.claim_lane(self.lane).map(|sealer| vacant.insert(sealer)).ok_or(DropReason::LanesExhausted)
-            }
+            self.sealers.retain(|session| table.inlets.contains_key(session));
         }
     }
 
@@ -173,11 +148,9 @@ impl Outgoing {
             }
             Err(reason) => return Err(Outbound::Drop(reason)),
         };
-        let outlet = table.outlets.get(&peer).ok_or(Outbound::Stage(peer))?;
-        if table.heartbeat.is_stale(now) {
-            // The machine slept, and this thread woke first. The node, once it has the packet, makes new keys.
-            return Err(Outbound::Stage(peer));
-        }
+        // When the machine slept and this thread woke first, the node, once it has the packet, makes new keys.
+        let outlet = table.outlets.get(peer).filter(|_| !table.heartbeat.is_stale(now));
+        let outlet = outlet.ok_or_else(|| stage(table, peer))?;
         let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(bytes, segments)) {
             Some(None) => return Err(Outbound::Drop(DropReason::MalformedPacket)),
             Some(cut) => cut,
@@ -199,7 +172,80 @@ impl Outgoing {
         Ok((outlet, cut))
     }
 
-    /// Puts a small packet to those that wait to leave in the same way, or begins to wait with it.
+    /// Builds the ICMP error about a packet that is dropped for `reason`, when one may be sent.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        sources: AnswerSources,
+        (reason, error): (DropReason, IcmpError),
+        (inner, bytes): (&InnerPacket, &[u8]),
+    ) -> Outbound {
+        match self.answerer.answer(now, sources, error, inner, bytes) {
+            Ok(answer) => Outbound::Answer(reason, answer),
+            Err(_) => Outbound::Drop(reason),
+        }
+    }
+
+    /// Says whether a packet, or the first of its segments, is lost to tell its sender that the queue stands. One that can be marked is marked
+    /// instead.
+    fn choose(&mut self, now: Instant, packet: &mut DevicePacket<'_>) -> bool {
+        if packet.bytes.len() <= MAX_BUNDLED || !self.pressure.chooses(now) {
+            return false;
+        }
+        let marked = Ecn::of(packet.bytes).received_in(Ecn::Congested);
+        if let Some(marked) = marked {
+            marked.write(packet.bytes);
+        }
+        marked.is_none()
+    }
+
+    /// Seals a packet that stands for itself, or puts it into a bundle.
+    fn packet(
+        &mut self,
+        now: Instant,
+        outlet: &Outlet,
+        packet: &mut DevicePacket<'_>,
+        outbox: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        let Outlet { session, path } = outlet;
+        let needs_checksum = leaves_checksum(packet, session.offload())?;
+        let ecn = Ecn::of(packet.bytes);
+        if packet.bytes.len() <= MAX_BUNDLED {
+            self.sealers.claim(session)?;
+            let leaving = Leaving { session: session.local_index(), path: *path, ecn };
+            return self.bundle(now, leaving, needs_checksum, packet.bytes, outbox);
+        }
+        self.close_bundle(now, outbox);
+        let sealer = self.sealers.claim(session)?;
+        Sending { sealer, now, path: *path, ecn, outbox }.packet(needs_checksum, packet.bytes)
+    }
+
+    /// Seals a super-packet: without its first segment if that is chosen to be lost, because those behind it tell the receiver so at once.
+    fn super_packet(
+        &mut self,
+        now: Instant,
+        outlet: &Outlet,
+        (cut, packet): (&Cut, &DevicePacket<'_>),
+        is_chosen: bool,
+        outbox: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        self.close_bundle(now, outbox);
+        let Outlet { session, path } = outlet;
+        let sealer = self.sealers.claim(session)?;
+        self.super_packet = self.super_packet.wrapping_add(1);
+        if is_chosen {
+            self.lost.push((DropReason::QueueStanding, 1));
+        }
+        let parts = cut.parts(0).skip(usize::from(is_chosen));
+        let mut sending = Sending { sealer, now, path: *path, ecn: Ecn::of(packet.bytes), outbox };
+        if cut.fits_chunks() && takes(session.offload(), packet.vnet) {
+            sending.chunks(cut, parts, packet.bytes, self.super_packet)
+        } else {
+            sending.segments(cut, parts, packet.bytes)
+        }
+    }
+
+    /// Puts a small packet to those that wait to leave in the same way, or begins to wait with it. The session's lane is claimed.
     fn bundle(
         &mut self,
         now: Instant,
@@ -208,124 +254,39 @@ impl Outgoing {
         packet: &[u8],
         outbox: &mut impl Outbox,
     ) -> Result<(), DropReason> {
-        let (capacity, added) = (bundle_capacity(&leaving.path), BUNDLED_HEADER_LEN + packet.len());
-        if self.bundle.as_ref().is_none_or(|open| open.leaving != leaving || open.len + added > capacity) {
-            self.close(now, outbox);
+        if self.bundle.as_ref().is_none_or(|open| !open.has_room(leaving, packet.len())) {
+            self.close_bundle(now, outbox);
         }
-        let room = outbox.room(datagram_len(capacity)).ok_or(DropReason::TooLarge)?;
-        let open = self.bundle.get_or_insert(Bundle { leaving, packets: 0, len: RECORD_HEADER_LEN });
-        let (header, rest) = room[data::TRANSPORT_HEADER_LEN + open.len..].split_at_mut(BUNDLED_HEADER_LEN);
-        header.copy_from_slice(&data::bundled_header(packet.len() as u16, needs_checksum));
-        rest[..packet.len()].copy_from_slice(packet);
-        open.packets += 1;
-        open.len += added;
+        let room = outbox.room(datagram_len(Bundle::capacity(&leaving.path))).ok_or(DropReason::TooLarge)?;
+        let open = self.bundle.get_or_insert_with(|| Bundle::new(leaving));
+        open.add(&mut room[TRANSPORT_HEADER_LEN..], needs_checksum, packet);
         Ok(())
     }
 
-    /// Seals what waited in a bundle.
-    fn close(&mut self, now: Instant, outbox: &mut impl Outbox) {
-        let Some(open) = self.bundle.take() else { return };
-        let Leaving { session, path, ecn } = open.leaving;
-        let mut seal = || {
-            let sealer = self.sealers.get_mut(&session).ok_or(DropReason::UnknownSession)?;
-            let room = outbox.room(datagram_len(bundle_capacity(&path))).ok_or(DropReason::TooLarge)?;
-            let len = datagram_len(close_record(&mut room[data::TRANSPORT_HEADER_LEN..], &open));
-            sealer.seal(now, &mut room[..len])?;
-            outbox.push(len, path, ecn);
-            Ok(())
-        };
-        if let Err(reason) = seal() {
-            self.lost.push((reason, open.packets));
+    /// Seals what waits in a bundle.
+    fn close_bundle(&mut self, now: Instant, outbox: &mut impl Outbox) {
+        if let Some(bundle) = self.bundle.take()
+            && let Err(reason) = self.seal_bundle(now, &bundle, outbox)
+        {
+            self.lost.push((reason, bundle.packets()));
         }
     }
 
-    /// Takes the news that the device had nothing until now.
-    pub fn device_was_empty(&mut self, now: Instant) {
-        self.pressure.emptied(now);
-    }
-
-    /// Seals what waits in a bundle: it is sent now. Returns the packets and segments that were given up since the last time, by reason.
-    pub fn finish(&mut self, now: Instant, outbox: &mut impl Outbox) -> Vec<(DropReason, usize)> {
-        self.close(now, outbox);
-        std::mem::take(&mut self.lost)
+    fn seal_bundle(&mut self, now: Instant, bundle: &Bundle, outbox: &mut impl Outbox) -> Result<(), DropReason> {
+        let Leaving { session, path, ecn } = bundle.leaving();
+        let sealer = self.sealers.get(session).ok_or(DropReason::UnknownSession)?;
+        let room = outbox.room(datagram_len(Bundle::capacity(&path))).ok_or(DropReason::TooLarge)?;
+        let len = datagram_len(bundle.close(&mut room[TRANSPORT_HEADER_LEN..]));
+        sealer.seal(now, &mut room[..len])?;
+        outbox.push(len, path, ecn);
+        Ok(())
     }
 }
 
-/// The length of a bundle's record at most: with it a datagram passes every path that P2Plus works on.
-const fn bundle_capacity(path: &Path) -> usize {
-    RECORD_HEADER_LEN + fits_any_link(path.remote)
-}
-
-/// The length of the datagram around a record.
-const fn datagram_len(record_len: usize) -> usize {
-    data::TRANSPORT_HEADER_LEN + record_len + TAILROOM
-}
-
-/// Writes the first byte of a bundle's record, which becomes a packet's record when there is only one. Returns the record's length.
-fn close_record(record: &mut [u8], bundle: &Bundle) -> usize {
-    if bundle.packets > 1 {
-        record[0] = RECORD_BUNDLE;
-        return bundle.len;
-    }
-    let flags = record[RECORD_HEADER_LEN + BUNDLED_HEADER_LEN - 1];
-    record.copy_within(RECORD_HEADER_LEN + BUNDLED_HEADER_LEN..bundle.len, RECORD_HEADER_LEN);
-    record[0] = RECORD_PACKET | flags;
-    bundle.len - BUNDLED_HEADER_LEN
-}
-
-/// Seals a packet of the device, or each segment of a super-packet, for the peer that owns its destination.
-pub fn seal(
-    table: &ForwardingTable,
-    outgoing: &mut Outgoing,
-    now: Instant,
-    packet: &mut DevicePacket<'_>,
-    outbox: &mut impl Outbox,
-) -> Outbound {
-    outgoing.follow(table, now, outbox);
-    let (outlet, cut) = match outgoing.way(table, now, packet) {
-        Ok(way) => way,
-        Err(instead) => return instead,
-    };
-    let mut is_chosen = packet.bytes.len() > MAX_BUNDLED && outgoing.pressure.chooses(now);
-    if is_chosen && let Some(marked) = Ecn::of(packet.bytes).received_in(Ecn::Congested) {
-        marked.write(packet.bytes);
-        is_chosen = false;
-    }
-    let (session, path, ecn) = (&outlet.session, outlet.path, Ecn::of(packet.bytes));
-    let mut send = || {
-        let leaving = Leaving { session: session.local_index(), path, ecn };
-        let number = outgoing.super_packet.wrapping_add(u16::from(cut.is_some()));
-        let Some(cut) = cut else {
-            let needs_checksum = leaves_checksum(packet, session.offload())?;
-            if packet.bytes.len() <= MAX_BUNDLED {
-                outgoing.sealer(session)?;
-                return outgoing.bundle(now, leaving, needs_checksum, packet.bytes, outbox);
-            }
-            if is_chosen {
-                return Err(DropReason::QueueStanding);
-            }
-            outgoing.close(now, outbox);
-            let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
-            return sending.packet(needs_checksum, packet.bytes);
-        };
-        outgoing.close(now, outbox);
-        outgoing.super_packet = number;
-        if is_chosen {
-            outgoing.lost.push((DropReason::QueueStanding, 1));
-        }
-        // The first is lost: those behind it tell the receiver so at once.
-        let parts = cut.parts(0).skip(usize::from(is_chosen));
-        let mut sending = Sending { sealer: outgoing.sealer(session)?, now, path, ecn, outbox };
-        if cut.fits_chunks() && takes(session.offload(), packet.vnet) {
-            sending.chunks(&cut, parts, packet.bytes, number)
-        } else {
-            sending.segments(&cut, parts, packet.bytes)
-        }
-    };
-    match send() {
-        Ok(()) => Outbound::Sealed,
-        Err(reason) => Outbound::Drop(reason),
-    }
+/// What becomes of a packet for a peer without a session.
+fn stage(table: &ForwardingTable, peer: PeerIndex) -> Outbound {
+    // Who has a route has a number, and was a member when the table was made.
+    table.members.get(peer.position()).map_or(Outbound::Drop(DropReason::NoRoute), |member| Outbound::Stage(*member))
 }
 
 /// Says whether the packet's transport checksum is left to a peer whose kernel completes it; completes it, if it is not.
@@ -369,74 +330,6 @@ pub fn each_whole(packet: &mut DevicePacket<'_>, mut lend: impl FnMut(&[u8])) {
     }
 }
 
-/// One packet on its way into the outbox.
-struct Sending<'s, O> {
-    sealer: &'s mut LaneSealer,
-    now: Instant,
-    path: Path,
-    ecn: Ecn,
-    outbox: &'s mut O,
-}
-
-impl<O: Outbox> Sending<'_, O> {
-    /// Seals a packet that stands for itself.
-    fn packet(&mut self, needs_checksum: bool, packet: &[u8]) -> Result<(), DropReason> {
-        let flags = if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 };
-        self.seal(&[&[RECORD_PACKET | flags], packet])
-    }
-
-    /// Seals a super-packet in chunks of one segment each: what the own link takes beyond that, the path may not.
-    fn chunks(
-        &mut self,
-        cut: &Cut,
-        parts: impl Iterator<Item = Part>,
-        packet: &[u8],
-        super_packet: u16,
-    ) -> Result<(), DropReason> {
-        let (headers, payload) = packet.split_at(cut.header_len());
-        for part in parts {
-            let (offset, segment_len) = (part.payload.start as u16, cut.segment_len() as u16);
-            let chunk = Chunk {
-                is_last: part.is_last,
-                super_packet,
-                offset,
-                segment_len,
-                headers,
-                payload: &payload[part.payload],
-            };
-            self.seal(&[&chunk.encode_header(), headers, chunk.payload])?;
-        }
-        Ok(())
-    }
-
-    /// Seals each segment of a super-packet as a packet of its own.
-    fn segments(&mut self, cut: &Cut, parts: impl Iterator<Item = Part>, packet: &[u8]) -> Result<(), DropReason> {
-        let mut segment = [0; MAX_SEGMENT_PACKET];
-        for part in parts {
-            if cut.header_len() + part.payload.len() > segment.len() {
-                return Err(DropReason::TooLarge);
-            }
-            let len = cut.write_segment(packet, &part, &mut segment);
-            self.seal(&[&[RECORD_PACKET], &segment[..len]])?;
-        }
-        Ok(())
-    }
-
-    fn seal(&mut self, record: &[&[u8]]) -> Result<(), DropReason> {
-        let record_len: usize = record.iter().map(|part| part.len()).sum();
-        let len = datagram_len(record_len);
-        let datagram = self.outbox.room(len).ok_or(DropReason::TooLarge)?;
-        let mut at = data::TRANSPORT_HEADER_LEN;
-        for part in record {
-            datagram[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        self.sealer.seal(self.now, datagram)?;
-        self.outbox.push(len, self.path, self.ecn);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,7 +360,7 @@ mod tests {
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);
         let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut packet };
-        seal(table, outgoing, NOW, &mut packet, &mut Sealed::default())
+        outgoing.seal(table, NOW, &mut packet, &mut Sealed::default())
     }
 
     #[test]

@@ -7,13 +7,12 @@ use crate::path::Path;
 use crate::policy::Rights;
 use crate::router::icmp::AnswerSources;
 use crate::router::segment::SuperPacket;
-use crate::router::{Prefix, Router};
+use crate::router::{PeerIndex, Prefix, Router};
 use crate::session::Session;
 use crate::time::Instant;
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::offload::{VnetHeader, complete_checksum};
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -32,11 +31,13 @@ pub(super) fn table([own, peer]: [u8; 2], session: Arc<Session>, endpoint: Socke
     let path = Path::from(endpoint);
     let outlet = Outlet { session: Arc::clone(&session), path };
     let rights = Rights::Member(node);
-    let inlet = Inlet { session, rights, guest_origin: None, path: Some(path), awaited: false };
+    let number = PeerIndex::at(0).unwrap();
+    let inlet = Inlet { session, rights, peer: Some(number), guest_origin: None, path: Some(path), awaited: false };
     ForwardingTable {
         generation: 1,
-        router: Arc::new(Router::new([host(own)], [subnet], [(host(peer), node)])),
-        outlets: Arc::new(HashMap::from([(node, outlet)])),
+        router: Arc::new(Router::new([host(own)], [subnet], [(host(peer), number)])),
+        members: Arc::new(vec![node]),
+        outlets: Arc::new([(number, outlet)].into_iter().collect()),
         inlets: Arc::new([(index, inlet)].into_iter().collect()),
         answer_sources: AnswerSources { v4: Some([10, 64, 0, 53].into()), v6: None },
         ..ForwardingTable::empty()

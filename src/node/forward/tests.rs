@@ -1,7 +1,7 @@
 //! From one node's device to the other's: both routes, with nothing between them but what a network does.
 
 use super::testing::{Delivered, NOW, Sealed, table};
-use super::{Arrival, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing, TAILROOM, seal};
+use super::{Arrival, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing, TAILROOM};
 use crate::node::table::ForwardingTable;
 use crate::path::Path;
 use crate::session::testing::established_pair_with;
@@ -9,8 +9,8 @@ use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSP
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;
-use crate::wire::offload::{PlainHeaders, SegmentKind, Segmentation, VnetHeader};
-use etherparse::PacketBuilder;
+use crate::wire::offload::{SegmentKind, Segmentation, VnetHeader};
+use crate::wire::testing::{ip, leave_checksum};
 use std::net::SocketAddr;
 
 /// Two nodes with a session, at 10.64.0.1 and 10.64.0.2.
@@ -43,7 +43,7 @@ impl Pair {
         let mut sealed = Sealed::default();
         for (vnet, packet) in packets {
             let mut packet = DevicePacket { vnet: *vnet, bytes: &mut packet.clone() };
-            let outcome = seal(&self.near, &mut self.outgoing, NOW, &mut packet, &mut sealed);
+            let outcome = self.outgoing.seal(&self.near, NOW, &mut packet, &mut sealed);
             assert_eq!(outcome, Outbound::Sealed);
         }
         assert_eq!(self.outgoing.finish(NOW, &mut sealed), []);
@@ -67,17 +67,14 @@ impl Pair {
 /// A UDP packet from the near one to the far one, with its checksum done.
 fn udp(destination_port: u16, len: usize, fill: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let packet = PacketBuilder::ipv4([10, 64, 0, 1], [10, 64, 0, 2], 64).udp(1000, destination_port);
-    packet.write(&mut bytes, &vec![fill; len]).unwrap();
+    ip(false).udp(1000, destination_port).write(&mut bytes, &vec![fill; len]).unwrap();
     bytes
 }
 
 /// The same packet as the kernel gives it to a device that computes checksums.
 fn with_checksum_left(mut packet: Vec<u8>) -> (VnetHeader, Vec<u8>) {
-    let plain = PlainHeaders::parse(&packet).unwrap();
-    let (headers, payload) = packet.split_at_mut(plain.header_len());
-    plain.set_payload_len(headers, payload.len());
-    (VnetHeader { checksum: Some(plain.checksum()), segments: None }, packet)
+    let checksum = leave_checksum(&mut packet);
+    (VnetHeader { checksum: Some(checksum), segments: None }, packet)
 }
 
 /// The kinds of the records in these datagrams, which the far one opens.
@@ -167,7 +164,7 @@ fn what_waits_for_others_is_counted_when_its_session_ends_first() {
     let mut sealed = Sealed::default();
     for _ in 0..3 {
         let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut udp(2000, 64, 7) };
-        assert_eq!(seal(&pair.near, &mut pair.outgoing, NOW, &mut packet, &mut sealed), Outbound::Sealed);
+        assert_eq!(pair.outgoing.seal(&pair.near, NOW, &mut packet, &mut sealed), Outbound::Sealed);
     }
     let late = NOW + crate::session::seal::MAX_AGE;
     assert_eq!(pair.outgoing.finish(late, &mut sealed), [(DropReason::SessionExpired, 3)]);
@@ -186,8 +183,7 @@ fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segm
         vnet.segments = segment_len.map(|segment_len| (segmentation(segment_len), 28));
         let mut outgoing = Outgoing::new(Lane::new(pair.outgoing_lanes.next().unwrap(), 0));
         outgoing.device_was_empty(NOW);
-        let outcome =
-            seal(&pair.near, &mut outgoing, standing, &mut DevicePacket { vnet, bytes: &mut bytes }, &mut sealed);
+        let outcome = outgoing.seal(&pair.near, standing, &mut DevicePacket { vnet, bytes: &mut bytes }, &mut sealed);
         (outcome, outgoing.finish(standing, &mut sealed), sealed.datagrams)
     };
     let dropped = Outbound::Drop(DropReason::QueueStanding);

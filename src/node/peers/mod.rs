@@ -22,6 +22,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::path::{CandidateError, CandidateSource, Path, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
+use crate::router::PeerIndex;
 use crate::session::{BySession, Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
 use crate::wire::data::SessionIndex;
@@ -59,6 +60,8 @@ pub enum PeerEvent {
     Observed(TransportKey, SocketAddr),
     /// The peer is reached at another endpoint, as it proved.
     Moved(TransportKey),
+    /// What this node sends by a path, to a member, arrives damaged.
+    Damaged(TransportKey, Path),
     /// A handshake was confirmed that must not be replayed after a restart.
     Timestamp(TransportKey, Timestamp),
 }
@@ -243,14 +246,16 @@ impl PeerTable {
         self.peers.values().filter_map(outlet).collect()
     }
 
-    /// The sessions that datagrams may arrive for.
-    pub fn inlets(&self) -> BySession<Inlet> {
+    /// The sessions that datagrams may arrive for. `number` knows members by short numbers.
+    pub fn inlets(&self, mut number: impl FnMut(NodeId) -> Option<PeerIndex>) -> BySession<Inlet> {
         let mut inlets = BySession::default();
         for peer in self.peers.values() {
             for session in peer.sessions.receiving() {
+                let rights = rights_of(session);
                 let inlet = Inlet {
                     session: Arc::clone(session),
-                    rights: rights_of(session),
+                    rights,
+                    peer: if let Rights::Member(member) = rights { number(member) } else { None },
                     guest_origin: peer.guest_origin,
                     path: peer.paths.path(),
                     awaited: !peer.is_confirmed(session.local_index()),

@@ -119,6 +119,11 @@ impl PeerTable {
             // A guest has the control link, which keeps it to its services and its pace.
             Ok(ControlMessage::Ledger(_)) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
             Ok(ControlMessage::Ledger(bytes)) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
+            Ok(ControlMessage::Damaged) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
+            Ok(ControlMessage::Damaged) => {
+                let path = self.peers.get(&key).and_then(|peer| peer.paths.path());
+                self.events.extend(path.map(|path| PeerEvent::Damaged(key, path)));
+            }
             Ok(ControlMessage::Goodbye) => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
                 let session = peer.sessions.receiving().find(|session| session.local_index() == index);

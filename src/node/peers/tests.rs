@@ -91,7 +91,7 @@ impl Side {
             self.table.handle_handshake(&mut ctx, from.into(), &datagram);
             return;
         };
-        let inlets = self.table.inlets();
+        let inlets = self.table.inlets(|_| None);
         let Some(inlet) = inlets.get(&header.receiver) else { return };
         let record = inlet.session.open(now.instant, &header, &mut datagram[TRANSPORT_HEADER_LEN..]).unwrap();
         self.table.handle_record(&mut ctx, header.receiver, from.into(), record);
@@ -212,6 +212,31 @@ fn a_session_that_nobody_keeps_falls_silent_and_ends() {
 }
 
 #[test]
+fn whose_datagrams_arrive_damaged_hears_of_it_once_a_second_and_nobody_else_does() {
+    let (mut left, mut right) = acquainted();
+    let mut told = |damaged: u64, millis: u64| {
+        let key = transport(2).public_key();
+        for number in 0..damaged {
+            left.table.send_stream(at(millis), key, &[7; 100]);
+            let mut datagram = left.sent().pop().unwrap().datagram;
+            *datagram.last_mut().unwrap() ^= 1;
+            let Ok(Datagram::Transport(header)) = Datagram::classify(&datagram) else { panic!("{number}") };
+            let inlets = right.table.inlets(|_| None);
+            let sealed = &mut datagram[TRANSPORT_HEADER_LEN..];
+            assert!(inlets[&header.receiver].session.open(at(millis).instant, &header, sealed).is_err());
+        }
+        pass(millis..millis + 3000, &mut left, &mut right);
+        let is_news = |event: &PeerEvent| matches!(event, PeerEvent::Damaged(of, path) if *of == key && path.remote == endpoint(2));
+        assert!(!right.events().iter().any(|event| matches!(event, PeerEvent::Damaged(..))));
+        left.events().iter().filter(|event| is_news(event)).count()
+    };
+    assert_eq!(told(7, 5_000), 0, "a few are anybody's");
+    assert_eq!(told(8, 10_000), 1);
+    assert_eq!(told(0, 15_000), 0);
+    assert_eq!(told(100, 20_000), 1);
+}
+
+#[test]
 fn a_kept_session_is_renewed_by_whoever_keeps_it() {
     for keeper in [1, 2] {
         let (mut left, mut right) = acquainted();
@@ -311,7 +336,7 @@ fn a_session_for_sync_alone_carries_no_packets_and_no_member_stands_behind_it() 
         assert!(matches!(ups[..], [PeerEvent::Up(_, Rights::Guest)]), "{ups:?}");
         assert!(side.table.outlets().is_empty(), "nothing is sealed for it");
         assert!(
-            side.table.inlets().values().all(|inlet| inlet.rights == Rights::Guest),
+            side.table.inlets(|_| None).values().all(|inlet| inlet.rights == Rights::Guest),
             "nothing is delivered from it"
         );
         assert!(side.table.usable().all(|(_, rights)| rights == Rights::Guest));

@@ -5,7 +5,9 @@ use crate::crypto::exchange::TransportKey;
 use crate::path::PathCheck;
 use crate::policy::Rights;
 use crate::session::{Action, Role};
-use crate::time::Instant;
+use crate::time::{Instant, Now};
+use crate::wire::control::ControlMessage;
+use crate::wire::data::RECORD_CONTROL;
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
@@ -14,6 +16,10 @@ use std::time::Duration;
 
 /// How often paths, keepalives and worn keys are looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Datagrams that fail to open between two looks before the peer hears of it: forging that many takes somebody on the path, who could
+/// drop them all as well.
+const DAMAGED_MIN: u64 = 8;
 
 /// A session that is kept gets an empty packet when nothing was sent for this long: most NATs forget UDP after 30 s (RFC 4787 REQ-5
 /// asks for two minutes and is not obeyed).
@@ -49,6 +55,7 @@ impl PeerTable {
             let actions = peer.sessions.handle_timeout(ctx.now.instant);
             self.act(ctx, key, &actions);
             if is_check {
+                self.report_damage(ctx.now, key);
                 self.check(ctx, key);
             }
         }
@@ -59,6 +66,17 @@ impl PeerTable {
             for key in kept {
                 self.keep_up(ctx, key);
             }
+        }
+    }
+
+    /// Tells a peer when many of its datagrams do not open: of those that are cut by a network card or a driver, the peer can cut none.
+    fn report_damage(&mut self, now: Now, key: TransportKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let failed = peer.sessions.receiving().map(|session| session.failed_opens()).sum();
+        let before = std::mem::replace(&mut peer.failed_opens, failed);
+        // A session that ended takes its failures with it.
+        if failed.saturating_sub(before) >= DAMAGED_MIN {
+            self.send(now, key, RECORD_CONTROL, &ControlMessage::Damaged.encode());
         }
     }
 
