@@ -40,6 +40,12 @@ pub fn assert_undamaged(hosts: &[&Host]) {
     }
 }
 
+/// How many packets and super-packets the host's kernel got from the tunnel's device.
+pub fn device_packets(host: &Host) -> u64 {
+    let listed: serde_json::Value = serde_json::from_str(&host.ip("-j -s link show p2p-lab")).unwrap();
+    listed[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+}
+
 /// Switches features of a link on and off, in the words of ethtool(8).
 pub fn features(host: &Host, link: &str, words: &str) {
     let said = Said::of(&host.command("ethtool").args(["-K", link]).args(words.split(' ')).output().unwrap());

@@ -10,6 +10,7 @@ mod caller;
 mod capture;
 mod carry;
 mod damaged_store;
+mod degraded;
 mod device;
 mod disorder;
 mod flood;

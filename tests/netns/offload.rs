@@ -1,6 +1,6 @@
 //! What the kernel makes of the offload that the tunnel's device has: TCP of all kinds, and rows of UDP datagrams.
 
-use crate::kernel::{assert_undamaged, counted, features};
+use crate::kernel::{assert_undamaged, counted, device_packets, features};
 use crate::lab::Lab;
 use crate::node::{Node, PATIENCE, accept, move_bytes, noise, pair, transfer};
 use crate::rows::{ROW, ROWS, send_rows};
@@ -131,72 +131,15 @@ fn marks_of_the_path_slow_the_sender_inside_and_cost_no_segment() {
 }
 
 #[test]
-fn a_node_that_forgoes_offload_and_one_that_does_not_understand_each_other() {
-    let Some(mut lab) = Lab::new() else { return };
-    let mut founder = Node::new(&lab.host("founder"), "founder");
-    founder.configure("[tunnel]\noffload = false\n");
-    founder.found();
-    let mut ada = Node::new(&lab.host("ada"), "ada");
-    ada.join(&founder.invite(&["--name", "ada"]));
-    ada.meet(&founder);
-    for address in [founder.v4(), founder.v6()] {
-        let before = packets_from_device(&founder);
-        transfer(&ada, &founder, address, TRANSFER_LEN);
-        let came = packets_from_device(&founder) - before;
-        assert!(came >= (TRANSFER_LEN / 1400) as u64, "{came} packets: super-packets");
-    }
-    for address in [ada.v4(), ada.v6()] {
-        transfer(&founder, &ada, address, TRANSFER_LEN);
-    }
-    let (sender, receiver) = (ada.udp(ada.v4()), founder.udp(founder.v4()));
-    send_rows(&sender, (&receiver, receiver.local_addr().unwrap()), [1_200, 777]);
-    send_rows(&receiver, (&sender, sender.local_addr().unwrap()), [1_200, 777]);
-    for node in [&founder, &ada] {
-        assert_eq!(node.drops("malformed_packet") + node.drops("device_refused"), 0, "{}", node.status());
-    }
-    assert_undamaged(&[founder.host(), ada.host()]);
-}
-
-/// Alters a byte of every twentieth datagram that was cut in the host, as a faulty driver does: the kernel numbers those, and no others, since
-/// all may not be fragmented (RFC 6864 §4.1). Without a checksum nobody notices before the tunnel does.
-const FAULTY_DRIVER: &str = "table inet driver { counter altered { };
-    chain forward { type filter hook forward priority 0;
-        ip id != 0 udp length >= 1000 numgen random mod 20 < 1 udp checksum set 0 @th,4000,8 set 0x55 counter name altered; }; }";
-
-#[test]
-fn where_a_driver_damages_what_it_cuts_nothing_is_cut_any_more() {
-    let Some(mut lab) = Lab::new() else { return };
-    let [founder, ada] = pair(&mut lab);
-    features(ada.host(), "eth0", "tx-udp-segmentation off");
-    lab.router().rules(FAULTY_DRIVER);
-    transfer(&ada, &founder, founder.v4(), 20 * TRANSFER_LEN);
-    let damaged = founder.drops("unauthenticated");
-    let singly = ada.status()["degraded"]["sent_singly"].as_u64().unwrap_or(0);
-    assert!(damaged > 8 && singly > 0, "{damaged} damaged, {singly} sent singly: {}", ada.status());
-    transfer(&ada, &founder, founder.v6(), 4 * TRANSFER_LEN);
-    assert_eq!(founder.drops("unauthenticated"), damaged, "more are damaged");
-    // The other way nothing was ever wrong.
-    transfer(&founder, &ada, ada.v4(), TRANSFER_LEN);
-    assert!(founder.status()["degraded"]["sent_singly"].is_null(), "{}", founder.status());
-}
-
-/// How many packets and super-packets the host's kernel got from the tunnel's device.
-fn packets_from_device(node: &Node) -> u64 {
-    let listed = node.host().ip("-j -s link show p2p-lab");
-    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-    listed[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
-}
-
-#[test]
 fn rows_of_udp_datagrams_arrive_in_order_and_long_ones_together() {
     let Some(mut lab) = Lab::new() else { return };
     let [founder, ada] = pair(&mut lab);
     for [here, there] in [[founder.v4(), ada.v4()], [founder.v6(), ada.v6()]] {
         for lens in [[1_200, 777], [536, 1], [535, 77], [100, 100]] {
             let (sender, receiver) = (ada.udp(there), founder.udp(here));
-            let before = packets_from_device(&founder);
+            let before = device_packets(founder.host());
             send_rows(&sender, (&receiver, receiver.local_addr().unwrap()), lens);
-            let packets = packets_from_device(&founder) - before;
+            let packets = device_packets(founder.host()) - before;
             // A row that several calls brought is several super-packets.
             let is_together = packets < (ROWS * ROW / 4) as u64;
             assert!(is_together || lens[0] < 536, "{packets} packets for rows of {lens:?}");
