@@ -13,7 +13,6 @@
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, PacketBuffer};
 use crate::io::device::{Device, ReadEnd};
-use crate::io::process::ask_for_short_turns;
 use crate::io::stop::Wake;
 use crate::io::udp::{ReceiveEnd, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
@@ -27,10 +26,6 @@ use std::time::Duration;
 const FIRST_WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// The same after many failures in a row.
 const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(60);
-
-/// How long a worker runs at a time when others want the processor. Packets that wait for its turn wait shorter; what comes in one turn is
-/// still a batch.
-const TURN: Duration = Duration::from_micros(300);
 
 /// A worker that ended although nobody stopped it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,9 +155,6 @@ impl Workers {
         let (stop, failed, thread_name) = (self.stop.clone(), Arc::clone(&self.failed), name.clone());
         let thread = thread::Builder::new().name(name).spawn(move || {
             let guard = AbortOnPanic { thread: &thread_name };
-            if let Err(error) = ask_for_short_turns(TURN) {
-                tracing::debug!(thread = thread_name, %error, "the scheduler gives no short turns");
-            }
             match body(&stop) {
                 Ok(()) => tracing::debug!(thread = thread_name, "worker stopped"),
                 Err(reason) => {

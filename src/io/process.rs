@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::time::Duration;
 
 /// Makes the process leave no core dump and lets no other process of the same user read its memory: there are keys in it.
 ///
@@ -18,27 +17,6 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     let hidden = succeeded(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0 as libc::c_ulong) });
     // Each is worth having without the other.
     limited.and(hidden)
-}
-
-/// Asks the scheduler to run the calling thread in short turns: it then comes to its turn sooner when it wakes, before what has long ones, and
-/// gets no more of the processor by that. Linux has done so since 6.12, from 0.1 to 100 ms; before, it takes the wish and does nothing.
-///
-/// # Errors
-/// The kernel's; the thread then runs as all others do.
-pub fn ask_for_short_turns(turn: Duration) -> io::Result<()> {
-    let size = size_of::<libc::sched_attr>() as u32;
-    // SAFETY: all fields are integers.
-    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes `size` bytes at most, which are there.
-    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
-    succeeded(read as libc::c_int)?;
-    if attributes.sched_policy != libc::SCHED_OTHER as u32 {
-        // Somebody made it a real-time thread, or one for batches.
-        return Ok(());
-    }
-    attributes.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
-    // SAFETY: the kernel reads as many bytes as `attributes` says of itself.
-    succeeded(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } as libc::c_int)
 }
 
 fn succeeded(outcome: libc::c_int) -> io::Result<()> {
@@ -74,20 +52,6 @@ mod tests {
         assert_eq!(outcome.join().unwrap().unwrap_err().raw_os_error(), Some(libc::EPERM));
         // SAFETY: as above.
         assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, 0);
-    }
-
-    #[test]
-    fn a_thread_runs_in_the_turns_that_it_asked_for() {
-        let slice = thread::spawn(|| {
-            ask_for_short_turns(Duration::from_micros(300)).unwrap();
-            // SAFETY: gettid takes nothing and cannot fail.
-            let thread = unsafe { libc::gettid() };
-            std::fs::read_to_string(format!("/proc/self/task/{thread}/sched")).unwrap()
-        });
-        let text = slice.join().unwrap();
-        let slice = text.lines().find(|line| line.starts_with("se.slice"));
-        // Kernels before 6.12 have none.
-        assert!(slice.is_none_or(|line| line.ends_with(" 300000")), "{slice:?}");
     }
 
     /// Has the kernel refuse changes of limits to the calling thread, for good.
