@@ -6,7 +6,7 @@
 
 use crate::wire::data::{Counter, Lane};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bits of one window. The word that the newest counter lies in is only partly past, so 8128 counters behind it are always told apart.
 pub const WINDOW_BITS: u64 = 8192;
@@ -123,12 +123,13 @@ struct LaneWindow<G> {
 /// The windows of one key's lanes, shared by all receiving threads.
 pub struct LaneWindows<G = Mutex<ReplayWindow>> {
     windows: Box<[OnceLock<LaneWindow<G>>; 256]>,
-    allocated: Mutex<usize>,
+    /// The lanes that have one: the few of very many.
+    allocated: Mutex<Vec<u8>>,
 }
 
 impl<G: Guarded> Default for LaneWindows<G> {
     fn default() -> Self {
-        Self { windows: Box::new([const { OnceLock::new() }; 256]), allocated: Mutex::new(0) }
+        Self { windows: Box::new([const { OnceLock::new() }; 256]), allocated: Mutex::default() }
     }
 }
 
@@ -153,8 +154,8 @@ impl<G: Guarded> LaneWindows<G> {
     pub fn mark(&self, lane: Lane, counter: Counter, bytes: usize) -> Result<(), ReplayError> {
         let slot = &self.windows[usize::from(lane.0)];
         let lane = match slot.get() {
-            Some(lane) => lane,
-            None => self.allocate(slot)?,
+            Some(window) => window,
+            None => self.allocate(slot, lane)?,
         };
         lane.window.with(|window| {
             window.mark(counter)?;
@@ -167,7 +168,8 @@ impl<G: Guarded> LaneWindows<G> {
 
     /// Returns what came in all lanes.
     pub fn came(&self) -> Came {
-        let lanes = self.windows.iter().filter_map(OnceLock::get);
+        let allocated = self.lanes();
+        let lanes = allocated.iter().filter_map(|lane| self.windows[usize::from(*lane)].get());
         lanes.map(|lane| lane.window.with(|window| window.came)).fold(Came::default(), |sum, lane| Came {
             packets: sum.packets + lane.packets,
             bytes: sum.bytes + lane.bytes,
@@ -176,16 +178,20 @@ impl<G: Guarded> LaneWindows<G> {
 
     /// Returns how many lanes have a window.
     pub fn allocated(&self) -> usize {
-        *self.allocated.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes().len()
     }
 
-    fn allocate<'a>(&self, slot: &'a OnceLock<LaneWindow<G>>) -> Result<&'a LaneWindow<G>, ReplayError> {
-        let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lanes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.allocated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn allocate<'a>(&self, slot: &'a OnceLock<LaneWindow<G>>, lane: Lane) -> Result<&'a LaneWindow<G>, ReplayError> {
+        let mut allocated = self.lanes();
         if slot.get().is_none() {
-            if *allocated >= MAX_LANES {
+            if allocated.len() >= MAX_LANES {
                 return Err(ReplayError::TooManyLanes);
             }
-            *allocated += 1;
+            allocated.push(lane.0);
         }
         let lane = || LaneWindow { window: G::guard(ReplayWindow::default()), fresh_from: AtomicU64::new(0) };
         Ok(slot.get_or_init(lane))
