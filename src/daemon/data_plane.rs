@@ -186,9 +186,14 @@ impl Links {
 fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
     let mut incoming = Incoming::new(device.offload());
     let mut to_host = ToHost { shared: shared.clone(), device };
+    // The batch before took all that there was.
+    let mut was_emptied = true;
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
-        let table = shared.table.load();
-        let mut opening = Opening::new(&table, &mut incoming, clock::now().instant);
+        let (table, now) = (shared.table.load(), clock::now().instant);
+        if std::mem::replace(&mut was_emptied, !batch.is_full()) {
+            incoming.socket_was_empty(now);
+        }
+        let mut opening = Opening::new(&table, &mut incoming, now);
         for Datagram { arrival, payload } in batch.datagrams() {
             let path = arrival.path;
             let (inbound, news) = opening.open(arrival, payload, &mut to_host);

@@ -205,6 +205,11 @@ impl DatagramBatch {
         self.received.is_empty()
     }
 
+    /// Says whether every slot was received into: the socket may have more.
+    pub fn is_full(&self) -> bool {
+        self.received.len() == self.shape.count
+    }
+
     /// Lends the datagrams one after the other, in the order in which they arrived.
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let mut received = self.received.iter().peekable();

@@ -44,9 +44,9 @@ fn transfer_with_loss(per_mille: u32, len: usize) -> f64 {
     let (crossed, lost) = (full_datagrams(lab.router(), "crossed"), full_datagrams(lab.router(), "lost"));
     assert!(crossed as usize >= 2 * len / 1400, "{crossed} datagrams crossed: trains");
     let again = counted(ada.host(), "TcpRetransSegs");
-    // Where the tunnel is the narrowest place, it tells the sender so by losses of its own.
-    let told = ada.drops("queue_standing");
-    println!("{crossed} full datagrams, {lost} lost, {told} by a standing queue, {again} segments sent again");
+    // Where an end of the tunnel is the narrowest place, it tells the sender so by losses of its own.
+    let told = ada.drops("queue_standing") + founder.drops("congested");
+    println!("{crossed} full datagrams, {lost} lost, {told} by standing queues, {again} segments sent again");
     again as f64 / (lost + told) as f64
 }
 

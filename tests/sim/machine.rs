@@ -505,6 +505,7 @@ impl Guest for SimNode {
         }
         let table = Arc::clone(&self.table);
         let mut host = Host { now: now.instant, delivered: &mut self.delivered, drops: &self.drops };
+        self.incoming.socket_was_empty(now.instant);
         let mut opening = Opening::new(&table, &mut self.incoming, now.instant);
         let (inbound, news) = opening.open(Path::from(source).into(), &mut datagram, &mut host);
         match inbound {

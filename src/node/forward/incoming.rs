@@ -1,6 +1,8 @@
 //! Packet in: from a datagram to a packet for the device.
 
+use super::bundle::MAX_BUNDLED;
 use super::paid::{Paid, Trust};
+use super::pressure::Pressure;
 use crate::node::control::CONTROL_MTU;
 use crate::node::table::{ForwardingTable, Inlet};
 use crate::path::Path;
@@ -68,12 +70,18 @@ pub struct Incoming {
     reported: BySession<(Path, Instant)>,
     paid: Paid,
     generation: u64,
+    pressure: Pressure,
 }
 
 impl Incoming {
     /// Starts with nothing reported, for a device that takes these super-packets.
     pub fn new(offload: OffloadSet) -> Self {
         Self { offload, ..Self::default() }
+    }
+
+    /// Takes the news that the socket had nothing until now.
+    pub fn socket_was_empty(&mut self, now: Instant) {
+        self.pressure.emptied(now);
     }
 
     fn follow(&mut self, table: &ForwardingTable) {
@@ -140,7 +148,10 @@ impl<'t, 'd> Opening<'t, 'd> {
             Err(error) => return self.drop(error.into(), delivery),
         };
         let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some(header.receiver);
-        (self.record(inlet, arrival.ecn, plaintext, delivery), news)
+        // Where this host cannot keep up, its socket's queue is the narrow place of the path, and says so as a router does.
+        let is_chosen = plaintext.len() > MAX_BUNDLED && self.incoming.pressure.chooses(self.now);
+        let ecn = if is_chosen { Ecn::Congested } else { arrival.ecn };
+        (self.record(inlet, ecn, plaintext, delivery), news)
     }
 
     /// Ends the batch: what waited for more to come is delivered.

@@ -1,7 +1,7 @@
 //! A queue that does not empty any more: its senders are told to slow down, before it is full.
 //!
-//! The kernel's queue in front of a device holds hundreds of super-packets, and TCP fills what there is: everybody's packets then wait for
-//! milliseconds. A queue that absorbs bursts empties between them; one that stands does not. Then, one packet
+//! The kernel's queue in front of a device holds hundreds of super-packets, a socket's megabytes, and TCP fills what there is: everybody's
+//! packets then wait for milliseconds. A queue that absorbs bursts empties between them; one that stands does not. Then, one packet
 //! after the other is chosen to bear the news, in intervals that shrink with the root of their number: the control law of CoDel
 //! (RFC 8289 §5.3), with "it was empty" in the place of a sojourn time, which the device does not tell.
 

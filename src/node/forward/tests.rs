@@ -5,6 +5,7 @@ use super::{Arrival, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoin
 use crate::node::table::ForwardingTable;
 use crate::path::Path;
 use crate::session::testing::established_pair_with;
+use crate::time::Instant;
 use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSPORT_HEADER_LEN, TransportHeader};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
@@ -51,9 +52,13 @@ impl Pair {
     }
 
     /// Delivers what the far one receives in one batch.
-    fn open(&mut self, mut datagrams: Vec<(Vec<u8>, Ecn)>) -> Delivered {
+    fn open(&mut self, datagrams: Vec<(Vec<u8>, Ecn)>) -> Delivered {
+        self.open_at(NOW, datagrams)
+    }
+
+    fn open_at(&mut self, now: Instant, mut datagrams: Vec<(Vec<u8>, Ecn)>) -> Delivered {
         let mut delivered = Delivered::default();
-        let mut opening = Opening::new(&self.far, &mut self.incoming, NOW);
+        let mut opening = Opening::new(&self.far, &mut self.incoming, now);
         for (datagram, ecn) in &mut datagrams {
             let arrival = Arrival { path: Path::from(SocketAddr::from(ENDPOINT)), ecn: *ecn };
             let (inbound, _) = opening.open(arrival, datagram, &mut delivered);
@@ -198,4 +203,24 @@ fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segm
     }
     let (outcome, lost, datagrams) = seal_at(Ecn::NotCapable, 64, None);
     assert_eq!((outcome, lost, datagrams.len()), (Outbound::Sealed, vec![], 1), "a small packet fills no queue");
+}
+
+#[test]
+fn a_socket_whose_queue_stands_marks_or_loses_a_datagram_and_one_that_empties_none() {
+    let standing = NOW + std::time::Duration::from_secs(1);
+    for (ecn, len, is_empty, expected) in [
+        (Ecn::Capable0, 900, false, (3, 1, vec![])),
+        (Ecn::NotCapable, 900, false, (2, 0, vec![DropReason::Congested])),
+        (Ecn::Capable0, 900, true, (3, 0, vec![])),
+        (Ecn::Capable0, 64, false, (3, 0, vec![])),
+    ] {
+        let mut pair = Pair::new(USO);
+        let mut packet = udp(2000, len, 7);
+        ecn.write(&mut packet);
+        let datagrams = pair.seal(&vec![(VnetHeader::default(), packet); 3]);
+        pair.incoming.socket_was_empty(if is_empty { standing } else { NOW });
+        let delivered = pair.open_at(standing, datagrams);
+        let marked = delivered.packets.iter().filter(|packet| Ecn::of(packet) == Ecn::Congested).count();
+        assert_eq!((delivered.packets.len(), marked, delivered.dropped), expected, "{ecn:?} {len} {is_empty}");
+    }
 }
