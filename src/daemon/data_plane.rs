@@ -186,11 +186,9 @@ impl Links {
 fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
     let mut incoming = Incoming::new(device.offload());
     let mut to_host = ToHost { shared: shared.clone(), device };
-    // The batch before took all that there was.
-    let mut was_emptied = true;
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
         let (table, now) = (shared.table.load(), clock::now().instant);
-        if std::mem::replace(&mut was_emptied, !batch.is_full()) {
+        if batch.is_after_silence() {
             incoming.socket_was_empty(now);
         }
         let mut opening = Opening::new(&table, &mut incoming, now);

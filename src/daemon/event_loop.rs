@@ -38,6 +38,9 @@ const MAX_PENDING: usize = 256;
 /// How long the loop sleeps at most: well below the gap that the node takes for a suspend.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
+/// How often the log tells of damage at most: a peer that moves about may tell of it for each of its paths.
+const DAMAGE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What the loop is made of.
 pub struct Parts {
     /// Where the network lives.
@@ -77,6 +80,7 @@ pub struct EventLoop {
     addresses: HostAddresses,
     host_check_at: Option<Instant>,
     remember_at: Option<Instant>,
+    damage_told_at: Option<Instant>,
 }
 
 impl EventLoop {
@@ -93,6 +97,7 @@ impl EventLoop {
             dropped: Vec::new(),
             host_check_at: Some(Instant::ZERO),
             remember_at: None,
+            damage_told_at: None,
         }
     }
 
@@ -209,7 +214,9 @@ impl EventLoop {
             }
             NodeEvent::Pong { peer, probe, rtt } => self.pongs.push(Pong { peer, probe, rtt }),
             NodeEvent::Damaged { peer, path } => {
-                if self.parts.sender.note_damage(path) {
+                let (is_news, now) = (self.parts.sender.note_damage(path), clock::now().instant);
+                if is_news && self.damage_told_at.is_none_or(|told| now.saturating_since(told) >= DAMAGE_INTERVAL) {
+                    self.damage_told_at = Some(now);
                     tracing::warn!(?peer, remote = %path.remote, "datagrams arrive there damaged: the kernel cuts none for a while");
                 }
             }

@@ -149,7 +149,7 @@ fn bind_underlay(args: &RunArgs, files: &NodeFiles) -> Result<UdpSockets, Failur
     let listen = asked.map_or_else(|| Listen::Preferred(chosen.unwrap_or(DEFAULT_PORT)), Listen::Exactly);
     let sockets = bind(&listen, args.config.tunnel.queues.get())?;
     if !args.config.tunnel.offload {
-        sockets.sender.handle_singly().map_err(|error| system("UDP_GRO", &error))?;
+        sockets.sender.handle_singly();
     }
     let bound = sockets.sender.local_addresses();
     for address in &bound {

@@ -209,6 +209,9 @@ fn read_all(
     handler.begin();
     while let Some(vnet) = device.read(stop, buffer)? {
         handler.take(DevicePacket { vnet, bytes: buffer.packet() });
+        if stop.is_triggered() {
+            return Err(ReadEnd::Stopped);
+        }
     }
     handler.end();
     Ok(())

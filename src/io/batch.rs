@@ -170,6 +170,7 @@ pub struct DatagramBatch {
     memory: Box<[u8]>,
     /// What was received whole.
     received: Vec<Received>,
+    after_silence: bool,
 }
 
 /// What is in one slot: a datagram, or several of one length, but for the last, that came in the same way.
@@ -197,7 +198,7 @@ impl DatagramBatch {
     pub fn new(shape: DatagramShape) -> Self {
         assert!(shape.count > 0 && shape.capacity > 0, "a batch has at least one slot, a slot at least one byte");
         let memory = vec![0; shape.capacity * shape.count].into_boxed_slice();
-        Self { shape, memory, received: Vec::with_capacity(shape.count) }
+        Self { shape, memory, received: Vec::with_capacity(shape.count), after_silence: false }
     }
 
     /// Says whether nothing was received.
@@ -205,9 +206,14 @@ impl DatagramBatch {
         self.received.is_empty()
     }
 
-    /// Says whether every slot was received into: the socket may have more.
-    pub fn is_full(&self) -> bool {
-        self.received.len() == self.shape.count
+    /// Says whether the socket had nothing for a time before.
+    pub fn is_after_silence(&self) -> bool {
+        self.after_silence
+    }
+
+    /// Takes note that the socket has nothing.
+    pub(super) fn note_silence(&mut self) {
+        self.after_silence = true;
     }
 
     /// Lends the datagrams one after the other, in the order in which they arrived.

@@ -5,12 +5,17 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Tells any number of waiting threads to end. Cheap to clone; once triggered, it stays so.
 #[derive(Clone, Debug)]
-pub struct StopSignal {
-    eventfd: Arc<OwnedFd>,
+pub struct StopSignal(Arc<Signal>);
+
+#[derive(Debug)]
+struct Signal {
+    eventfd: OwnedFd,
+    is_triggered: AtomicBool,
 }
 
 /// How a wait ended.
@@ -38,29 +43,30 @@ impl StopSignal {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        Ok(Self { eventfd: Arc::new(eventfd) })
+        Ok(Self(Arc::new(Signal { eventfd, is_triggered: AtomicBool::new(false) })))
     }
 
     /// Ends every wait on this signal and its clones, present and future.
     pub fn trigger(&self) {
+        self.0.is_triggered.store(true, Ordering::Release);
         let one = 1u64.to_ne_bytes();
         // SAFETY: `one` is 8 readable bytes, as eventfd demands. Nobody ever reads the counter: it saturates and stays readable.
-        unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { libc::write(self.0.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Says whether the signal was triggered.
+    /// Says whether the signal was triggered, without asking the kernel: for loops that have no need to wait.
     pub fn is_triggered(&self) -> bool {
-        self.sleep(Duration::ZERO) == Wake::Stopped
+        self.0.is_triggered.load(Ordering::Acquire)
     }
 
     /// Waits until `fd` is readable or the signal is triggered, at most `timeout` (`None`: without end).
     pub(super) fn wait(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> Wake {
-        poll(&mut [readable(self.eventfd.as_raw_fd()), readable(fd.as_raw_fd())], timeout)
+        poll(&mut [readable(self.0.eventfd.as_raw_fd()), readable(fd.as_raw_fd())], timeout)
     }
 
     /// Waits `timeout`, unless the signal is triggered before.
     pub fn sleep(&self, timeout: Duration) -> Wake {
-        poll(&mut [readable(self.eventfd.as_raw_fd())], Some(timeout))
+        poll(&mut [readable(self.0.eventfd.as_raw_fd())], Some(timeout))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Short numbers for members.
 //!
 //! A number is given once and means the same member as long as the daemon runs, whatever becomes of the member: a table made a moment ago and
-//! routes made now never speak of two members by one number. 40 bytes for each member that there ever was.
+//! routes made now never speak of two members by one number. A hundred bytes for each member that there ever was.
 
 use crate::crypto::identity::NodeId;
 use crate::router::PeerIndex;

@@ -6,7 +6,6 @@ use super::sockaddr::RawAddress;
 use super::{Bound, Shared};
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, Received};
-use crate::io::stop::Wake;
 use crate::node::forward::Arrival;
 use crate::path::{LocalEnd, Path};
 use std::io;
@@ -81,16 +80,16 @@ impl UdpReceiver {
     /// [`ReceiveEnd`]: stopped. What the network reports is counted and never an error here.
     pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut DatagramBatch) -> Result<(), ReceiveEnd> {
         batch.clear();
-        loop {
-            match stop.wait(self.fd().as_fd(), None) {
-                Wake::Stopped => return Err(ReceiveEnd::Stopped),
-                Wake::TimedOut => continue,
-                Wake::Ready => {}
-            }
+        // What is there already is taken without asking whether it is.
+        while !stop.is_triggered() {
             match self.receive(batch) {
                 Ok(()) if !batch.is_empty() => return Ok(()),
                 Ok(()) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                    batch.note_silence();
+                    stop.wait(self.fd().as_fd(), None);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 Err(error) => {
                     // ICMP's word on an earlier datagram of ours (ECONNREFUSED, EHOSTUNREACH …), or no memory: both pass.
                     tracing::trace!(%error, local = %self.local_address(), "receive error ignored");
@@ -99,6 +98,7 @@ impl UdpReceiver {
                 }
             }
         }
+        Err(ReceiveEnd::Stopped)
     }
 
     /// Makes one `recvmmsg` call and files what it brought.

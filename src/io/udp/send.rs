@@ -79,12 +79,10 @@ impl UdpSender {
     }
 
     /// Hands each datagram to the kernel by itself from now on, and takes them so.
-    ///
-    /// # Errors
-    /// The kernel's, where it does not let off joining them.
-    pub fn handle_singly(&self) -> io::Result<()> {
+    pub fn handle_singly(&self) {
         self.shared.trains.forgo();
-        self.queues().try_for_each(|queue| set_option(&queue.fd, libc::SOL_UDP, libc::UDP_GRO, 0))
+        // A kernel that does not know the option joins nothing.
+        self.queues().for_each(|queue| drop(set_option(&queue.fd, libc::SOL_UDP, libc::UDP_GRO, 0)));
     }
 
     /// Hands the datagrams of a path to the kernel one by one for a while: what it cuts arrives damaged. Returns
@@ -157,10 +155,19 @@ impl UdpSender {
         mut dropped: impl FnMut(usize, SendError),
     ) -> bool {
         let mut are_all_sent = true;
-        for datagram in train.datagrams() {
-            match self.send_run(socket, memory, std::slice::from_ref(&datagram)) {
-                Ok(_) => add(&self.shared.counters.sent_singly, 1),
+        let datagrams: Vec<_> = train.datagrams().collect();
+        let mut rest = datagrams.as_slice();
+        while !rest.is_empty() {
+            match self.send_run(socket, memory, &rest[..rest.len().min(CALL_MAX)]) {
+                Ok(sent) => {
+                    rest = &rest[sent..];
+                    if !self.shared.trains.is_forgone() {
+                        add(&self.shared.counters.sent_singly, sent);
+                    }
+                }
+                // The kernel's word is about the first.
                 Err(error) => {
+                    rest = &rest[1..];
                     are_all_sent = false;
                     self.count_drops(1, error);
                     dropped(1, error);

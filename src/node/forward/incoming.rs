@@ -11,7 +11,8 @@ use crate::session::{BySession, Source};
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
 use crate::wire::data::{
-    self, Chunk, Datagram, DatagramError, KIND_MASK, RECORD_CHUNK, RECORD_HEADER_LEN, Record, SessionIndex,
+    self, Chunk, Datagram, DatagramError, KIND_MASK, RECORD_CHUNK, RECORD_HEADER_LEN, RECORD_PACKET, Record,
+    SessionIndex,
 };
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
@@ -149,7 +150,9 @@ impl<'t, 'd> Opening<'t, 'd> {
         };
         let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some(header.receiver);
         // Where this host cannot keep up, its socket's queue is the narrow place of the path, and says so as a router does.
-        let is_chosen = plaintext.len() > MAX_BUNDLED && self.incoming.pressure.chooses(self.now);
+        let is_large =
+            plaintext.len() > MAX_BUNDLED && matches!(plaintext[0] & KIND_MASK, RECORD_PACKET | RECORD_CHUNK);
+        let is_chosen = is_large && self.incoming.pressure.chooses(self.now);
         let ecn = if is_chosen { Ecn::Congested } else { arrival.ecn };
         (self.record(inlet, ecn, plaintext, delivery), news)
     }

@@ -17,8 +17,8 @@ use std::time::Duration;
 /// How often paths, keepalives and worn keys are looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Datagrams that fail to open between two looks before the peer hears of it: forging that many takes somebody on the path, who could
-/// drop them all as well.
+/// Datagrams that fail to open between two looks before the peer hears of it. Who saw one datagram of the session can forge as many; all that
+/// comes of it is that the peer sends its datagrams one by one.
 const DAMAGED_MIN: u64 = 8;
 
 /// A session that is kept gets an empty packet when nothing was sent for this long: most NATs forget UDP after 30 s (RFC 4787 REQ-5
