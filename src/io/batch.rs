@@ -170,6 +170,7 @@ pub struct DatagramBatch {
     memory: Box<[u8]>,
     /// What was received whole.
     received: Vec<Received>,
+    /// The socket had nothing for a time before.
     after_silence: bool,
 }
 
@@ -238,6 +239,7 @@ impl DatagramBatch {
 
     pub(super) fn clear(&mut self) {
         self.received.clear();
+        self.after_silence = false;
     }
 
     pub(super) fn memory_mut(&mut self) -> &mut [u8] {

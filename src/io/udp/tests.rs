@@ -67,6 +67,29 @@ fn a_batch_longer_than_a_call_arrives_whole_and_in_order() {
 }
 
 #[test]
+fn a_batch_tells_whether_the_socket_had_nothing_before_it() {
+    let (left, mut right) = (bind_loopback(), bind_loopback());
+    let to = Path::from(right.receivers[0].local_address());
+    let (stop, mut batch) = (StopSignal::new().unwrap(), DatagramBatch::new(DatagramShape { count: 2, capacity: 100 }));
+    for _ in 0..2 {
+        (0..4u8).for_each(|number| left.sender.send(to, &[number]).unwrap());
+        // Both take what is there already.
+        for _ in 0..2 {
+            right.receivers[0].receive_batch(&stop, &mut batch).unwrap();
+            assert!(!batch.is_after_silence());
+        }
+        let sender = left.sender.clone();
+        let late = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            sender.send(to, b"late").unwrap();
+        });
+        right.receivers[0].receive_batch(&stop, &mut batch).unwrap();
+        assert!(batch.is_after_silence());
+        late.join().unwrap();
+    }
+}
+
+#[test]
 fn a_datagram_longer_than_the_slot_is_dropped_counted_and_in_nobodys_way() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
