@@ -36,39 +36,24 @@ enum Forgery {
     Cookie,
 }
 
-/// What came of the calls.
-struct Called {
-    /// Sessions by the first attempt.
-    at_first: usize,
-    /// By the second: on a machine that does other things, too, the flood's share of the queues now and then takes an honest datagram's place in
-    /// all of an attempt. A node makes another one after a second.
-    at_second: usize,
-    /// How long the first attempts took, in order.
-    times: Vec<Duration>,
-}
-
-/// Lets all callers handshake, a few at a time.
-fn call_all(callers: &[Caller], host: &Host, target: SocketAddr, key: TransportKey) -> Called {
-    let (next, first, second, times) =
-        (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+/// Lets all callers handshake, a few at a time; returns how many sessions came of it, and how long each took.
+fn call_all(callers: &[Caller], host: &Host, target: SocketAddr, key: TransportKey) -> (usize, Vec<Duration>) {
+    let (next, sessions, times) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= CALLS {
             return;
         }
         let started = Instant::now();
-        let call = || callers[number % CALLERS].call(host, target, key).is_some();
-        if call() {
-            first.fetch_add(1, Ordering::Relaxed);
+        if callers[number % CALLERS].call(host, target, key).is_some() {
+            sessions.fetch_add(1, Ordering::Relaxed);
             times.lock().unwrap().push(started.elapsed());
-        } else if call() {
-            second.fetch_add(1, Ordering::Relaxed);
         }
     };
     thread::scope(|scope| (0..CALLERS_AT_ONCE).for_each(|_| drop(scope.spawn(work))));
     let mut times = times.into_inner().unwrap();
     times.sort_unstable();
-    Called { at_first: first.into_inner(), at_second: second.into_inner(), times }
+    (sessions.into_inner(), times)
 }
 
 /// Writes a forged handshake datagram; `number` makes it like no other.
@@ -162,7 +147,7 @@ fn honest_nodes_are_served(forgery: Forgery, refused_as: &str) {
 
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let started = Instant::now();
-    let (called, slowest_status, cut_after, elapsed) = thread::scope(|scope| {
+    let (sessions, times, slowest_status, cut_after, elapsed) = thread::scope(|scope| {
         scope.spawn(|| mallory.run(|| flood(forgery, (&network, endpoint), &stop, &sent)));
         assert!(eventually(PATIENCE, || ada.drops(refused_as) > RATE / 5), "{}", ada.status());
         let calls = scope.spawn(|| call_all(&callers, &honest, endpoint, key));
@@ -181,13 +166,13 @@ fn honest_nodes_are_served(forgery: Forgery, refused_as: &str) {
         let is_cut = || ada.log().contains("revoked: all its sessions are cut");
         assert!(eventually(PATIENCE, is_cut), "{}", ada.status());
         let cut_after = revoked.elapsed();
-        let called = calls.join().unwrap();
+        let (sessions, times) = calls.join().unwrap();
         stop.store(true, Ordering::Relaxed);
-        (called, slowest_status, cut_after, started.elapsed())
+        (sessions, times, slowest_status, cut_after, started.elapsed())
     });
-    let (sent, Called { at_first, at_second, times }) = (sent.into_inner(), called);
+    let sent = sent.into_inner();
     println!(
-        "{sent} forged in {elapsed:?}; {at_first} and {at_second} of {CALLS} handshakes, median {:?}, slowest {:?}; status {slowest_status:?}; cut {cut_after:?}; {}",
+        "{sent} forged in {elapsed:?}; {sessions} of {CALLS} handshakes, median {:?}, slowest {:?}; status {slowest_status:?}; cut {cut_after:?}; {}",
         times.get(times.len() / 2),
         times.last(),
         ada.status()["drops"]
@@ -195,8 +180,7 @@ fn honest_nodes_are_served(forgery: Forgery, refused_as: &str) {
     assert!(elapsed < LONGEST_FLOOD, "the flood ended before the test: {elapsed:?}");
     let promised = RATE * u64::try_from(elapsed.as_millis()).unwrap() / 1000 * 4 / 5;
     assert!(sent >= promised, "{sent} forged datagrams in {elapsed:?}");
-    let is_served = at_first * 100 >= CALLS * 95 && at_first + at_second == CALLS;
-    assert!(is_served, "{at_first} and {at_second} of {CALLS} honest handshakes");
+    assert!(sessions * 100 >= CALLS * 99, "{sessions} of {CALLS} honest handshakes");
     assert!(cut_after < Duration::from_secs(2), "{cut_after:?}");
     assert!(slowest_status < Duration::from_secs(5), "{slowest_status:?}");
     assert_eq!(ada.drops("queue_full"), 0, "members' records were dropped for a flood of strangers");
