@@ -7,16 +7,18 @@
 //!              │                             confirmed             │                 answer, store ► confirmed
 //!              └─ 5 s: retired                   │ a newer one     └─ 8 s: retired                      │
 //!                                                ▼                                                      ▼
-//!                                previous: receives max(3 s, 3 RTT) longer, then retired; 180 s end all of them
+//!                                previous: receives on; 180 s end all of them
 //! ```
+//! Of handshakes that crossed, each side can only guess which the other takes for the newer: what it does not send in, it still receives.
+//!
 //! A session that carries nothing is silent and expires: a rekey happens only in use, or when the node keeps the peer close.
 
 use super::handshake::responder::is_still_admitted;
 use super::handshake::{ATTEMPT_LIFETIME, Established, HALF_OPEN_LIFETIME};
-use super::seal::{MAX_AGE, Role, Session};
+use super::seal::{MAX_AGE, Role, Scope, Session};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::policy::Policy;
+use crate::policy::{Policy, Rights};
 use crate::time::Instant;
 use crate::wire::data::SessionIndex;
 use crate::wire::handshake::Timestamp;
@@ -37,8 +39,6 @@ pub const REKEY_AS_INITIATOR: Duration = Duration::from_secs(120);
 pub const REKEY_AS_RESPONDER: Duration = Duration::from_secs(150);
 /// A session is in use when a packet of the data threads passed within this time; past the rekey age it is looked at twice as often.
 pub const IN_USE: Duration = Duration::from_secs(10);
-/// The least time that a replaced key still receives.
-pub const PREVIOUS_LIFETIME: Duration = Duration::from_secs(3);
 /// Tentative sessions of one peer: a third is refused, because a D1 replaces nothing. Unconfirmed ones, which this node began, are as
 /// many, and the oldest makes room.
 pub const MAX_TENTATIVE: usize = 2;
@@ -92,7 +92,7 @@ enum State {
     /// Both sides have the key. An empty packet from the initiator says that it does not know yet.
     Confirmed { answers_left: usize, next_check: Instant },
     /// Replaced: receives only.
-    Previous { until: Instant },
+    Previous,
 }
 
 struct Held {
@@ -106,6 +106,12 @@ impl Held {
         matches!(self.state, State::Confirmed { .. })
     }
 
+    /// Says whether each side takes the other for a member, as far as this side can tell.
+    fn is_among_members(&self) -> bool {
+        let session = &self.session;
+        !self.guest_there && session.admission().rights() != Rights::Guest && session.scope() == Scope::Full
+    }
+
     fn hard_stop(&self) -> Instant {
         self.session.created() + MAX_AGE
     }
@@ -116,7 +122,6 @@ pub struct PeerSessions {
     local: NodeId,
     remote: Option<NodeId>,
     held: Vec<Held>,
-    rtt: Duration,
     next_handshake: Instant,
     is_kept: bool,
 }
@@ -124,7 +129,7 @@ pub struct PeerSessions {
 impl PeerSessions {
     /// Starts without a session. `remote` is none for a guest.
     pub fn new(local: NodeId, remote: Option<NodeId>) -> Self {
-        Self { local, remote, held: Vec::new(), rtt: Duration::ZERO, next_handshake: Instant::ZERO, is_kept: false }
+        Self { local, remote, held: Vec::new(), next_handshake: Instant::ZERO, is_kept: false }
     }
 
     /// Takes whether the node keeps the peer close: then an old session is replaced although nothing uses it.
@@ -135,11 +140,6 @@ impl PeerSessions {
     /// Takes the peer's identity, once a guest became a member.
     pub fn set_remote(&mut self, remote: Option<NodeId>) {
         self.remote = remote;
-    }
-
-    /// Takes the path's round trip time, by which a replaced key is kept.
-    pub fn set_rtt(&mut self, rtt: Duration) {
-        self.rtt = rtt;
     }
 
     /// Takes a finished handshake, of either role.
@@ -165,9 +165,9 @@ impl PeerSessions {
                 State::Tentative { until: now + HALF_OPEN_LIFETIME, timestamp }
             }
         };
-        let of_other_kinds = self.held.iter().filter(|held| !matches!(held.state, State::Previous { .. })).count();
+        let of_other_kinds = self.held.iter().filter(|held| !matches!(held.state, State::Previous)).count();
         let room = MAX_SESSIONS.saturating_sub(of_other_kinds);
-        self.make_room(&mut actions, |state| matches!(state, State::Previous { .. }), room);
+        self.make_room(&mut actions, |state| matches!(state, State::Previous), room);
         self.held.push(Held { session, guest_there, state });
         actions
     }
@@ -185,11 +185,11 @@ impl PeerSessions {
                 actions.extend(timestamp.map(|timestamp| Action::StoreTimestamp(key, timestamp)));
                 actions.push(Action::SendConfirmation(index));
                 held.state = confirmed(session, CONFIRMATIONS.len() - 1);
-                self.supersede(now);
+                self.supersede();
             }
             (State::Unconfirmed { .. }, _) => {
                 held.state = confirmed(session, 0);
-                self.supersede(now);
+                self.supersede();
             }
             // The initiator stops when an answer comes, so another empty packet soon after says that the answer was lost.
             (State::Confirmed { answers_left, .. }, Role::Responder)
@@ -201,7 +201,7 @@ impl PeerSessions {
                 *answers_left -= 1;
                 actions.push(Action::SendConfirmation(index));
             }
-            (State::Confirmed { .. } | State::Previous { .. }, _) => {}
+            (State::Confirmed { .. } | State::Previous, _) => {}
         }
         actions
     }
@@ -246,7 +246,7 @@ impl PeerSessions {
 
     /// Returns the session to send in: a confirmed one before an unconfirmed one, the newest first.
     ///
-    /// Of a pair from a simultaneous open both sides take the one whose initiator has the lower node id.
+    /// Of a pair from a simultaneous open both sides take the one of two members, or else whose initiator has the lower node id.
     pub fn sending(&self) -> Option<&Arc<Session>> {
         self.sending_held().map(|held| &held.session)
     }
@@ -266,14 +266,14 @@ impl PeerSessions {
         let sending = self.sending_held().map(|held| held.session.local_index());
         let deadline = |held: &Held| {
             let (at, reason) = match &held.state {
-                State::Tentative { until, .. } | State::Previous { until } => (*until, Reason::Retire),
+                State::Tentative { until, .. } => (*until, Reason::Retire),
                 State::Unconfirmed { confirmations_sent } => {
                     (next_confirmation(held, *confirmations_sent), Reason::Confirm)
                 }
                 State::Confirmed { next_check, .. } if sending == Some(held.session.local_index()) => {
                     (*next_check, Reason::Rekey)
                 }
-                State::Confirmed { .. } => (held.hard_stop(), Reason::Retire),
+                State::Confirmed { .. } | State::Previous => (held.hard_stop(), Reason::Retire),
             };
             (at, reason).min((held.hard_stop(), Reason::Retire))
         };
@@ -305,9 +305,9 @@ impl PeerSessions {
             matches!(held.state, State::Unconfirmed { .. }) && held.session.packets_sent() > CONFIRMATIONS.len() as u64
         };
         let is_due = |held: &Held| match &held.state {
-            State::Tentative { until, .. } | State::Previous { until } => now >= *until,
+            State::Tentative { until, .. } => now >= *until,
             State::Unconfirmed { .. } => now >= held.session.created() + ATTEMPT_LIFETIME,
-            State::Confirmed { .. } => false,
+            State::Confirmed { .. } | State::Previous => false,
         };
         let is_due = |held: &Held| is_due(held) || now >= held.hard_stop();
         let unanswered = self.held.iter().any(|held| is_due(held) && was_used(held));
@@ -360,26 +360,21 @@ impl PeerSessions {
             return newest(|state| matches!(state, State::Unconfirmed { .. }));
         };
         let twin = self.held.iter().filter(may_send).find(|held| is_pair(held, newest_confirmed));
-        match (twin, self.remote) {
-            (Some(twin), Some(remote)) => {
-                let lower = if self.local < remote { Role::Initiator } else { Role::Responder };
-                Some(if twin.session.role() == lower { twin } else { newest_confirmed })
-            }
-            _ => Some(newest_confirmed),
-        }
+        let (Some(twin), Some(remote)) = (twin, self.remote) else { return Some(newest_confirmed) };
+        let lower = if self.local < remote { Role::Initiator } else { Role::Responder };
+        [twin, newest_confirmed].into_iter().max_by_key(|held| (held.is_among_members(), held.session.role() == lower))
     }
 
     /// Demotes every confirmed session but the newest and its newest twin.
-    fn supersede(&mut self, now: Instant) {
+    fn supersede(&mut self) {
         let confirmed = self.held.iter().filter(|held| held.is_confirmed());
         let Some(newest) = confirmed.max_by_key(|held| held.session.created()) else { return };
         let twins = self.held.iter().filter(|held| is_pair(held, newest));
         let twin = twins.max_by_key(|held| held.session.created());
         let keep = [Some(newest), twin].map(|kept| kept.map(|held| held.session.local_index()));
-        let until = now + PREVIOUS_LIFETIME.max(3 * self.rtt);
         for held in self.held.iter_mut().filter(|held| held.is_confirmed()) {
             if !keep.contains(&Some(held.session.local_index())) {
-                held.state = State::Previous { until };
+                held.state = State::Previous;
             }
         }
     }
@@ -398,13 +393,10 @@ impl PeerSessions {
     }
 }
 
-/// Two handshakes that crossed: each side began one, within an attempt's life, and both carry the same.
+/// Two handshakes that crossed: each side began one, within an attempt's life.
 fn is_pair(held: &Held, newest: &Held) -> bool {
     held.is_confirmed()
         && held.session.role() != newest.session.role()
-        && held.guest_there == newest.guest_there
-        && held.session.admission() == newest.session.admission()
-        && held.session.scope() == newest.session.scope()
         && newest.session.created().saturating_since(held.session.created()) < ATTEMPT_LIFETIME
 }
 

@@ -22,6 +22,8 @@ pub const PORT: u16 = 4647;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The same for `wait` and for transactions.
 const PATIENCE_SECONDS: &str = "60";
+/// What a daemon gets that a failed test asks how it stands.
+const SHORT_PATIENCE_SECONDS: &str = "5";
 /// What a transfer writes at a time, in bytes.
 const PIECE_LEN: usize = 100_000;
 /// Lines of a daemon's log that a failed test prints.
@@ -336,6 +338,15 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if thread::panicking() && self.daemon.is_some() {
+            for question in ["status", "peers"] {
+                let mut command = self.host.command("timeout");
+                command.args([SHORT_PATIENCE_SECONDS, env!("CARGO_BIN_EXE_p2plus")]);
+                self.complete(&mut command, &[question, "--json"]);
+                let said = command.output().map(|output| Said::of(&output));
+                eprintln!("--- {} of {}: {said:?}", question, self.name);
+            }
+        }
         if let Some(mut daemon) = self.daemon.take() {
             // One that ended already cannot be killed, and is waited for all the same.
             let _ = daemon.kill();

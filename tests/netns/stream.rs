@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Bytes of each datagram: too many to share a datagram on the wire with others.
+const LEN: usize = 1200;
 /// How long an end may take to be noticed.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -59,7 +61,7 @@ impl Stream {
                     (start + Duration::from_secs(1) * round / rate).saturating_duration_since(Instant::now()),
                 );
                 for (socket, to) in &targets {
-                    let _ = socket.send_to(b"one datagram of a steady stream", to);
+                    let _ = socket.send_to(&[0x55; LEN], to);
                 }
                 round += 1;
             }

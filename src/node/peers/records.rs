@@ -106,7 +106,6 @@ impl PeerTable {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
                 let before = peer.paths.path();
                 let Some(rtt) = peer.paths.handle_pong(now.instant, ProbeId(id)) else { return };
-                peer.sessions.set_rtt(rtt);
                 let path = peer.paths.path();
                 self.is_changed |= path != before;
                 if path.map(|path| path.remote) != before.map(|path| path.remote) {

@@ -1,5 +1,7 @@
 //! Two nodes' sessions in time, with real handshakes and an invented clock.
 
+mod crossing;
+
 use super::super::testing::{Node, at, policy_of, shake};
 use super::*;
 use crate::session::Responder;
@@ -163,17 +165,14 @@ fn the_initiator_keeps_sending_in_the_old_session_until_the_new_one_is_confirmed
 }
 
 #[test]
-fn a_replaced_key_receives_three_seconds_or_three_round_trips_longer() {
-    for (rtt, millis) in [(20, 3000), (1500, 4500)] {
-        let mut pair = Pair::new();
-        pair.sessions[0].set_rtt(Duration::from_millis(rtt));
-        let [old, _] = pair.confirmed(after(0), 0);
-        pair.confirmed(after(120_000), 0);
-        assert_eq!(pair.sessions[0].receiving().count(), 2);
-        assert_eq!(pair.sessions[0].poll_timeout(), Some((after(120_000 + millis), Reason::Retire)));
-        assert_eq!(pair.sessions[0].handle_timeout(after(120_000 + millis - 1)), []);
-        assert_eq!(pair.sessions[0].handle_timeout(after(120_000 + millis)), [Action::Retire(old)]);
-    }
+fn a_replaced_key_receives_as_long_as_keys_live() {
+    let mut pair = Pair::new();
+    let [old, _] = pair.confirmed(after(0), 0);
+    pair.confirmed(after(120_000), 0);
+    assert_eq!(pair.sessions[0].receiving().count(), 2);
+    assert_eq!(pair.sessions[0].poll_timeout(), Some((after(180_000), Reason::Retire)));
+    assert_eq!(pair.sessions[0].handle_timeout(after(179_999)), []);
+    assert_eq!(pair.sessions[0].handle_timeout(after(180_000)), [Action::Retire(old)]);
 }
 
 #[test]
@@ -190,7 +189,7 @@ fn both_sides_of_a_simultaneous_open_send_in_the_lower_nodes_session_and_receive
         // The next one replaces both.
         let [near, far] = pair.confirmed(after(120_000), 0);
         assert_eq!((pair.sends_in(0), pair.sends_in(1)), (Some(near), Some(far)));
-        assert_eq!(pair.sessions[0].handle_timeout(after(123_000)).len(), 2);
+        assert_eq!(pair.sessions[0].handle_timeout(after(180_030)).len(), 2);
     }
 }
 
@@ -346,7 +345,7 @@ fn a_guest_keeps_its_session_when_it_becomes_a_member_until_a_members_session_co
     let policy = policy_of([LOW, HIGH]);
     assert_eq!(pair.sessions[1].handle_policy(&policy), []);
     pair.nodes[1].policy = policy;
-    // Even from the other side and right after, it is no twin of the guest's session.
+    // Even from the other side and right after, the guest's session is not preferred.
     let [near, far] = pair.confirmed(after(1000), 1);
     assert_eq!((pair.sends_in(1), pair.sends_in(0)), (Some(near), Some(far)));
 }
@@ -367,8 +366,6 @@ fn a_packet_under_the_old_key_still_opens_after_a_rekey() {
 #[test]
 fn replaced_keys_receive_as_many_as_there_is_room_for() {
     let mut pair = Pair::new();
-    // Three round trips are longer than all of it takes.
-    pair.sessions[0].set_rtt(Duration::from_secs(60));
     let mut made = Vec::new();
     for count in 1..=MAX_SESSIONS + 3 {
         made.push(pair.confirmed(after(10_000 * count as u64), 0)[0]);
