@@ -29,14 +29,14 @@ usage() {
 }
 
 # shellcheck disable=SC2034  # the measurements use them
-be_quick() { ROUNDS=1 SECONDS_TCP=1 SECONDS_MORE=1 PINGS=100 RATE_STEPS=3 SECONDS_RATE=0.3 CROWD=10 CROWD_SECONDS=5; }
+be_quick() { ROUNDS=1 SECONDS_TCP=1 SECONDS_MORE=1 PINGS=100 RATE_STEPS=3 SECONDS_RATE=0.3 CROWD=10 CROWD_SETTLE=1 CROWD_SECONDS=5; }
 
 ARGUMENTS=("$@")
 ROUNDS=3
 ONLY=$(IFS=,; echo "${CONTESTANTS[*]},crowd")
 JSON=""
 # shellcheck disable=SC2034  # the measurements use them
-SECONDS_TCP=5 SECONDS_MORE=4 PINGS=1000 RATE_STEPS=8 SECONDS_RATE=0.6 CROWD=100 CROWD_SECONDS=20
+SECONDS_TCP=5 SECONDS_MORE=4 PINGS=1000 RATE_STEPS=8 SECONDS_RATE=0.6 CROWD=100 CROWD_SETTLE=90 CROWD_SECONDS=60
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) ROUNDS=${2:-}; shift ;;
@@ -161,7 +161,7 @@ main() {
   if wanted crowd; then
     STEP="an idle hub with $CROWD members" MODE=idle ROUND=1
     printf '%8s s  %s\n' "$(elapsed)" "$STEP"
-    measure_crowd $CROWD $CROWD_SECONDS
+    measure_crowd $CROWD $CROWD_SETTLE $CROWD_SECONDS
   fi
   report
 }

@@ -173,6 +173,12 @@ impl Peer {
         self.attempt.is_some() || !self.sessions.is_empty()
     }
 
+    /// When something of its sessions or its attempt is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let attempt = self.attempt.as_ref().and_then(|attempt| attempt.initiator.poll_timeout());
+        [self.sessions.poll_timeout().map(|(at, _)| at), attempt.map(|(at, _)| at)].into_iter().flatten().min()
+    }
+
     /// Says whether nobody vouches for the peer: no member that the ledger names, and known only because it came.
     pub(super) fn is_stranger(&self) -> bool {
         self.id.is_none() && self.paths.candidates().is_only_observed()

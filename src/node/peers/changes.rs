@@ -16,8 +16,7 @@ impl PeerTable {
         let (now, policy) = (ctx.now, ctx.policy);
         self.responder.handle_policy(policy);
         self.kept.retain(|key| !diff.removed_keys.contains(key));
-        let keys: Vec<_> = self.peers.keys().copied().collect();
-        for key in keys {
+        for key in self.peers.keys() {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             let actions = peer.sessions.handle_policy(policy);
             let has_new_key = |id| policy.member(&id).is_some_and(|member| member.transport_key != key);
@@ -43,8 +42,7 @@ impl PeerTable {
 
     /// Takes the news that the machine slept or its clock jumped: no session from before sends until a new one is there.
     pub fn handle_clock_jump(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
-        let keys: Vec<_> = self.peers.keys().copied().collect();
-        for key in keys {
+        for key in self.peers.keys() {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.retry_at_once();
             // As stale as the sessions are: its answer may have come and gone.
@@ -61,7 +59,9 @@ impl PeerTable {
 
     /// Takes the news that this host is elsewhere: what came in at its earlier addresses says no more how to answer.
     pub fn forget_local_ends(&mut self) {
-        self.peers.values_mut().for_each(|peer| peer.paths.forget_local_ends());
+        for key in self.peers.keys() {
+            self.peers.get_mut(&key).into_iter().for_each(|peer| peer.paths.forget_local_ends());
+        }
         self.is_changed = true;
     }
 

@@ -1,5 +1,6 @@
 //! Handshakes in both roles: attempts begun here, initiations answered, and the sessions that come of them.
 
+use super::roster::Roster;
 use super::{Context, PeerTable, Transmit};
 use crate::crypto::exchange::TransportKey;
 use crate::node::peer::{Attempt, Peer};
@@ -206,7 +207,7 @@ impl PeerTable {
 /// The attempt that an index names, whose it is, and its peer's ways.
 fn attempt_of<'p>(
     owners: &BTreeMap<SessionIndex, TransportKey>,
-    peers: &'p mut BTreeMap<TransportKey, Peer>,
+    peers: &'p mut Roster,
     index: SessionIndex,
 ) -> Result<(TransportKey, &'p mut Attempt, &'p mut Paths), DropReason> {
     let key = *owners.get(&index).ok_or(DropReason::UnknownSession)?;

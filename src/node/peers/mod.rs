@@ -13,8 +13,10 @@ mod changes;
 mod guests;
 mod handshakes;
 mod records;
+mod roster;
 mod upkeep;
 
+use self::roster::Roster;
 use super::peer::Peer;
 use super::staging::Staging;
 use super::table::{Inlet, Outlet};
@@ -107,7 +109,7 @@ pub struct PeerTable {
     responder: Responder,
     timestamps: TimestampSource,
     indices: Indices,
-    peers: BTreeMap<TransportKey, Peer>,
+    peers: Roster,
     /// Whose session or attempt an index names.
     owners: BTreeMap<SessionIndex, TransportKey>,
     /// The indices of the attempts under way, as the gate in force knows them.
@@ -135,7 +137,7 @@ impl PeerTable {
             responder: Responder::new(now.instant, rng),
             timestamps: TimestampSource::after(Timestamp::default()),
             indices: Indices::default(),
-            peers: BTreeMap::new(),
+            peers: Roster::default(),
             owners: BTreeMap::new(),
             attempts: Arc::default(),
             kept: BTreeSet::new(),
@@ -297,7 +299,7 @@ impl PeerTable {
 
     /// Says whether anything here belongs to a transport key: for the proof that a cut is whole.
     pub fn mentions(&self, key: &TransportKey) -> bool {
-        self.peers.contains_key(key)
+        self.peers.contains(key)
             || self.owners.values().any(|owner| owner == key)
             || self.kept.contains(key)
             || self.responder.mentions(key)
@@ -317,7 +319,7 @@ impl PeerTable {
 
     fn entry(&mut self, key: TransportKey, id: Option<NodeId>) -> &mut Peer {
         let local = self.keys.node_id;
-        let peer = self.peers.entry(key).or_insert_with(|| Peer::new(local, id));
+        let peer = self.peers.get_or_insert_with(key, || Peer::new(local, id));
         if peer.id.is_none() && id.is_some() {
             peer.id = id;
             peer.sessions.set_remote(id);

@@ -224,8 +224,7 @@ impl PeerTable {
 
     /// Says goodbye to everybody, at the end of the daemon.
     pub fn say_goodbye(&mut self, now: Now) {
-        let keys: Vec<_> = self.peers.keys().copied().collect();
-        for key in keys {
+        for key in self.peers.keys() {
             self.send(now, key, RECORD_CONTROL, &ControlMessage::Goodbye.encode());
         }
     }

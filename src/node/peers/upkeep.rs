@@ -46,8 +46,8 @@ impl PeerTable {
         if is_check {
             self.check_at = ctx.now.instant + CHECK_INTERVAL;
         }
-        let busy: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.is_busy()).map(|(key, _)| *key).collect();
-        for key in busy {
+        let due = if is_check { self.peers.busy() } else { self.peers.due(ctx.now.instant) };
+        for key in due {
             self.drive_attempt(ctx, key);
             let is_kept = self.kept.contains(&key);
             let Some(peer) = self.peers.get_mut(&key) else { continue };
@@ -147,18 +147,9 @@ impl PeerTable {
     }
 
     /// When `handle_timeout` is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let mut deadline = self.responder.poll_timeout();
-        let mut sooner = |at: Option<Instant>| deadline = [deadline, at].into_iter().flatten().min();
-        let mut is_anybody_busy = !self.kept.is_empty() || !self.staging.is_empty();
-        for peer in self.peers.values().filter(|peer| peer.is_busy()) {
-            is_anybody_busy = true;
-            sooner(peer.sessions.poll_timeout().map(|(at, _)| at));
-            sooner(peer.attempt.as_ref().and_then(|attempt| attempt.initiator.poll_timeout()).map(|(at, _)| at));
-        }
-        if is_anybody_busy {
-            sooner(Some(self.check_at));
-        }
-        deadline
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let is_watching = !self.kept.is_empty() || !self.staging.is_empty() || self.peers.is_any_busy();
+        let check = is_watching.then_some(self.check_at);
+        [self.responder.poll_timeout(), self.peers.next_deadline(), check].into_iter().flatten().min()
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 //! Owns what both sides share: the local keys, the keys derived from them, the negotiated terms and the refusals.
 
+mod agreements;
 mod answer;
 pub mod gate;
 pub mod initiator;

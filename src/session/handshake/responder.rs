@@ -3,6 +3,7 @@
 //! Authenticate first, then change state. mac1 comes before everything; under load a cookie comes before any key exchange; a claim becomes
 //! an admission before the rest of D1 is looked at. A D1 replaces nothing: it only fills a table of its own, and what it leads to is tentative.
 
+use super::agreements::Agreements;
 use super::answer::{Answering, answer};
 use super::gate::Gate;
 use super::keys::StaticKey;
@@ -53,6 +54,7 @@ pub struct Responder {
     seen: Seen,
     cookies: CookieSecrets,
     timestamps: TimestampTable,
+    agreements: Agreements,
     load: LoadMeter,
     is_gate_changed: bool,
 }
@@ -81,6 +83,7 @@ impl Responder {
             seen: Seen::default(),
             cookies: CookieSecrets::new(now, rng),
             timestamps: TimestampTable::default(),
+            agreements: Agreements::default(),
             load: LoadMeter::default(),
             is_gate_changed: true,
         }
@@ -142,13 +145,15 @@ impl Responder {
         for table in [&mut self.members, &mut self.guests] {
             table.retain(|half_open| is_still_admitted(policy, &half_open.admission));
         }
+        self.agreements.retain(|key| policy.admit(key).rights() != Rights::Guest);
     }
 
-    /// Says whether an initiation of `key` is half open or answered. Its last timestamp does not count: that only refuses replays.
+    /// Says whether an initiation of `key` is half open or answered, or a secret shared with it is held. Its last timestamp does not count:
+    /// that only refuses replays.
     pub fn mentions(&self, key: &TransportKey) -> bool {
-        [&self.members, &self.guests]
-            .into_iter()
-            .any(|table| table.count(|half_open| half_open.admission.transport_key() == key) > 0)
+        let is_of_key = |half_open: &HalfOpen| half_open.admission.transport_key() == key;
+        let is_half_open = [&self.members, &self.guests].into_iter().any(|table| table.count(is_of_key) > 0);
+        is_half_open || self.agreements.mentions(key)
     }
 
     /// Returns the one source that got the answer which made a session: whoever speaks in the session from there has read the answer
@@ -211,7 +216,7 @@ impl Responder {
         if self.load.under_load(now) && !checked.cookie_paid {
             return Ok(self.ask_cookie(&checked, inbound, rng));
         }
-        match open_initiation(local, &checked)? {
+        match open_initiation(local, &checked, &mut self.agreements)? {
             Some(opened) => self.accept(inbound, &checked, opened),
             None => Ok(self.ask_cookie(&checked, inbound, rng)),
         }
@@ -348,7 +353,11 @@ fn receiving_key<'a>(local: Local<'a>, covered: &[u8], mac1: &[u8; MAC_LEN]) -> 
 }
 
 /// -> e, es, s, ss, payload1. None when a guest, whose key `es` has shown, did not pay the cookie that `ss` costs it.
-fn open_initiation(local: Local<'_>, checked: &Checked<'_>) -> Result<Option<Opened>, Refusal> {
+fn open_initiation(
+    local: Local<'_>,
+    checked: &Checked<'_>,
+    agreements: &mut Agreements,
+) -> Result<Option<Opened>, Refusal> {
     let Checked { initiation, own: StaticKey { secret: own, .. }, cookie_paid, .. } = checked;
     let mut noise = begin(local.keys, &own.public_key());
     noise.mix_hash(&[&initiation.header()]);
@@ -358,10 +367,14 @@ fn open_initiation(local: Local<'_>, checked: &Checked<'_>) -> Result<Option<Ope
     noise.open(&mut sealed_static)?; // s
     let claim = TransportKey(front(&sealed_static));
     let admission = local.policy.admit(&claim);
-    if admission.rights() == Rights::Guest && !cookie_paid {
-        return Ok(None);
+    // ss
+    match admission.rights() {
+        Rights::Guest if !cookie_paid => return Ok(None),
+        Rights::Member(_) | Rights::Consensus(_) if !checked.key_retired => {
+            noise.mix_key(agreements.with(own, &claim)?.expose());
+        }
+        _ => noise.mix_dh(own, &claim)?,
     }
-    noise.mix_dh(own, &claim)?; // ss
     let mut sealed_payload = initiation.sealed_payload;
     noise.open(&mut sealed_payload)?; // payload1
     let offer = Offer::decode(&front(&sealed_payload))?;

@@ -72,6 +72,25 @@ fn each_side_of_a_handshake_multiplies_five_times_and_uses_its_kem_as_often_as_t
 }
 
 #[test]
+fn what_two_static_keys_agree_on_is_computed_once_while_both_are_members_keys() {
+    let (mut left, mut right, _) = pair();
+    let mut millis = 0;
+    let mut multiplications = |left: &mut Node, right: &mut Node| {
+        millis += 10_000;
+        let sent = flight(&left.initiate(after(millis), 2), at(2));
+        effort_of(|| give(right, after(millis), at(1), &sent)).1.multiplications
+    };
+    assert_eq!([(); 3].map(|()| multiplications(&mut left, &mut right)), [5, 4, 4]);
+    let key = left.keys.transport_key();
+    right.responder.handle_policy(&policy_of([2]));
+    assert!(!right.responder.mentions(&key));
+    assert_eq!([(); 2].map(|()| multiplications(&mut left, &mut right)), [5, 4]);
+    // What its earlier key agreed on is of no use, and its earlier key still answers.
+    right.keys.rotate(TransportSecret::from_bytes([0x77; 32]));
+    assert_eq!([(); 2].map(|()| multiplications(&mut left, &mut right)), [5, 5]);
+}
+
+#[test]
 fn an_attempt_at_an_unusable_key_ends_before_anything_is_drawn_or_generated() {
     let mut node = Node::new(1, policy_of([1, 2]));
     let offer = node.terms.offer(node.timestamps.next(crate::time::UnixMillis(1)));
