@@ -226,16 +226,17 @@ impl PeerSessions {
         self.retire_where(|held| !is_still_admitted(policy, held.session.admission()))
     }
 
-    /// Takes a goodbye that came in a session: that one ends, its twin, and what is older. A newer one was made by a peer that is back.
+    /// Takes a goodbye that came in a session: that one ends, what crossed it, and what is older than either. A newer one was made by a
+    /// peer that is back.
     pub fn handle_goodbye(&mut self, index: SessionIndex) -> Vec<Action> {
         let Some(last) = self.held.iter().position(|held| held.session.local_index() == index) else {
             return Vec::new();
         };
         let last = self.held.remove(last);
         let mut actions = vec![Action::Retire(index)];
-        let is_twin = |held: &Held| held.is_confirmed() && is_pair(&last, held);
-        let is_over = |held: &Held| held.session.created() <= last.session.created() || is_twin(held);
-        actions.extend(self.retire_where(is_over));
+        let crossed = self.held.iter().filter(|held| is_pair(held, &last)).map(|held| held.session.created());
+        let until = crossed.fold(last.session.created(), Instant::max);
+        actions.extend(self.retire_where(|held| held.session.created() <= until));
         actions
     }
 
@@ -393,11 +394,12 @@ impl PeerSessions {
     }
 }
 
-/// Two handshakes that crossed: each side began one, within an attempt's life.
-fn is_pair(held: &Held, newest: &Held) -> bool {
+/// Says whether a confirmed session and another came of handshakes that crossed: each side began one, within an attempt's life.
+fn is_pair(held: &Held, other: &Held) -> bool {
+    let [at, other_at] = [held, other].map(|held| held.session.created());
     held.is_confirmed()
-        && held.session.role() != newest.session.role()
-        && newest.session.created().saturating_since(held.session.created()) < ATTEMPT_LIFETIME
+        && held.session.role() != other.session.role()
+        && at.max(other_at).saturating_since(at.min(other_at)) < ATTEMPT_LIFETIME
 }
 
 fn confirmed(session: &Session, answers_left: usize) -> State {

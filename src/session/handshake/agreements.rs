@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 pub(super) struct Agreements {
     /// Whose secrets they are.
     own: Option<TransportKey>,
-    shared: BTreeMap<TransportKey, Secret<32>>,
+    /// Boxed: what the map moves, it does not wipe.
+    shared: BTreeMap<TransportKey, Box<Secret<32>>>,
 }
 
 impl Agreements {
-    /// Returns the shared secret of `own` and a member's key. Those of another key than `own` are wiped.
+    /// Returns the shared secret of `own` and a member's key. Those of another key than `own` are wiped now.
     ///
     /// # Errors
     /// [`ExchangeError::SmallOrder`].
@@ -23,7 +24,7 @@ impl Agreements {
             self.shared.clear();
         }
         if !self.shared.contains_key(member) {
-            self.shared.insert(*member, own.agree(member)?);
+            self.shared.insert(*member, Box::new(own.agree(member)?));
         }
         Ok(&self.shared[member])
     }

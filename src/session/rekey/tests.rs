@@ -194,6 +194,33 @@ fn both_sides_of_a_simultaneous_open_send_in_the_lower_nodes_session_and_receive
 }
 
 #[test]
+fn a_goodbye_ends_all_that_crossed_and_what_is_older_but_nothing_newer() {
+    // In the twin that both send in, with a replaced one between it and the newest; and in a replaced one.
+    for in_replaced in [false, true] {
+        let mut pair = Pair::new();
+        let [_, first] = pair.confirmed(after(0), 0);
+        let [replaced, _] = pair.confirmed(after(1000), 1);
+        pair.confirmed(after(2000), 1);
+        let last = if in_replaced { replaced } else { first };
+        assert!(in_replaced || pair.sends_in(1) == Some(first));
+        let ended = pair.sessions[1].handle_goodbye(last).len();
+        assert_eq!((ended, pair.sessions[1].receiving().count()), if in_replaced { (2, 1) } else { (3, 0) });
+    }
+    // In a replaced one that the peer takes for the newer of two that crossed.
+    let mut pair = Pair::new();
+    let [_, first] = pair.confirmed(after(0), 0);
+    pair.confirmed(after(500), 0);
+    pair.confirmed(after(1000), 1);
+    assert_eq!((pair.sessions[1].handle_goodbye(first).len(), pair.sessions[1].is_empty()), (3, true));
+
+    let mut pair = Pair::new();
+    let [_, first] = pair.confirmed(after(0), 0);
+    pair.confirmed(after(5000), 1);
+    assert_eq!(pair.sessions[1].handle_goodbye(first), [Action::Retire(first)]);
+    assert_eq!(pair.sessions[1].receiving().count(), 1);
+}
+
+#[test]
 fn handshakes_further_apart_than_an_attempt_are_no_pair() {
     let mut pair = Pair::new();
     pair.confirmed(after(0), 0);
