@@ -14,6 +14,7 @@ use crate::ledger::address::Ipv4Choice;
 use crate::ledger::engine::OpenError;
 use crate::ledger::genesis::{Founding, Genesis, GenesisError};
 use crate::ledger::name::Label;
+use crate::ledger::operation::PROTOCOL_VERSION;
 use crate::ledger::tree::MemoryTree;
 use crate::ledger::{Ledger, Seat, Seats, Validator};
 use crate::wire::ticket::Ticket;
@@ -55,6 +56,7 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
             .map(|secret| SigningKey::from_seed(secret.expose()).verifying_key())
             .collect::<BTreeSet<_>>(),
         recovery_needed: 1,
+        protocol_version: PROTOCOL_VERSION,
     };
     let genesis = Genesis::create(&founding, &MemoryTree::default()).map_err(|error| refused(&error))?;
     let network_id = genesis.network_id();

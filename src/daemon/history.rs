@@ -10,6 +10,7 @@ use crate::ledger::name::Label;
 use crate::ledger::operation::{Admit, Join};
 use crate::ledger::store::StoreError;
 use crate::ledger::{Block, Certificate, Height, Ledger, Operation, SignedTransaction, TxId};
+use std::collections::BTreeSet;
 
 /// Entries that one `ledger log` shows: the newest.
 const MAX_LOG: usize = 1000;
@@ -196,7 +197,7 @@ fn transaction_entries(
 ) -> Vec<LogEntry> {
     let author = names.key(&signed.transaction.author);
     let entry = |operation: &Operation| {
-        let (subject, detail) = describe(operation);
+        let (subject, detail) = describe(names, operation);
         let member = subject.as_ref().and_then(|subject| subject.parse::<NodeId>().ok());
         LogEntry {
             height: block.map_or(0, |block| block.header.height.0),
@@ -213,13 +214,15 @@ fn transaction_entries(
 }
 
 /// Whom an operation is about, and the rest in a few words.
-fn describe(operation: &Operation) -> (Option<String>, String) {
+fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String) {
     let named = |name: &Option<Label>| name.as_ref().map(|name| format!("name {name}")).unwrap_or_default();
     match operation {
         Operation::Admit(admit) => (Some(admit.identity.to_string()), named(&admit.name)),
         Operation::Join(join) => (Some(join.identity.to_string()), named(&join.name)),
         Operation::Revoke(revoke) => (Some(revoke.identity.to_string()), String::new()),
         Operation::Rename(rename) => (Some(rename.identity.to_string()), format!("name {}", rename.name)),
+        Operation::Tag(tags) => (Some(tags.identity.to_string()), tag_list("+", &tags.tags)),
+        Operation::Untag(tags) => (Some(tags.identity.to_string()), tag_list("-", &tags.tags)),
         Operation::Credential(credential) => {
             let uses = if credential.uses == 1 { "one use".to_owned() } else { format!("{} uses", credential.uses) };
             let detail = [named(&credential.name), uses].into_iter().filter(|part| !part.is_empty());
@@ -232,9 +235,16 @@ fn describe(operation: &Operation) -> (Option<String>, String) {
             count => (None, format!("{count} validators")),
         },
         Operation::RecoverySet(set) => (None, format!("{} of {} keys", set.needed, set.keys.len())),
+        Operation::ProtocolSet(set) => (None, format!("version {}", set.version)),
+        Operation::Rule(rule) => (None, names.rule(rule)),
+        Operation::RuleDel(rule) => (None, format!("rule {}", rule.number)),
         Operation::NetworkSet(set) => (None, format!("network {}", set.name)),
         Operation::Unknown { code, .. } => (None, format!("code {code}: unknown to this version")),
     }
+}
+
+fn tag_list(sign: &str, tags: &BTreeSet<Label>) -> String {
+    tags.iter().map(|tag| format!("{sign}{tag}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The keys besides its identity that a node had when it was admitted.

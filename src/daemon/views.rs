@@ -14,6 +14,7 @@ use crate::ledger::state::Tenure;
 use crate::node::Node;
 use crate::node::status::PeerStatus;
 use crate::policy::Policy;
+use crate::policy::rule::{Rule, Selector};
 use crate::time::Now;
 use rand_core::CryptoRng;
 use std::collections::BTreeMap;
@@ -110,6 +111,18 @@ impl<'l> Names<'l> {
     pub fn of(&self, id: &NodeId) -> Option<String> {
         let record = self.ledger.state().member(id);
         record.map(|record| record.name.to_string()).or_else(|| self.resting.0.get(id).map(ToString::to_string))
+    }
+
+    /// A rule as it would be typed.
+    pub fn rule(&self, rule: &Rule) -> String {
+        let end = |selector: &Selector| match selector {
+            Selector::Any => "*".to_owned(),
+            Selector::Member(id) => self.of(id).unwrap_or_else(|| id.to_string()),
+            Selector::Tag(tag) => format!("tag:{tag}"),
+            Selector::Prefix(prefix) => prefix.to_string(),
+        };
+        let (source, destination) = (end(rule.source()), end(rule.destination()));
+        format!("{} {source} {destination}{}{}", rule.action(), rule.ports(), rule.protocol())
     }
 
     /// A key as people know it: by its member's name, else by its digits.

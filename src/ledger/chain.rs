@@ -12,6 +12,7 @@ use super::block::{Block, BlockId, Body, FORMAT, Header, Height, MAX_BLOCK_EVIDE
 use super::block::{MAX_BLOCK_TRANSACTIONS, MalformedBlock};
 use super::certificate::{BadCertificate, Certificate, Evidence};
 use super::genesis::{Genesis, GenesisError};
+use super::operation::PROTOCOL_SET;
 use super::operation::Revoke;
 use super::state::{Draft, Effect, State, TxError};
 use super::transaction::{MalformedTransaction, SignedTransaction, TxId, Verified};
@@ -150,6 +151,7 @@ impl ChainError {
     pub fn unknown_operation(&self) -> Option<u16> {
         match self {
             Self::InvalidTransaction { error: TxError::UnknownOperation(code), .. } => Some(*code),
+            Self::InvalidTransaction { error: TxError::UnknownProtocol(_), .. } => Some(PROTOCOL_SET),
             _ => None,
         }
     }

@@ -20,8 +20,6 @@ use std::collections::BTreeSet;
 
 /// The chain for which genesis is signed, because its own id is not known before.
 const NO_CHAIN: Digest = Digest([0; 32]);
-/// The operations that this program knows.
-pub const PROTOCOL_VERSION: u32 = 1;
 
 /// What a founder decides.
 pub struct Founding<'k> {
@@ -49,6 +47,8 @@ pub struct Founding<'k> {
     pub recovery: BTreeSet<VerifyingKey>,
     /// How many of them it takes.
     pub recovery_needed: u8,
+    /// Which operations its blocks may hold, [`PROTOCOL_VERSION`](super::operation::PROTOCOL_VERSION) at most.
+    pub protocol_version: u32,
 }
 
 /// A checked genesis, and the state after it.
@@ -97,7 +97,7 @@ impl Founding<'_> {
             expires: None,
             incarnation: 0,
         };
-        let network = NetworkSet { name: self.name.clone(), ipv4: self.ipv4, protocol_version: PROTOCOL_VERSION };
+        let network = NetworkSet { name: self.name.clone(), ipv4: self.ipv4, protocol_version: self.protocol_version };
         let mut operations = vec![
             Operation::NetworkSet(network),
             Operation::SignerSet(SignerSet { key: self.signer.verifying_key(), weight: 1, scopes: Scopes::ALL }),

@@ -7,7 +7,7 @@ use super::certificate::tests::certificate;
 use super::chain::{Built, Execution, Head, Proposing, build, execute};
 use super::genesis::{Founding, Genesis};
 use super::name::Label;
-use super::operation::{Admit, Credential, Incarnation, Join, Operation, Revoke, credential_hash};
+use super::operation::{Admit, Credential, Incarnation, Join, Operation, PROTOCOL_VERSION, Revoke, credential_hash};
 use super::state::{State, TxError};
 use super::transaction::{SignedTransaction, Transaction, Verified};
 use super::tree::MemoryTree;
@@ -46,6 +46,10 @@ pub(crate) fn seats() -> Seats {
 }
 
 pub(crate) fn found(ipv4: Ipv4Choice) -> Genesis {
+    found_at(ipv4, PROTOCOL_VERSION)
+}
+
+fn found_at(ipv4: Ipv4Choice, protocol_version: u32) -> Genesis {
     let founding = Founding {
         name: label("home"),
         ipv4,
@@ -59,6 +63,7 @@ pub(crate) fn found(ipv4: Ipv4Choice) -> Genesis {
         seats: seats(),
         recovery: BTreeSet::from([key(4).verifying_key(), key(5).verifying_key()]),
         recovery_needed: 1,
+        protocol_version,
     };
     Genesis::create(&founding, &MemoryTree::default()).unwrap()
 }
@@ -106,7 +111,15 @@ impl Net {
     }
 
     pub(crate) fn with(ipv4: Ipv4Choice) -> Self {
-        let genesis = found(ipv4);
+        Self::begin(found(ipv4))
+    }
+
+    /// A network of an earlier protocol version.
+    pub(crate) fn of_version(protocol_version: u32) -> Self {
+        Self::begin(found_at(Ipv4Choice::Derived, protocol_version))
+    }
+
+    fn begin(genesis: Genesis) -> Self {
         let mut tree = MemoryTree::default();
         tree.apply(&genesis.changes).unwrap();
         let (head, state) = (Head::genesis(&genesis), genesis.state.clone());

@@ -11,6 +11,7 @@ use super::validators::Seats;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
@@ -22,6 +23,15 @@ pub const MAX_TAGS: usize = 16;
 
 /// How often an identity was revoked before this membership: 0 for a first one.
 pub type Incarnation = u64;
+
+/// The number of a rule: 1 for the first of a network, and never given twice.
+pub type RuleNumber = u64;
+
+/// The operations that this program knows, as the version of the networks that it founds.
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The code of [`ProtocolSet`], which says "upgrade" to a program that lacks the version.
+pub const PROTOCOL_SET: u16 = 72;
 
 /// Makes a node a member, by the authority of signers.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -77,6 +87,15 @@ pub struct Rename {
     pub name: Label,
 }
 
+/// Gives a member tags, or takes some from it. Signed by a signer.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Tags {
+    /// The member.
+    pub identity: NodeId,
+    /// The tags, at least one; those that it has, or has not, already are fine.
+    pub tags: BTreeSet<Label>,
+}
+
 /// Lets whoever holds a key join: what stands behind an invitation.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct Credential {
@@ -97,6 +116,13 @@ pub struct Credential {
 pub struct CredentialRevoke {
     /// Which one.
     pub key_hash: Digest,
+}
+
+/// Ends a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RuleDel {
+    /// Which one.
+    pub number: RuleNumber,
 }
 
 /// Sets what a key may sign; weight 0 ends it.
@@ -133,8 +159,15 @@ pub struct NetworkSet {
     pub name: Label,
     /// Where IPv4 addresses come from.
     pub ipv4: Ipv4Choice,
-    /// The operations that blocks may hold: 1 for those of this file.
+    /// The operations that blocks may hold, see [`Operation::since`].
     pub protocol_version: u32,
+}
+
+/// Lets blocks hold the operations of a later protocol version. Signed by a signer; there is no way back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ProtocolSet {
+    /// The version, above the network's.
+    pub version: u32,
 }
 
 /// A class of operations that a signer may be trusted with, and its bit in [`Scopes`].
@@ -192,7 +225,7 @@ pub fn credential_hash(key: &VerifyingKey) -> Digest {
 
 /// Declares the operations with their codes once, so that reading and writing cannot disagree.
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident($payload:ty) = $code:literal, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident($payload:ty) = $code:literal, $text:literal, since $version:literal;)*) => {
         /// One operation of a transaction.
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub enum Operation {
@@ -212,6 +245,14 @@ macro_rules! operations {
                 match self {
                     $(Self::$name(_) => $code,)*
                     Self::Unknown { code, .. } => *code,
+                }
+            }
+
+            /// Returns the protocol version from which on blocks may hold it; an unknown one is of a version above this program's.
+            pub fn since(&self) -> u32 {
+                match self {
+                    $(Self::$name(_) => $version,)*
+                    Self::Unknown { .. } => PROTOCOL_VERSION + 1,
                 }
             }
 
@@ -242,25 +283,35 @@ macro_rules! operations {
 
 operations! {
     /// Code 1.
-    Admit(Admit) = 1, "admit";
+    Admit(Admit) = 1, "admit", since 1;
     /// Code 2.
-    Join(Join) = 2, "join";
+    Join(Join) = 2, "join", since 1;
     /// Code 3. The one code whose meaning no later version changes.
-    Revoke(Revoke) = 3, "revoke";
+    Revoke(Revoke) = 3, "revoke", since 1;
     /// Code 6.
-    Rename(Rename) = 6, "rename";
+    Rename(Rename) = 6, "rename", since 1;
+    /// Code 7.
+    Tag(Tags) = 7, "tag", since 2;
+    /// Code 8.
+    Untag(Tags) = 8, "untag", since 2;
     /// Code 16.
-    Credential(Credential) = 16, "credential";
+    Credential(Credential) = 16, "credential", since 1;
     /// Code 17.
-    CredentialRevoke(CredentialRevoke) = 17, "credential-revoke";
+    CredentialRevoke(CredentialRevoke) = 17, "credential-revoke", since 1;
+    /// Code 32.
+    Rule(Rule) = 32, "rule", since 2;
+    /// Code 33.
+    RuleDel(RuleDel) = 33, "rule-del", since 2;
     /// Code 64.
-    SignerSet(SignerSet) = 64, "signer-set";
+    SignerSet(SignerSet) = 64, "signer-set", since 1;
     /// Code 67.
-    ValidatorSet(ValidatorSetOperation) = 67, "validator-set";
+    ValidatorSet(ValidatorSetOperation) = 67, "validator-set", since 1;
     /// Code 68.
-    RecoverySet(RecoverySet) = 68, "recovery-set";
+    RecoverySet(RecoverySet) = 68, "recovery-set", since 1;
     /// Code 71.
-    NetworkSet(NetworkSet) = 71, "network-set";
+    NetworkSet(NetworkSet) = 71, "network-set", since 1;
+    /// Code 72. Its first version is 1, because it leads from there; a program of version 1 does not know it and stops.
+    ProtocolSet(ProtocolSet) = 72, "protocol-set", since 1;
 }
 
 impl BorshSerialize for Operation {

@@ -1,8 +1,10 @@
 //! Frozen bytes: whoever changes one of these changes the format, and breaks every chain that exists.
 
 use super::block::Block;
-use super::kit::{ADMIN, BEGIN, DAY, NODE, Net, admit, credential, id, join, key, label};
-use super::operation::{CredentialRevoke, Operation, Rename, Revoke, Scope, Scopes, SignerSet};
+use super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, Net, admit, credential, id, join, key, label};
+use super::operation::{
+    CredentialRevoke, Operation, ProtocolSet, Rename, Revoke, RuleDel, Scope, Scopes, SignerSet, Tags,
+};
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
 use crate::crypto::hash::Digest;
@@ -69,7 +71,7 @@ fn the_frozen_bytes_still_verify() {
 
 #[test]
 fn a_chain_has_the_frozen_bytes_and_state() {
-    let mut net = Net::new();
+    let mut net = Net::of_version(1);
     net.order(Operation::Admit(admit(NODE, 0))).unwrap();
     net.commit(net.revocation(ADMIN, &[(NODE, 0)])).unwrap();
     frozen!("genesis", net.blocks[0].0.encode());
@@ -82,7 +84,7 @@ fn a_chain_has_the_frozen_bytes_and_state() {
 
 #[test]
 fn a_signer_that_loses_credentials_leaves_the_frozen_state() {
-    let mut net = Net::new();
+    let mut net = Net::of_version(1);
     let set = |scopes| Operation::SignerSet(SignerSet { key: key(NODE).verifying_key(), weight: 1, scopes });
     net.order(set(Scopes::ALL)).unwrap();
     let until = net.later().after(DAY);
@@ -90,6 +92,44 @@ fn a_signer_that_loses_credentials_leaves_the_frozen_state() {
     net.commit(issued).unwrap();
     net.order(set(Scopes::from_iter([Scope::Revocation]))).unwrap();
     frozen!("block-of-ended-credentials", net.blocks[3].0.encode());
+}
+
+/// The operations of protocol version 2 that say who may reach whom.
+pub(super) fn rights() -> Vec<Operation> {
+    use crate::policy::rule::{Action, PortRange, Ports, Protocol, Rule, Selector};
+    let prefix = |text: &str| Selector::Prefix(text.parse().unwrap());
+    let ports = |ranges: &[(u16, u16)]| {
+        Ports::new(ranges.iter().map(|(first, last)| PortRange::new(*first, *last).unwrap())).unwrap()
+    };
+    let rule = |action, ends, protocol, ranges: &[(u16, u16)]| {
+        Operation::Rule(Rule::new(action, ends, protocol, ports(ranges)).unwrap())
+    };
+    let tags = Tags { identity: id(FOUNDER), tags: [label("a"), label("b")].into() };
+    vec![
+        Operation::Tag(tags.clone()),
+        Operation::Untag(tags),
+        rule(Action::Deny, [Selector::Any, prefix("192.168.7.0/24")], Protocol::Icmp, &[]),
+        rule(
+            Action::Allow,
+            [Selector::Tag("a".parse().unwrap()), Selector::Member(id(FOUNDER))],
+            Protocol::Tcp,
+            &[(22, 22), (8000, 8100)],
+        ),
+        rule(Action::Allow, [prefix("fd00::/8"), Selector::Any], Protocol::Udp, &[(53, 53)]),
+        Operation::RuleDel(RuleDel { number: 1 }),
+    ]
+}
+
+#[test]
+fn rights_have_the_frozen_bytes_and_state() {
+    let mut net = Net::of_version(1);
+    net.order(Operation::ProtocolSet(ProtocolSet { version: 2 })).unwrap();
+    let signed = net.sign(&[ADMIN], rights());
+    frozen!("rights", signed.encode());
+    net.commit(signed).unwrap();
+    let entries: Vec<_> = net.state.entries().collect();
+    frozen!("rights-state", borsh::to_vec(&entries).unwrap());
+    frozen!("genesis-of-version-2", Net::of_version(2).blocks[0].0.encode());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod diff;
+pub mod rule;
 
 pub use admission::{Admission, Rights};
 pub use diff::PolicyDiff;

@@ -86,7 +86,7 @@ impl Answerer {
         if is_nobody(packet.source) {
             return Err(Silent::BadSource);
         }
-        if packet.fragment == Fragment::Later {
+        if matches!(packet.fragment, Fragment::Later(_)) {
             return Err(Silent::LaterFragment);
         }
         if may_be_icmp_error(packet, original) {

@@ -34,10 +34,10 @@ pub struct InnerPacket {
 pub enum Fragment {
     /// It is whole.
     Whole,
-    /// The first part: it has the start of the protocol's header.
-    First,
-    /// A later part: `payload_offset` points into the middle of something.
-    Later,
+    /// The first part: it has the start of the protocol's header. Holds the packet's identification.
+    First(u32),
+    /// A later part: `payload_offset` points into the middle of something. Holds the packet's identification.
+    Later(u32),
 }
 
 /// Why bytes are not one IP packet. The sender's fault.
@@ -98,7 +98,11 @@ impl InnerPacket {
             payload_offset: header.slice().len(),
             hop_limit: header.ttl(),
             dont_fragment: header.dont_fragment(),
-            fragment: Fragment::new(header.fragments_offset().value(), header.more_fragments()),
+            fragment: Fragment::new(
+                header.fragments_offset().value(),
+                header.more_fragments(),
+                header.identification().into(),
+            ),
         })
     }
 
@@ -123,11 +127,11 @@ impl InnerPacket {
 }
 
 impl Fragment {
-    fn new(offset: u16, more_follow: bool) -> Self {
+    fn new(offset: u16, more_follow: bool, identification: u32) -> Self {
         match (offset, more_follow) {
             (0, false) => Self::Whole,
-            (0, true) => Self::First,
-            _ => Self::Later,
+            (0, true) => Self::First(identification),
+            _ => Self::Later(identification),
         }
     }
 }
@@ -164,7 +168,8 @@ fn walk_extensions(first: IpNumber, payload: &[u8]) -> Result<AboveExtensions, I
             }
             ip_number::IPV6_FRAG if above.fragment == Fragment::Whole => {
                 let header = Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| InnerError::BadExtensions)?;
-                above.fragment = Fragment::new(header.fragment_offset().value(), header.more_fragments());
+                above.fragment =
+                    Fragment::new(header.fragment_offset().value(), header.more_fragments(), header.identification());
                 (header.slice().len(), header.next_header())
             }
             ip_number::IPV6_FRAG => return Err(InnerError::BadExtensions),
@@ -173,7 +178,7 @@ fn walk_extensions(first: IpNumber, payload: &[u8]) -> Result<AboveExtensions, I
         above.protocol = next_header;
         above.extensions_len += header_len;
         // What follows in a later fragment is payload, whatever its first bytes look like.
-        if above.fragment == Fragment::Later {
+        if matches!(above.fragment, Fragment::Later(_)) {
             return Ok(above);
         }
     }
@@ -244,9 +249,9 @@ mod tests {
         for (flags, expected) in [
             ([0x00, 0], (false, Fragment::Whole)),
             ([0x40, 0], (true, Fragment::Whole)),
-            ([0x20, 0], (false, Fragment::First)),
-            ([0x20, 3], (false, Fragment::Later)),
-            ([0x00, 3], (false, Fragment::Later)),
+            ([0x20, 0], (false, Fragment::First(0))),
+            ([0x20, 3], (false, Fragment::Later(0))),
+            ([0x00, 3], (false, Fragment::Later(0))),
         ] {
             bytes[6..8].copy_from_slice(&flags);
             let packet = InnerPacket::parse(&bytes).unwrap();
@@ -271,12 +276,12 @@ mod tests {
     #[test]
     fn the_walk_ends_at_a_later_fragment() {
         let first = InnerPacket::parse(&extended(&[fragment_extension(0, true)], &[9; 8])).unwrap();
-        assert_eq!((first.protocol, first.payload_offset, first.fragment), (17, 48, Fragment::First));
+        assert_eq!((first.protocol, first.payload_offset, first.fragment), (17, 48, Fragment::First(7)));
         // The payload of a later fragment claims to start with an extension header that is cut short.
         let mut later = extended(&[fragment_extension(5, false)], &[0xff; 8]);
         later[40] = ip_number::IPV6_DEST_OPTIONS.0;
         let later = InnerPacket::parse(&later).unwrap();
-        assert_eq!((later.protocol, later.payload_offset, later.fragment), (60, 48, Fragment::Later));
+        assert_eq!((later.protocol, later.payload_offset, later.fragment), (60, 48, Fragment::Later(7)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod control;
 pub mod data;
 pub mod drops;
 pub mod ecn;
+pub mod flow;
 pub mod handshake;
 pub mod icmp;
 pub mod inner;

@@ -1,6 +1,8 @@
 //! Names of networks and nodes: one lower-case LDH label (RFC 1123 §2.1), so that no name can inject anything anywhere.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 /// Longest network name, so that `p2p-NAME` can be shortened into a device name and `NAME.internal` stays short.
@@ -13,7 +15,7 @@ pub const MAX_NODE_NAME_LEN: usize = 63;
 pub struct NetworkName(String);
 
 /// A node's name in its network.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize)]
 pub struct NodeName(String);
 
 /// Why a text is no name.
@@ -69,6 +71,14 @@ impl FromStr for NodeName {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         check_label(text, MAX_NODE_NAME_LEN).map(|()| Self(text.to_owned()))
+    }
+}
+
+/// Reads a string and refuses one that is no name.
+impl BorshDeserialize for NodeName {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let text = String::deserialize_reader(reader)?;
+        text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 

@@ -1,11 +1,13 @@
 //! An address prefix, `10.64.0.0/20` or `fd00::/48`.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An IPv4 or IPv6 prefix in canonical form: the bits behind its length are zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize)]
 pub struct Prefix {
     address: IpAddr,
     len: u8,
@@ -99,6 +101,18 @@ const fn max_len(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,
+    }
+}
+
+/// Reads a prefix and refuses one that is too long or has bits behind its length.
+impl BorshDeserialize for Prefix {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let (address, len) = <(IpAddr, u8)>::deserialize_reader(reader)?;
+        let prefix = Self::new(address, len).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if prefix.address == address {
+            return Ok(prefix);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, PrefixError::HostBits(prefix)))
     }
 }
 

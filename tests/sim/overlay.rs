@@ -8,7 +8,7 @@ use p2plus::crypto::identity::NodeId;
 use p2plus::ledger::address::Ipv4Choice;
 use p2plus::ledger::chain::Checkpoint;
 use p2plus::ledger::genesis::{Founding, Genesis};
-use p2plus::ledger::operation::Admit;
+use p2plus::ledger::operation::{Admit, PROTOCOL_VERSION};
 use p2plus::ledger::tree::MemoryTree;
 use p2plus::ledger::{Ledger, Seat, Seats, Validator};
 use p2plus::node::authoring::InvitationTerms;
@@ -98,6 +98,7 @@ impl Overlay {
             seats: Seats::new(machines.iter().map(seat).collect()).unwrap(),
             recovery: BTreeSet::from([founder.signing_key("recovery").verifying_key()]),
             recovery_needed: 1,
+            protocol_version: PROTOCOL_VERSION,
         };
         let genesis = Genesis::create(&founding, &MemoryTree::default()).unwrap();
         let network_id = genesis.network_id();

@@ -2,9 +2,9 @@
 
 use super::super::address::BadPool;
 use super::super::name::Label;
-use super::super::operation::{Incarnation, MAX_TAGS, Scope};
+use super::super::operation::{Incarnation, MAX_TAGS, RuleNumber, Scope};
 use super::super::validators::BadValidatorSet;
-use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_SIGNERS};
+use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SIGNERS};
 use crate::crypto::identity::NodeId;
 use std::net::Ipv4Addr;
 
@@ -14,6 +14,22 @@ pub enum TxError {
     /// An operation of a later version: this program stops applying.
     #[error("operation {0} is unknown to this version: upgrade")]
     UnknownOperation(u16),
+    /// A protocol version that this program does not have: it stops applying.
+    #[error("protocol version {0} is unknown to this version: upgrade")]
+    UnknownProtocol(u32),
+    /// An operation of a later protocol version than the network's.
+    #[error("the network is at protocol version {network}, and {operation} takes {needed}")]
+    LaterProtocol {
+        /// The operation's name.
+        operation: &'static str,
+        /// What it takes.
+        needed: u32,
+        /// What the network has.
+        network: u32,
+    },
+    /// A protocol version that the network has or has passed.
+    #[error("the network is at protocol version {0} already")]
+    EarlierProtocol(u32),
     /// The witnesses' weights do not reach the threshold of the operation.
     #[error("the signers have a weight of {weight} for {scope:?}, {threshold} is needed")]
     NotAuthorized {
@@ -111,6 +127,18 @@ pub enum TxError {
     /// More than [`MAX_TAGS`].
     #[error("more than {MAX_TAGS} tags")]
     TooManyTags,
+    /// A change of tags that names none.
+    #[error("no tag is named")]
+    NoTags,
+    /// The network has this rule.
+    #[error("rule {0} says this already")]
+    RuleExists(RuleNumber),
+    /// No rule has this number.
+    #[error("there is no rule {0}")]
+    NoSuchRule(RuleNumber),
+    /// The network has too many rules.
+    #[error("a network has at most {MAX_RULES} rules")]
+    TooManyRules,
     /// A membership or credential that would end before it begins.
     #[error("it would have ended before this block")]
     EndsInThePast,

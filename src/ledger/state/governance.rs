@@ -6,11 +6,15 @@ use super::{Draft, Effect, MAX_SIGNERS, TxError};
 use crate::crypto::identity::VerifyingKey;
 use crate::ledger::address::Ipv4Choice;
 use crate::ledger::name::MAX_NETWORK_NAME_LEN;
-use crate::ledger::operation::{NetworkSet, Operation, RecoverySet, Scope, SignerSet, ValidatorSetOperation};
+use crate::ledger::operation::{
+    NetworkSet, Operation, PROTOCOL_VERSION, ProtocolSet, RecoverySet, Scope, SignerSet, ValidatorSetOperation,
+};
 use crate::ledger::transaction::{SignedTransaction, Verified};
 
 /// The weight that an operation takes unless the network sets another.
 const DEFAULT_THRESHOLD: u64 = 1;
+/// The protocol version from which on a network has rules.
+const RULES_SINCE: u32 = 2;
 /// The most recovery keys.
 const MAX_RECOVERY_KEYS: usize = 16;
 
@@ -31,6 +35,12 @@ pub(super) fn authorize<'k>(
 ) -> Result<(), TxError> {
     let (weight, threshold) = (weight(view, keys, scope), DEFAULT_THRESHOLD);
     if weight >= threshold { Ok(()) } else { Err(TxError::NotAuthorized { scope, weight, threshold }) }
+}
+
+/// Lists the witnesses of a transaction that are signers with `scope`, in the order of their keys.
+pub(super) fn witnesses_with(view: &impl View, signed: &SignedTransaction, scope: Scope) -> Vec<VerifyingKey> {
+    let keys = signed.witnesses.iter().map(|witness| witness.key);
+    keys.filter(|key| view.read(&SIGNERS, key).is_some_and(|signer| signer.scopes.contains(scope))).collect()
 }
 
 impl Draft<'_> {
@@ -81,6 +91,9 @@ impl Draft<'_> {
             }
         }
         self.check_founded()?;
+        if self.protocol_version() >= RULES_SINCE {
+            self.begin_rules(signed);
+        }
         self.layers.keep();
         Ok(())
     }
@@ -107,6 +120,9 @@ impl Draft<'_> {
         if set.name.as_str().len() > MAX_NETWORK_NAME_LEN {
             return Err(TxError::NetworkName);
         }
+        if set.protocol_version > PROTOCOL_VERSION {
+            return Err(TxError::UnknownProtocol(set.protocol_version));
+        }
         if let Ipv4Choice::Given(pool) = &set.ipv4 {
             pool.check()?;
         }
@@ -114,6 +130,30 @@ impl Draft<'_> {
         self.layers.put(&NETWORK, &(), &network);
         self.effects.push(Effect::NetworkFounded);
         Ok(())
+    }
+
+    /// The network's protocol version; that of this program before there is a network.
+    pub(super) fn protocol_version(&self) -> u32 {
+        self.layers.read(&NETWORK, &()).map_or(PROTOCOL_VERSION, |network| network.protocol_version)
+    }
+
+    pub(super) fn set_protocol(&mut self, signed: &SignedTransaction, set: ProtocolSet) -> Result<(), TxError> {
+        self.permit(signed, Scope::Governance)?;
+        let network = self.layers.read(&NETWORK, &()).ok_or(TxError::Misplaced("protocol-set"))?;
+        if set.version <= network.protocol_version {
+            return Err(TxError::EarlierProtocol(network.protocol_version));
+        }
+        if network.protocol_version < RULES_SINCE {
+            self.begin_rules(signed);
+        }
+        self.layers.put(&NETWORK, &(), &Network { protocol_version: set.version, ..network });
+        self.effects.push(Effect::ProtocolSet(set.version));
+        Ok(())
+    }
+
+    /// Lists the witnesses of a transaction that are signers with `scope`, in the order of their keys.
+    pub(super) fn witnesses_with(&self, signed: &SignedTransaction, scope: Scope) -> Vec<VerifyingKey> {
+        witnesses_with(&self.layers, signed, scope)
     }
 
     fn set_validators(&mut self, set: &ValidatorSetOperation) -> Result<(), TxError> {

@@ -17,7 +17,7 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::ledger::address::{ipv6_host, is_assignable_ipv6};
 use crate::ledger::name::Label;
-use crate::ledger::operation::{Admit, Incarnation, Join, MAX_TAGS, Rename, Revoke, Scope};
+use crate::ledger::operation::{Admit, Incarnation, Join, MAX_TAGS, Rename, Revoke, Scope, Tags};
 use crate::ledger::transaction::SignedTransaction;
 use crate::time::UnixMillis;
 use std::collections::BTreeSet;
@@ -180,6 +180,38 @@ impl Draft<'_> {
         Ok(())
     }
 
+    pub(super) fn tag(&mut self, signed: &SignedTransaction, tags: &Tags) -> Result<(), TxError> {
+        self.change_tags(signed, tags, |held| held.extend(tags.tags.iter().cloned()))
+    }
+
+    pub(super) fn untag(&mut self, signed: &SignedTransaction, tags: &Tags) -> Result<(), TxError> {
+        self.change_tags(signed, tags, |held| held.retain(|tag| !tags.tags.contains(tag)))
+    }
+
+    fn change_tags(
+        &mut self,
+        signed: &SignedTransaction,
+        Tags { identity, tags }: &Tags,
+        change: impl FnOnce(&mut BTreeSet<Label>),
+    ) -> Result<(), TxError> {
+        self.permit(signed, Scope::Members)?;
+        if tags.is_empty() {
+            return Err(TxError::NoTags);
+        }
+        let mut record = self.layers.read(&MEMBERS, identity).ok_or(TxError::NotAMember(*identity))?;
+        change(&mut record.tags);
+        if record.tags.len() > MAX_TAGS {
+            return Err(TxError::TooManyTags);
+        }
+        self.layers.put(&MEMBERS, identity, &record);
+        self.effects.push(Effect::Tagged(*identity));
+        Ok(())
+    }
+
+    pub(super) fn is_member(&self, id: &NodeId) -> bool {
+        self.layers.has(&MEMBERS, id)
+    }
+
     pub(super) fn expire_member(&mut self, id: NodeId) {
         self.remove_member(&id);
         self.effects.push(Effect::MemberExpired(id));
@@ -194,6 +226,7 @@ impl Draft<'_> {
         if let Some(expires) = record.expires {
             self.layers.remove(&ENDINGS, &(expires, Ending::Member(*id)));
         }
+        self.end_rules_of(id);
         self.rest_name(id, &record.name);
         if let Some(host) = record.ipv4 {
             self.rest_ipv4(id, host);

@@ -16,24 +16,25 @@ mod members;
 mod order;
 mod policy;
 mod records;
+mod rules;
 mod table;
 
 pub use addresses::is_default_name;
 pub use error::TxError;
-pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, SignerRecord, Tenure};
+pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, RuleRecord, SignerRecord, Tenure};
 
 use super::Changes;
 use super::block::Height;
 use super::name::Label;
-use super::operation::{Incarnation, Operation, Scope};
+use super::operation::{Incarnation, Operation, PROTOCOL_VERSION, RuleNumber, Scope};
 use super::transaction::{SignedTransaction, Verified};
 use super::validators::{Seats, ValidatorSet};
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
 use records::{
-    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, SIGNERS,
-    VALIDATORS, is_readable,
+    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, RULES,
+    SIGNERS, VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -50,6 +51,9 @@ pub const REST: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const MAX_SIGNERS: usize = 256;
 /// The most unspent credentials of one author.
 pub const MAX_ISSUED: usize = 1024;
+
+/// The most rules of a network.
+pub const MAX_RULES: usize = 16_384;
 
 /// What the chain says at one height.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -70,8 +74,16 @@ pub enum Effect {
     Admitted(NodeId),
     /// A member was renamed.
     Renamed(NodeId),
+    /// A member got tags or lost some.
+    Tagged(NodeId),
     /// A membership ended by itself.
     MemberExpired(NodeId),
+    /// A rule was made.
+    RuleMade(RuleNumber),
+    /// A rule ended, by itself where a member that it named is gone.
+    RuleEnded(RuleNumber),
+    /// Blocks may hold the operations of this protocol version.
+    ProtocolSet(u32),
     /// An identity was revoked; it need not have been a member.
     Revoked(NodeId, Incarnation),
     /// A credential was made.
@@ -194,6 +206,16 @@ impl State {
         self.entries.list(&NAMES, &[], usize::MAX)
     }
 
+    /// Finds a rule.
+    pub fn rule(&self, number: RuleNumber) -> Option<RuleRecord> {
+        self.entries.read(&RULES, &number)
+    }
+
+    /// Lists the rules in the order of their numbers; none in a network of protocol version 1, where everything is allowed.
+    pub fn rules(&self) -> Vec<(RuleNumber, RuleRecord)> {
+        self.entries.list(&RULES, &[], usize::MAX)
+    }
+
     /// Finds what a key may sign.
     pub fn signer(&self, key: &VerifyingKey) -> Option<SignerRecord> {
         self.entries.read(&SIGNERS, key)
@@ -201,8 +223,7 @@ impl State {
 
     /// Lists the witnesses of a transaction that are signers with `scope`.
     pub fn witnesses_with(&self, signed: &SignedTransaction, scope: Scope) -> Vec<VerifyingKey> {
-        let keys = signed.witnesses.iter().map(|witness| witness.key);
-        keys.filter(|key| self.signer(key).is_some_and(|signer| signer.scopes.contains(scope))).collect()
+        governance::witnesses_with(&self.entries, signed, scope)
     }
 
     /// Checks that `keys` together reach the threshold of `scope`.
@@ -306,12 +327,27 @@ impl Draft<'_> {
 
     fn try_apply(&mut self, signed: &SignedTransaction) -> Result<(), TxError> {
         refuse_unknown(signed)?;
+        self.refuse_later(signed)?;
         if signed.transaction.is_revocation() {
             let effective = self.revoke_all(signed)?;
             return if effective { Ok(()) } else { Err(TxError::AlreadyRevoked) };
         }
         self.take_turn(signed)?;
         signed.transaction.operations.iter().try_for_each(|operation| self.apply_operation(signed, operation))
+    }
+
+    /// Refuses what the network's protocol version has not yet, unless an operation before it raises the version.
+    fn refuse_later(&self, signed: &SignedTransaction) -> Result<(), TxError> {
+        let mut network = self.protocol_version();
+        for operation in &signed.transaction.operations {
+            if operation.since() > network {
+                return Err(TxError::LaterProtocol { operation: operation.name(), needed: operation.since(), network });
+            }
+            if let Operation::ProtocolSet(set) = operation {
+                network = set.version;
+            }
+        }
+        Ok(())
     }
 
     fn revoke_all(&mut self, signed: &SignedTransaction) -> Result<bool, TxError> {
@@ -328,6 +364,11 @@ impl Draft<'_> {
             Operation::Join(join) => self.join(signed, join),
             Operation::Revoke(revoke) => self.revoke(signed, revoke).map(drop),
             Operation::Rename(rename) => self.rename(signed, rename),
+            Operation::Tag(tags) => self.tag(signed, tags),
+            Operation::Untag(tags) => self.untag(signed, tags),
+            Operation::Rule(rule) => self.make_rule(signed, rule),
+            Operation::RuleDel(rule) => self.end_rule(signed, *rule),
+            Operation::ProtocolSet(set) => self.set_protocol(signed, *set),
             Operation::Credential(credential) => self.make_credential(signed, credential),
             Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),
             Operation::SignerSet(set) => self.set_signer(signed, set),
@@ -364,10 +405,12 @@ impl Draft<'_> {
 
 /// Stops at an operation of a later version, before anything else is looked at: this state machine would give a wrong answer.
 fn refuse_unknown(signed: &SignedTransaction) -> Result<(), TxError> {
-    match signed.transaction.operations.iter().find(|operation| matches!(operation, Operation::Unknown { .. })) {
-        Some(operation) => Err(TxError::UnknownOperation(operation.code())),
-        None => Ok(()),
-    }
+    let unknown = signed.transaction.operations.iter().find_map(|operation| match operation {
+        Operation::Unknown { code, .. } => Some(TxError::UnknownOperation(*code)),
+        Operation::ProtocolSet(set) if set.version > PROTOCOL_VERSION => Some(TxError::UnknownProtocol(set.version)),
+        _ => None,
+    });
+    unknown.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

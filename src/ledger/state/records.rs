@@ -3,12 +3,13 @@
 use super::super::address::Ipv4Choice;
 use super::super::block::Height;
 use super::super::name::Label;
-use super::super::operation::{Incarnation, Scopes};
+use super::super::operation::{Incarnation, RuleNumber, Scopes};
 use super::super::validators::{Seats, ValidatorSet};
 use super::table::{Key, Table};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
@@ -31,6 +32,10 @@ pub(super) const RESTS: Table<(UnixMillis, Rest), ()> = Table::new(15);
 pub(super) const LAST_IPV4: Table<(), u32> = Table::new(16);
 pub(super) const COMMITTERS: Table<(), ValidatorSet> = Table::new(17);
 pub(super) const PARENT_COMMITTERS: Table<(), ValidatorSet> = Table::new(18);
+pub(super) const RULES: Table<RuleNumber, RuleRecord> = Table::new(19);
+pub(super) const RULE_COUNT: Table<(), RuleCount> = Table::new(25);
+pub(super) const RULES_OF: Table<(NodeId, RuleNumber), ()> = Table::new(26);
+pub(super) const RULE_NUMBERS: Table<Digest, RuleNumber> = Table::new(27);
 
 /// Says whether an entry that comes from outside belongs to one of the tables and can be read.
 pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
@@ -53,6 +58,10 @@ pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
         Some(16) => LAST_IPV4.accepts(key, value),
         Some(17) => COMMITTERS.accepts(key, value),
         Some(18) => PARENT_COMMITTERS.accepts(key, value),
+        Some(19) => RULES.accepts(key, value),
+        Some(25) => RULE_COUNT.accepts(key, value),
+        Some(26) => RULES_OF.accepts(key, value),
+        Some(27) => RULE_NUMBERS.accepts(key, value),
         _ => false,
     }
 }
@@ -129,6 +138,26 @@ pub struct SignerRecord {
     pub weight: u32,
     /// For what.
     pub scopes: Scopes,
+}
+
+/// A rule, and who stands behind it.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RuleRecord {
+    /// What it says.
+    pub rule: Rule,
+    /// The height of the block that made it.
+    pub height: Height,
+    /// The id of the transaction that made it; of genesis, the one for the chain zero.
+    pub transaction: Digest,
+    /// The signers by whose authority it was made, in the order of their keys.
+    pub signers: Vec<VerifyingKey>,
+}
+
+/// How many rules there are, and were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize)]
+pub(super) struct RuleCount {
+    pub(super) last: RuleNumber,
+    pub(super) present: u32,
 }
 
 /// Who can continue the chain after a disaster.

@@ -292,6 +292,7 @@ macro_rules! pair_keys {
 
 pair_keys! {
     VerifyingKey [32], Digest;
+    NodeId [32], u64;
     UnixMillis [8], super::records::Ending;
     UnixMillis [8], super::records::Rest;
 }

@@ -90,6 +90,7 @@ fn four() -> World {
         seats: Seats::new(seats.collect()).unwrap(),
         recovery: BTreeSet::from([key(4).verifying_key()]),
         recovery_needed: 1,
+        protocol_version: crate::ledger::operation::PROTOCOL_VERSION,
     };
     let genesis = Genesis::create(&founding, &MemoryTree::default()).unwrap();
     let mut nodes: Vec<_> = (1..=4).map(|seat| Node::founder(&genesis, 40 + seat, Some(30 + seat))).collect();
