@@ -12,7 +12,10 @@ use p2plus::io::batch::SendBatch;
 use p2plus::node::forward::{Arrival, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
 use p2plus::node::table::{ForwardingTable, Inlet, Outlet};
 use p2plus::path::{LocalEnd, Path};
-use p2plus::policy::Rights;
+use p2plus::policy::decision::NumberedRule;
+use p2plus::policy::rule::{Action, PortRange, Ports, Protocol, Rule, Selector};
+use p2plus::policy::{Policy, Rights};
+use p2plus::router::filter::Filter;
 use p2plus::router::segment::{Cut, Run, SuperPacket};
 use p2plus::router::{PeerIndex, Prefix, Router};
 use p2plus::session::Session;
@@ -40,6 +43,9 @@ const SMALL_ROW: usize = 64;
 
 const PEERS: [u32; 3] = [10, 1_000, 100_000];
 
+/// Rules of a network that has many.
+const RULES: u32 = 10_000;
+
 /// The node that seals, then its peers.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 
@@ -51,6 +57,29 @@ fn id(address: Ipv4Addr) -> NodeId {
     let mut id = [7; 32];
     id[..4].copy_from_slice(&address.octets());
     NodeId(id)
+}
+
+fn filter(rules: impl IntoIterator<Item = Rule>) -> Arc<Filter> {
+    let rules = (1..).zip(rules).map(|(number, rule)| NumberedRule { number, rule }).collect();
+    Arc::new(Filter::closed(NOW).following(&Policy::default().with_rules(rules)))
+}
+
+/// Rules of which the last one allows what the benches send; those before it are about neighbours of both ends and other ports.
+fn many_rules() -> impl Iterator<Item = Rule> {
+    let prefix = |address: Ipv4Addr, len| Selector::Prefix(Prefix::new(address.into(), len).expect("a prefix"));
+    let port = |port| Ports::new([PortRange::new(port, port).expect("a port")]).expect("one range");
+    (1..=RULES).map(move |number| {
+        let is_last = number == RULES;
+        let action = if number % 7 == 0 && !is_last { Action::Deny } else { Action::Allow };
+        let ends = match number % 3 {
+            _ if is_last => [prefix(NEAR, 20), prefix(NEAR, 20)],
+            0 => [prefix(address(number), 32), prefix(address(number + 1), 32)],
+            1 => [prefix(NEAR, 24), prefix(address(number), 32)],
+            _ => [prefix(NEAR, 20), prefix(NEAR, 20)],
+        };
+        let ports = if is_last { Ports::default() } else { port(1 + (number % 900) as u16) };
+        Rule::new(action, ends, Protocol::Any, ports).expect("a rule")
+    })
 }
 
 /// The table of the node at `own`, whose peers all share a session.
@@ -78,6 +107,7 @@ fn table(own: Ipv4Addr, peers: impl Iterator<Item = Ipv4Addr>, session: &Arc<Ses
     ForwardingTable {
         generation: 1,
         router: Arc::new(router),
+        filter: filter([Rule::allow_all()]),
         members: Arc::new(peers.iter().map(|(_, peer)| id(*peer)).collect()),
         outlets: Arc::new(peers.iter().map(|(number, _)| outlet(*number)).collect()),
         inlets: Arc::new([(session.local_index(), inlet)].into_iter().collect()),
@@ -215,6 +245,50 @@ fn batches(criterion: &mut Criterion) {
     }
 }
 
+/// What the rules cost: none that is looked at, against many, in conversations under way.
+fn rules(criterion: &mut Criterion) {
+    let (super_bytes, super_vnet) = super_packet();
+    let small = packet(address(0), false, SMALL_LEN - 28);
+    let full = packet(address(0), false, 1400 - 28);
+    for (shape, count, vnet, mut bytes) in [
+        ("rules: super-packet", 1, super_vnet, super_bytes),
+        ("rules: 64 packets of 64 B", SMALL_ROW, VnetHeader::default(), small),
+        ("rules: 64 packets of 1400 B", SMALL_ROW, VnetHeader::default(), full),
+    ] {
+        let mut group = criterion.benchmark_group(shape);
+        group.throughput(Throughput::Elements(count as u64));
+        for (name, filter) in [("none", filter([Rule::allow_all()])), ("10000", filter(many_rules()))] {
+            group.bench_function(BenchmarkId::new("seal and open", name), |bencher| {
+                let mut link = Link::new(true);
+                link.near.filter = Arc::clone(&filter);
+                link.far.filter = Arc::clone(&filter);
+                bencher.iter_custom(|rounds| {
+                    let round = |_| {
+                        let began = std::time::Instant::now();
+                        link.seal(count, vnet, black_box(&mut bytes));
+                        began.elapsed() + link.open()
+                    };
+                    (0..rounds).map(round).sum()
+                });
+            });
+        }
+        group.finish();
+    }
+    let mut group = criterion.benchmark_group("a conversation that begins");
+    let filter = filter(many_rules());
+    group.bench_function("10000 rules", |bencher| {
+        let (bytes, mut number) = (packet(address(0), false, SMALL_LEN - 28), 0_u32);
+        bencher.iter(|| {
+            let mut bytes = bytes.clone();
+            number = number.wrapping_add(1);
+            bytes[20..22].copy_from_slice(&(number as u16).to_be_bytes());
+            let inner = InnerPacket::parse(&bytes).expect("an IP packet");
+            filter.check(NOW, PeerIndex::at(number >> 16).expect("a peer"), &inner, black_box(&bytes))
+        });
+    });
+    group.finish();
+}
+
 /// Uniformly random peers, by a xorshift generator (Marsaglia 2003): a nanosecond each.
 fn random_peers(count: u32) -> impl FnMut() -> u32 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -298,5 +372,5 @@ fn reassembly(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, batches, lookups, reassembly);
+criterion_group!(benches, batches, lookups, rules, reassembly);
 criterion_main!(benches);

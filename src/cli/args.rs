@@ -100,6 +100,17 @@ pub(super) enum Command {
     Authorize(AuthorizeArgs),
     /// List the invites that can still admit, or end one
     Invites(InvitesArgs),
+    /// Give a member tags, or take some from it
+    Tag(TagArgs),
+    /// Let some members reach others, at once and everywhere
+    Allow(RuleArgs),
+    /// Keep some members from others; comes before everything that is allowed
+    Deny(RuleArgs),
+    /// Look at the rules about who may reach whom, or change them
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Say whether one member may reach another, and who decided that
+    Explain(ExplainArgs),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerVerb),
@@ -334,6 +345,89 @@ pub(super) enum LedgerVerb {
     Show(ShowArgs),
     /// Check the ledger from the beginning
     Verify,
+    /// Let blocks hold what this version of p2plus knows; members with an older one keep their tunnels, and no more
+    Upgrade(FinalityArgs),
+}
+
+/// What SRC and DST are, for help.
+const ENDS: &str = "SRC and DST are a member's name, tag:NAME, an address, a prefix or * (quoted, for the shell). Replies to what may begin pass. \
+    What no rule allows is denied; a rule that denies wins over every one that allows. A network begins with: allow * *";
+
+#[derive(Args)]
+#[command(after_help = ENDS)]
+pub(super) struct RuleArgs {
+    /// Who begins
+    #[arg(value_name = "SRC")]
+    pub(super) source: String,
+    /// With whom: DST, DST:22/tcp, DST:80,8000-8100, DST/icmp
+    #[arg(value_name = "DST[:PORTS][/PROTOCOL]")]
+    pub(super) destination: String,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    /// A member or an address
+    #[arg(value_name = "SRC")]
+    pub(super) source: String,
+    /// A member or an address: DST:22, DST:53/udp, DST/icmp
+    #[arg(value_name = "DST:PORT[/PROTOCOL]")]
+    pub(super) destination: String,
+}
+
+#[derive(Args)]
+pub(super) struct TagArgs {
+    /// A name, an overlay address or an identity
+    pub(super) peer: String,
+    /// Tags to give, as +TAG, and to take, as -TAG; a tag of one letter is taken as +-TAG
+    #[arg(value_name = "+TAG|-TAG", required = true)]
+    pub(super) changes: Vec<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum PolicyVerb {
+    /// List the rules, and who made them
+    Show,
+    /// End rules
+    Rm(RuleDelArgs),
+    /// Check what a file expects: lines such as `test deny guest db:5432`
+    Test(TestArgs),
+    /// Make the network's rules those of a file
+    Apply(ApplyArgs),
+    /// List how rules and tags came to be
+    History,
+}
+
+#[derive(Args)]
+pub(super) struct RuleDelArgs {
+    /// The numbers of the rules
+    #[arg(value_name = "RULE", required = true)]
+    pub(super) rules: Vec<u64>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct TestArgs {
+    /// A file with tests; with rules too, they are tested as if they were in force. `-` is standard input
+    pub(super) file: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct ApplyArgs {
+    /// One rule per line, as `allow` and `deny` take them; its tests must hold. `-` is standard input
+    pub(super) file: PathBuf,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Also when the file has no rule at all
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
 }
 
 #[derive(Args)]

@@ -1,12 +1,13 @@
 //! The verbs about the ledger: status, log, show, verify.
 
-use super::args::{LogArgs, ShowArgs};
+use super::args::{FinalityArgs, LogArgs, ShowArgs};
 use super::client::{Answer, PATIENCE};
 use super::look::{describe_ledger, halt_notice};
+use super::members::submit;
 use super::output::{Output, Style};
 use super::scope::Scope;
 use super::{CommandResult, Done, text};
-use crate::daemon::api::request::{LedgerLog, LedgerShow, Request};
+use crate::daemon::api::request::{LedgerLog, LedgerShow, LedgerUpgrade, Request};
 use crate::daemon::api::types::{BlockView, LedgerItem, LedgerStatus, LogEntry, TransactionView, VerifyReport};
 use crate::daemon::failure::ErrorCode;
 use crate::daemon::setup;
@@ -25,12 +26,32 @@ pub(super) fn status(scope: &Scope, output: &Output) -> CommandResult {
 }
 
 pub(super) fn log(scope: &Scope, output: &Output, args: LogArgs) -> CommandResult {
-    let request = Request::LedgerLog(LedgerLog { peer: args.peer, since: args.since });
-    let answer: Answer<Vec<LogEntry>> = scope.client()?.ask(&request, CHAIN_PATIENCE)?;
+    show_log(scope, output, LedgerLog { peer: args.peer, since: args.since }, |_| true)
+}
+
+/// Shows what happened, as far as it is of interest.
+pub(super) fn log_of(scope: &Scope, output: &Output, is_meant: impl Fn(&LogEntry) -> bool) -> CommandResult {
+    show_log(scope, output, LedgerLog::default(), is_meant)
+}
+
+fn show_log(
+    scope: &Scope,
+    output: &Output,
+    question: LedgerLog,
+    is_meant: impl Fn(&LogEntry) -> bool,
+) -> CommandResult {
+    let mut answer: Answer<Vec<LogEntry>> = scope.client()?.ask(&Request::LedgerLog(question), CHAIN_PATIENCE)?;
+    answer.data.retain(is_meant);
     output.answer(&answer.data, &answer.warnings, |entries| {
         if entries.is_empty() { "nothing happened there\n".to_owned() } else { log_table(entries) }
     });
     Ok(Done::Well)
+}
+
+/// `ledger upgrade`.
+pub(super) fn upgrade(scope: &Scope, output: &Output, finality: &FinalityArgs) -> CommandResult {
+    let request = Request::LedgerUpgrade(LedgerUpgrade { finality: finality.finality() });
+    submit(scope, output, &request, finality, ["raised", "raising"], "the network's protocol version")
 }
 
 fn log_table(entries: &[LogEntry]) -> String {

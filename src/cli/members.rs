@@ -72,7 +72,7 @@ pub(super) fn revoke_invite(scope: &Scope, output: &Output, args: &RevokeInviteA
 }
 
 /// Submits a transaction and says what became of it: `[done, doing]` with what it is about.
-fn submit(
+pub(super) fn submit(
     scope: &Scope,
     output: &Output,
     request: &Request,
@@ -95,7 +95,7 @@ fn transaction(tx: &str, height: Option<u64>) -> String {
     }
 }
 
-fn patience(finality: &FinalityArgs) -> Duration {
+pub(super) fn patience(finality: &FinalityArgs) -> Duration {
     let waiting = if finality.no_wait { Duration::ZERO } else { finality.timeout };
     waiting.max(PATIENCE) + GRACE
 }

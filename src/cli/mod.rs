@@ -8,15 +8,17 @@ mod life;
 mod look;
 mod members;
 mod output;
+mod policy;
 mod scope;
 mod service;
 mod text;
 
 use crate::daemon::api::API_VERSION;
+use crate::daemon::api::policy::Verdict;
 use crate::daemon::api::types::ErrorEnvelope;
 use crate::daemon::config::ConfigError;
 use crate::daemon::failure::{ErrorCode, Failure};
-use args::{Cli, Command, ConfigVerb, InvitesVerb, LedgerVerb, ServiceVerb};
+use args::{Cli, Command, ConfigVerb, InvitesVerb, LedgerVerb, PolicyVerb, ServiceVerb};
 use clap::{CommandFactory, Parser};
 use output::Output;
 use scope::Scope;
@@ -55,7 +57,7 @@ enum Done {
 
 /// Runs one command line: parses it, does it, prints, and returns the process's exit code.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(policy::spell_taken_tags(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),
     };
@@ -93,6 +95,17 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
         Command::Revoke(args) => members::revoke(&scope, output, &args),
         Command::Rename(args) => members::rename(&scope, output, &args),
         Command::Authorize(args) => members::authorize(&scope, output, &args),
+        Command::Tag(args) => policy::tag(&scope, output, &args),
+        Command::Allow(args) => policy::add(&scope, output, Verdict::Allow, &args),
+        Command::Deny(args) => policy::add(&scope, output, Verdict::Deny, &args),
+        Command::Policy(verb) => match verb {
+            PolicyVerb::Show => policy::show(&scope, output),
+            PolicyVerb::Rm(args) => policy::remove(&scope, output, &args),
+            PolicyVerb::Test(args) => policy::test(&scope, output, &args),
+            PolicyVerb::Apply(args) => policy::apply(&scope, output, &args),
+            PolicyVerb::History => policy::history(&scope, output),
+        },
+        Command::Explain(args) => policy::explain(&scope, output, &args),
         Command::Invites(args) => match args.verb {
             None => members::invites(&scope, output),
             Some(InvitesVerb::Revoke(args)) => members::revoke_invite(&scope, output, &args),
@@ -102,6 +115,7 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             LedgerVerb::Log(args) => ledger::log(&scope, output, args),
             LedgerVerb::Show(args) => ledger::show(&scope, output, args),
             LedgerVerb::Verify => ledger::verify(&scope, output),
+            LedgerVerb::Upgrade(args) => ledger::upgrade(&scope, output, &args),
         },
         Command::Config(verb) => match verb {
             ConfigVerb::Check => config::check(&scope, output),

@@ -18,6 +18,8 @@ pub mod logging;
 mod orders;
 pub mod paths;
 mod pending;
+mod policy_orders;
+mod rule_text;
 mod run;
 mod self_test;
 pub mod setup;

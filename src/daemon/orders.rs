@@ -5,6 +5,7 @@ use super::api::types::{Addresses, Submitted, TicketText};
 use super::failure::{ErrorCode, Failure};
 use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
 use super::pending::{self, Awaited, Invited, Task};
+use super::policy_orders;
 use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
@@ -94,6 +95,16 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
             .map(|tx| Task::finality(now, tx, rename.finality, Awaited::Submitted))
             .into_outcome(),
         Request::Authorize(authorize) => self::authorize(node, now, authorize).into_outcome(),
+        Request::Tag(tag) => policy_orders::tag(node, now, &tag).into_outcome(),
+        Request::Rules => Ok(Reply::Rules(policy_orders::rules(node))).into(),
+        Request::ChangePolicy(change) => policy_orders::change(node, now, &change).into_outcome(),
+        Request::ApplyPolicy(apply) => match policy_orders::apply(node, now, &apply) {
+            Ok(outcome) => outcome,
+            Err(failure) => Err(failure).into(),
+        },
+        Request::CheckPolicy(check) => policy_orders::check(node, &check).into(),
+        Request::Explain(question) => policy_orders::explain(node, &question).into(),
+        Request::LedgerUpgrade(upgrade) => policy_orders::upgrade(node, now, upgrade.finality).into_outcome(),
     }
 }
 
@@ -339,7 +350,11 @@ fn label(text: &str) -> Result<Label, Failure> {
     text.parse().map_err(|error| Failure::new(ErrorCode::Usage, format!("{text:?}: {error}")))
 }
 
-fn labels(texts: &[String]) -> Result<BTreeSet<Label>, Failure> {
+/// Reads labels, such as tags.
+///
+/// # Errors
+/// Usage.
+pub fn labels(texts: &[String]) -> Result<BTreeSet<Label>, Failure> {
     texts.iter().map(|text| label(text)).collect()
 }
 
@@ -408,6 +423,13 @@ fn advice(reason: &TxError) -> Option<&'static str> {
         TxError::PoolExhausted => "addresses of former members become free after 30 days",
         TxError::TooManyTags => "leave out some --tag",
         TxError::TooManyCredentials => "end one that is no longer needed: `p2plus invites revoke`",
+        TxError::LaterProtocol { .. } => {
+            "once every member runs this version or a later one: `p2plus ledger upgrade`; older ones keep their tunnels, and no more"
+        }
+        TxError::RuleExists(_) | TxError::NoSuchRule(_) => "`p2plus policy show` lists the rules with their numbers",
+        TxError::TooManyRules => {
+            "end some: `p2plus policy rm`; one rule can name a tag or a prefix instead of many members"
+        }
         TxError::TooMany => "wait: block time has to reach the next day",
         _ => return None,
     })
@@ -416,12 +438,14 @@ fn advice(reason: &TxError) -> Option<&'static str> {
 fn code_of(reason: &TxError) -> ErrorCode {
     match reason {
         TxError::NotAuthorized { .. } | TxError::NameReserved(_) => ErrorCode::NotAuthorized,
-        TxError::NotAMember(_) | TxError::NoSuchCredential => ErrorCode::NotFound,
+        TxError::NotAMember(_) | TxError::NoSuchCredential | TxError::NoSuchRule(_) => ErrorCode::NotFound,
         TxError::AlreadyMember(_)
         | TxError::AlreadyRevoked
         | TxError::NameTaken(_)
         | TxError::NameOfAnother(_)
         | TxError::TransportKeyTaken
+        | TxError::RuleExists(_)
+        | TxError::EarlierProtocol(_)
         | TxError::PoolExhausted => ErrorCode::Conflict,
         TxError::TooManyTags | TxError::BadCredential => ErrorCode::Usage,
         _ => ErrorCode::Failed,

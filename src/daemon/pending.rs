@@ -5,6 +5,7 @@ use super::api::types::{self, PingReply, PingReport, Waited};
 use super::failure::{ErrorCode, Failure};
 use super::history::{ItemSearch, KeySearch, LogSearch};
 use super::orders::{admit, must_be_member, submitted, ticket};
+use super::policy_orders::Change;
 use super::views;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -88,6 +89,7 @@ enum Goal {
     Log(LogSearch),
     Item(ItemSearch),
     Keys { search: KeySearch, authorize: Box<Authorize> },
+    Change(Box<Change>),
 }
 
 struct Pings {
@@ -132,6 +134,11 @@ impl Task {
     /// Goes through the stored chain for the keys of a node that is to be admitted again, likewise.
     pub fn keys(now: Now, search: KeySearch, authorize: Authorize) -> Self {
         Self { deadline: now.instant, goal: Goal::Keys { search, authorize: Box::new(authorize) } }
+    }
+
+    /// Waits until all transactions of a change are final, or not at all.
+    pub fn change(now: Now, finality: Finality, change: Change) -> Self {
+        Self { deadline: now.instant + finality.timeout(), goal: Goal::Change(Box::new(change)) }
     }
 
     /// Says whether it waits for nothing but its turn.
@@ -194,6 +201,7 @@ impl Task {
                 }
                 self.poll(node, now, pongs, dropped)
             }
+            Goal::Change(change) => change.poll(node, now, dropped, is_late),
             Goal::Pings(pings) => pings.poll(node, now, pongs, is_late),
             Goal::Condition { wait, probe_at, probes } => match holds(node, now, wait, probe_at, probes, pongs) {
                 Err(failure) => Some(Err(failure)),

@@ -70,7 +70,7 @@ impl<R: CryptoRng> Node<R> {
         let expires = self.network_time(now).after(terms.lifetime);
         let InvitationTerms { name, tags, uses, .. } = terms;
         let operation = Operation::Credential(Credential { key_hash: credential, name, tags, uses, expires });
-        let tx = self.order(now, operation)?;
+        let tx = self.order(now, vec![operation])?;
         Ok(Issued { tx, secret, credential, expires })
     }
 
@@ -79,7 +79,7 @@ impl<R: CryptoRng> Node<R> {
     /// # Errors
     /// [`SubmitError`] when the ledger refuses it.
     pub fn revoke_invitation(&mut self, now: Now, credential: Digest) -> Result<TxId, SubmitError> {
-        self.order(now, Operation::CredentialRevoke(CredentialRevoke { key_hash: credential }))
+        self.order(now, vec![Operation::CredentialRevoke(CredentialRevoke { key_hash: credential })])
     }
 
     /// Cuts a member: here at once, elsewhere on sight. One that was a signer loses that too, where this node governs.
@@ -107,7 +107,7 @@ impl<R: CryptoRng> Node<R> {
             return;
         }
         let (key, none) = (identity.verifying_key(), Scopes::from_iter([]));
-        if let Err(error) = self.order(now, Operation::SignerSet(SignerSet { key, weight: 0, scopes: none })) {
+        if let Err(error) = self.order(now, vec![Operation::SignerSet(SignerSet { key, weight: 0, scopes: none })]) {
             tracing::warn!(%identity, %error, "revoked, and a signer still");
         }
     }
@@ -131,7 +131,7 @@ impl<R: CryptoRng> Node<R> {
     /// # Errors
     /// [`SubmitError`] when the ledger refuses it.
     pub fn rename(&mut self, now: Now, identity: NodeId, name: Label) -> Result<TxId, SubmitError> {
-        self.order(now, Operation::Rename(Rename { identity, name }))
+        self.order(now, vec![Operation::Rename(Rename { identity, name })])
     }
 
     /// Admits a node without a ticket.
@@ -142,7 +142,7 @@ impl<R: CryptoRng> Node<R> {
         let Candidate { id, node_key, transport_key, name, tags } = candidate;
         let incarnation = self.ledger.state().incarnation(&id);
         let admit = Admit { identity: id, node_key, transport_key, name, tags, ipv4: None, expires: None, incarnation };
-        self.order(now, Operation::Admit(admit))
+        self.order(now, vec![Operation::Admit(admit)])
     }
 
     /// Gives a key the right to sign everything that signers may, with weight 1.
@@ -150,13 +150,17 @@ impl<R: CryptoRng> Node<R> {
     /// # Errors
     /// [`SubmitError`] when the ledger refuses it.
     pub fn add_signer(&mut self, now: Now, key: VerifyingKey) -> Result<TxId, SubmitError> {
-        self.order(now, Operation::SignerSet(SignerSet { key, weight: 1, scopes: Scopes::ALL }))
+        self.order(now, vec![Operation::SignerSet(SignerSet { key, weight: 1, scopes: Scopes::ALL })])
     }
 
-    fn order(&mut self, now: Now, operation: Operation) -> Result<TxId, SubmitError> {
+    /// Signs and submits operations that happen together or not at all; [`crate::ledger::transaction::MAX_OPERATIONS`] at most.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when the ledger refuses them.
+    pub fn order(&mut self, now: Now, operations: Vec<Operation>) -> Result<TxId, SubmitError> {
         let author = self.author();
         let valid_until = self.network_time(now).after(VALIDITY);
-        let transaction = Transaction::new(author, self.ledger.next_seq(&author), valid_until, vec![operation]);
+        let transaction = Transaction::new(author, self.ledger.next_seq(&author), valid_until, operations);
         self.submit(now, transaction)
     }
 

@@ -180,7 +180,7 @@ impl<R: CryptoRng> Node<R> {
             link,
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
-            routing: Routing::new(),
+            routing: Routing::new(now.instant),
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
@@ -381,6 +381,7 @@ impl<R: CryptoRng> Node<R> {
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_policy(&mut ctx, diff);
         self.gossip.forget(&diff.removed);
+        self.routing.forget(&diff.removed);
         let policy = &self.policy;
         self.heads_heard.retain(|key, _| policy.is_validator(key));
         if !diff.admitted.is_empty() {

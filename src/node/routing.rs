@@ -6,15 +6,18 @@ use super::pulse::Heartbeat;
 use super::table::{ForwardingTable, Inlet, Outlets};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
+use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::{Prefix, Router};
 use crate::session::BySession;
+use crate::time::Instant;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What outlasts a table: routes and own addresses, which change only with the policy, and the sessions, while only the gate changes.
 pub(super) struct Routing {
     router: Arc<Router>,
+    filter: Arc<Filter>,
     members: Numbering,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
@@ -26,9 +29,10 @@ pub(super) struct Routing {
 
 impl Routing {
     /// Routes to nowhere.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(started: Instant) -> Self {
         Self {
             router: Arc::default(),
+            filter: Arc::new(Filter::closed(started)),
             members: Numbering::default(),
             addresses: Vec::new(),
             subnets: Vec::new(),
@@ -54,10 +58,16 @@ impl Routing {
         });
         let local = addresses.iter().copied().map(Prefix::host);
         self.router = Arc::new(Router::new(local, subnets.iter().copied(), routes));
+        self.filter = Arc::new(self.filter.following(policy));
         let changed = addresses != self.addresses || subnets != self.subnets;
         self.addresses = addresses;
         self.subnets = subnets;
         changed
+    }
+
+    /// Forgets the conversations with members that were cut.
+    pub(super) fn forget(&mut self, removed: &[NodeId]) {
+        removed.iter().filter_map(|id| self.members.number(*id)).for_each(|peer| self.filter.forget(peer));
     }
 
     /// This node's overlay addresses, each with the prefix length of its subnet.
@@ -87,6 +97,7 @@ impl Routing {
         ForwardingTable {
             generation: self.generation,
             router: Arc::clone(&self.router),
+            filter: Arc::clone(&self.filter),
             members: self.members.all(),
             outlets: Arc::clone(&self.outlets),
             inlets: Arc::clone(&self.inlets),

@@ -7,9 +7,11 @@ use super::pulse::Heartbeat;
 use crate::crypto::identity::NodeId;
 use crate::path::Path;
 use crate::policy::Rights;
+use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::{PeerIndex, Router};
 use crate::session::{BySession, Gate, Origin, Session};
+use crate::time::Instant;
 use std::sync::Arc;
 
 /// Where to seal for a peer, and where to send: in one cache line, because a packet for a peer that was silent waits for each.
@@ -76,6 +78,8 @@ pub struct ForwardingTable {
     pub generation: u64,
     /// Who owns which inner address.
     pub router: Arc<Router>,
+    /// Which packets may pass.
+    pub filter: Arc<Filter>,
     /// The members, by the position of their numbers.
     pub members: Arc<Vec<NodeId>>,
     /// Where to seal.
@@ -96,6 +100,7 @@ impl ForwardingTable {
         Self {
             generation: 0,
             router: Arc::default(),
+            filter: Arc::new(Filter::closed(Instant::ZERO)),
             members: Arc::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),

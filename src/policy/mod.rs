@@ -4,6 +4,7 @@
 //! Owns who is a member, under which keys and addresses, and the proof that a handshake was admitted. Refuses to know how that came about.
 
 pub mod admission;
+pub mod decision;
 pub mod diff;
 pub mod rule;
 
@@ -12,6 +13,7 @@ pub use diff::PolicyDiff;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use decision::NumberedRule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -32,7 +34,7 @@ pub struct Member {
     pub tags: Vec<String>,
 }
 
-/// Who belongs to the network, at one moment.
+/// Who belongs to the network and what its rules are, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     members: BTreeMap<NodeId, Member>,
@@ -40,6 +42,7 @@ pub struct Policy {
     by_address: BTreeMap<IpAddr, NodeId>,
     validators: BTreeMap<NodeId, TransportKey>,
     revoked: BTreeSet<NodeId>,
+    rules: Vec<NumberedRule>,
 }
 
 impl Policy {
@@ -61,6 +64,17 @@ impl Policy {
             policy.members.insert(member.id, member);
         }
         policy
+    }
+
+    /// The same with these rules, in the order of their numbers; without any, nobody may begin to talk to anybody.
+    #[must_use]
+    pub fn with_rules(self, rules: Vec<NumberedRule>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Lends the rules in the order of their numbers.
+    pub fn rules(&self) -> &[NumberedRule] {
+        &self.rules
     }
 
     /// Decides what the holder of `transport_key` may do here.

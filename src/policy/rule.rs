@@ -134,6 +134,14 @@ impl Ports {
         self.0.is_empty()
     }
 
+    /// The one port that is among them, if it is one.
+    pub fn single(&self) -> Option<u16> {
+        match self.0[..] {
+            [PortRange { first, last }] if first == last => Some(first),
+            _ => None,
+        }
+    }
+
     /// Says whether a port is among them.
     #[inline]
     pub fn contains(&self, port: u16) -> bool {

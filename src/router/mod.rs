@@ -8,6 +8,9 @@
 //! and paths, and of a peer only its [`PeerIndex`].
 
 pub mod budget;
+pub mod classifier;
+pub mod filter;
+pub mod flows;
 pub mod icmp;
 pub mod prefix;
 pub mod segment;

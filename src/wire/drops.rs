@@ -47,8 +47,12 @@ drop_reasons! {
     SourceInvalid = "source_invalid",
     /// Multicast and broadcast are not carried.
     Multicast = "multicast",
-    /// No grant permits the packet.
+    /// No rule of the network lets the packet's conversation begin.
     Prohibited = "prohibited",
+    /// The packet hides its ports or flags behind its end or in its fragments, so that no rule could be applied to it.
+    PortsHidden = "ports_hidden",
+    /// As many conversations are under way as a node remembers.
+    FlowTableFull = "flow_table_full",
     /// No session has the receiver index, or no attempt that of a handshake's answer.
     UnknownSession = "unknown_session",
     /// The session's keys have expired.

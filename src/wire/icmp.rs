@@ -17,7 +17,7 @@ pub enum IcmpError {
     /// A host that is not there, and to a UDP sender a port that is not there: Linux takes an unreachable host for a passing trouble, which
     /// it keeps from a connected UDP socket (RFC 1122 §4.1.3.3); of an unreachable port it tells at once.
     NoRoute,
-    /// A grant forbids it.
+    /// No rule of the network allows it.
     Prohibited,
     /// It is larger than what can be carried, `mtu` bytes of IP packet.
     TooBig {

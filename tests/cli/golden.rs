@@ -39,7 +39,7 @@ fn sample_host() -> (Host, Scripted) {
 #[test]
 fn every_answer_is_the_documented_json_and_the_usual_text() {
     let id = "7".repeat(64);
-    let commands: [(&str, &[&str]); 20] = [
+    let commands: [(&str, &[&str]); 30] = [
         ("status", &["status"]),
         ("peers", &["peers"]),
         ("ip", &["ip"]),
@@ -54,6 +54,16 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("invite-needs-approval", &["invite", "--needs-approval"]),
         ("invites", &["invites"]),
         ("invites-revoke", &["invites", "revoke", "c0c1c2"]),
+        ("tag", &["tag", "b", "+web", "-db"]),
+        ("allow", &["allow", "b", "c:22/tcp"]),
+        ("deny-no-wait", &["deny", "tag:guest", "*", "--no-wait"]),
+        ("policy-show", &["policy", "show"]),
+        ("policy-rm", &["policy", "rm", "1"]),
+        ("policy-apply", &["policy", "apply", "tests/cli/golden/rules.policy"]),
+        ("policy-apply-dry-run", &["policy", "apply", "tests/cli/golden/rules.policy", "--dry-run"]),
+        ("explain", &["explain", "b", "192.168.7.9:22"]),
+        ("explain-uncovered", &["explain", "b", "192.168.7.9:23"]),
+        ("ledger-upgrade", &["ledger", "upgrade"]),
         ("ledger-status", &["ledger", "status"]),
         ("ledger-log", &["ledger", "log"]),
         ("ledger-show-block", &["ledger", "show", "12"]),
@@ -70,6 +80,18 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         assert_eq!(text.code, 0, "{name}: {text:?}");
         check(&format!("{name}.txt"), &text.stdout);
     }
+}
+
+#[test]
+fn a_test_of_the_rules_that_fails_is_exit_code_10() {
+    let (host, _daemon) = sample_host();
+    let args = ["policy", "test", "tests/cli/golden/rules.policy"];
+    let text = host.run(&args);
+    assert_eq!(text.code, 10, "{text:?}");
+    check("policy-test.txt", &text.stdout);
+    let json = host.run(&[&args[..], &["--json"]].concat());
+    assert_eq!(json.code, 10);
+    check("policy-test.json", &pretty(&json.stdout));
 }
 
 #[test]

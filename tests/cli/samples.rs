@@ -1,5 +1,6 @@
 //! One fixed value of each documented type.
 
+use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::request::{Reply, Request};
 use p2plus::daemon::api::types::*;
 use std::collections::BTreeMap;
@@ -211,6 +212,39 @@ pub fn verified(bad: Option<BadBlock>) -> VerifyReport {
     VerifyReport { from: 0, to: 12, blocks: if bad.is_some() { 5 } else { 13 }, bad }
 }
 
+fn rules() -> Vec<RuleView> {
+    let rule = |number, rule: &str, action, height, signer: &str| RuleView {
+        number: Some(number),
+        rule: rule.into(),
+        action,
+        tx: Some(TX.into()),
+        height: Some(height),
+        signers: vec![signer.into()],
+    };
+    vec![
+        rule(1, "allow * *", Verdict::Allow, 0, "a"),
+        rule(4, "deny tag:guest 192.168.7.0/24:22,8000-8100/tcp", Verdict::Deny, 13, "b\u{1b}[2J"),
+    ]
+}
+
+/// Everything but what is about guests holds.
+fn checked(check: &str) -> CheckOutcome {
+    CheckOutcome { check: check.into(), verdict: Verdict::Allow, holds: !check.contains("guest") }
+}
+
+fn explanation(is_uncovered: bool) -> Explanation {
+    let by = rules().swap_remove(1);
+    Explanation {
+        verdict: Verdict::Deny,
+        rule: (!is_uncovered).then_some(by.rule),
+        number: by.number.filter(|_| !is_uncovered),
+        tx: by.tx.filter(|_| !is_uncovered),
+        height: by.height.filter(|_| !is_uncovered),
+        signers: if is_uncovered { Vec::new() } else { by.signers },
+        reason: "from 10.77.0.2 (b) to 192.168.7.9 (nobody's): a reason".into(),
+    }
+}
+
 /// What the scripted node answers to a request, and nothing else about it.
 pub fn reply(request: &Request) -> Reply {
     match request {
@@ -221,9 +255,11 @@ pub fn reply(request: &Request) -> Reply {
         Request::Whois(_) => Reply::Whois(member()),
         Request::Wait(wait) => Reply::Waited(Waited { condition: wait.condition.to_string(), height: 12 }),
         Request::Members => Reply::Members(members()),
-        Request::Authorize(_) | Request::Rename(_) | Request::RevokeInvite(_) => {
-            Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) })
-        }
+        Request::Authorize(_)
+        | Request::Rename(_)
+        | Request::RevokeInvite(_)
+        | Request::Tag(_)
+        | Request::LedgerUpgrade(_) => Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) }),
         Request::Revoke(revoke) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
         }
@@ -245,6 +281,25 @@ pub fn reply(request: &Request) -> Reply {
             expires: TIME + 86_400,
             author: "a".into(),
         }]),
+        Request::Rules => Reply::Rules(rules()),
+        Request::ChangePolicy(change) => Reply::PolicyChanged(PolicyChanged {
+            added: rules().into_iter().skip(1).take(change.add.len()).collect(),
+            removed: rules().into_iter().take(change.remove.len()).collect(),
+            transactions: vec![Submitted { tx: TX.into(), height: change.finality.wait.then_some(13) }],
+        }),
+        Request::ApplyPolicy(apply) => Reply::PolicyChanged(PolicyChanged {
+            added: rules().split_off(1),
+            removed: rules()[..1].to_vec(),
+            transactions: if apply.dry_run {
+                Vec::new()
+            } else {
+                vec![Submitted { tx: HASH.into(), height: Some(13) }, Submitted { tx: TX.into(), height: Some(14) }]
+            },
+        }),
+        Request::CheckPolicy(order) => {
+            Reply::Checked(Checked { checks: order.checks.iter().map(|check| checked(check)).collect() })
+        }
+        Request::Explain(question) => Reply::Explained(explanation(question.destination.ends_with(":23"))),
         Request::LedgerStatus => Reply::LedgerStatus(ledger_status()),
         Request::LedgerLog(_) => Reply::LedgerLog(log()),
         Request::LedgerShow(show) if show.what == "12" => Reply::LedgerShow(block()),

@@ -192,7 +192,7 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         assert!(!status.stdout.contains(secret), "{secret} in {}", status.stdout);
     }
     let id = "7".repeat(64);
-    let others: [&[&str]; 17] = [
+    let others: [&[&str]; 23] = [
         &["peers"],
         &["ping", "b", "-c", "1"],
         &["ip"],
@@ -209,6 +209,12 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         &["ledger", "log"],
         &["ledger", "show", "1"],
         &["ledger", "verify"],
+        &["tag", "b", "+c"],
+        &["allow", "b", "c"],
+        &["policy", "show"],
+        &["policy", "rm", "1"],
+        &["explain", "b", "c:22"],
+        &["ledger", "upgrade"],
         &["reload"],
     ];
     for args in others {

@@ -30,6 +30,7 @@ mod network;
 mod node;
 mod offload;
 mod overlap;
+mod policy;
 mod post_quantum;
 mod pump;
 mod reboot;

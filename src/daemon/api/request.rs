@@ -1,5 +1,6 @@
 //! What can be asked, and what is answered: one enum each, for both ends of the socket. `route` says how they travel.
 
+use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
 use super::types;
 use crate::daemon::duration::Span;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,18 @@ pub enum Request {
     Invites,
     /// Ends a credential.
     RevokeInvite(RevokeInvite),
+    /// Gives a member tags and takes some from it.
+    Tag(Tag),
+    /// Lists the rules.
+    Rules,
+    /// Adds rules and removes some.
+    ChangePolicy(ChangePolicy),
+    /// Makes the rules those of a list.
+    ApplyPolicy(ApplyPolicy),
+    /// Whether expectations hold.
+    CheckPolicy(CheckPolicy),
+    /// Whether one may reach another, and why.
+    Explain(Explain),
     /// The ledger at a glance.
     LedgerStatus,
     /// What happened.
@@ -48,6 +61,8 @@ pub enum Request {
     LedgerShow(LedgerShow),
     /// Checks the ledger from the beginning.
     LedgerVerify,
+    /// Raises the network's protocol version to the daemon's.
+    LedgerUpgrade(LedgerUpgrade),
     /// Reads the configuration again.
     Reload,
 }
@@ -231,6 +246,15 @@ pub struct LedgerShow {
     pub what: String,
 }
 
+/// Raises the network's protocol version.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerUpgrade {
+    /// Waiting.
+    #[serde(default)]
+    pub finality: Finality,
+}
+
 /// What the daemon answers, one kind for each request.
 #[derive(PartialEq, Serialize)]
 #[serde(untagged)]
@@ -249,12 +273,20 @@ pub enum Reply {
     Waited(types::Waited),
     /// To `Members`.
     Members(Vec<types::Member>),
-    /// To `Authorize`, `Revoke`, `Rename` and `RevokeInvite`.
+    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag` and `LedgerUpgrade`.
     Submitted(types::Submitted),
     /// To `Invite`.
     Invited(types::Invited),
     /// To `Invites`.
     Invites(Vec<types::Invite>),
+    /// To `Rules`.
+    Rules(Vec<policy::RuleView>),
+    /// To `ChangePolicy` and `ApplyPolicy`.
+    PolicyChanged(policy::PolicyChanged),
+    /// To `CheckPolicy`.
+    Checked(policy::Checked),
+    /// To `Explain`.
+    Explained(policy::Explanation),
     /// To `LedgerStatus`.
     LedgerStatus(types::LedgerStatus),
     /// To `LedgerLog`.

@@ -30,7 +30,9 @@ impl Request {
     pub fn to_http(&self) -> (&'static str, Option<serde_json::Value>) {
         let path = self.path();
         match self {
-            Self::Status | Self::Peers | Self::Members | Self::Invites | Self::LedgerStatus => (path, None),
+            Self::Status | Self::Peers | Self::Members | Self::Invites | Self::Rules | Self::LedgerStatus => {
+                (path, None)
+            }
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -41,6 +43,12 @@ impl Request {
             Self::Rename(body) => (path, json(body)),
             Self::Invite(body) => (path, json(body)),
             Self::RevokeInvite(body) => (path, json(body)),
+            Self::Tag(body) => (path, json(body)),
+            Self::ChangePolicy(body) => (path, json(body)),
+            Self::ApplyPolicy(body) => (path, json(body)),
+            Self::CheckPolicy(body) => (path, json(body)),
+            Self::Explain(body) => (path, json(body)),
+            Self::LedgerUpgrade(body) => (path, json(body)),
             Self::LedgerLog(body) => (path, json(body)),
             Self::LedgerShow(body) => (path, json(body)),
         }
@@ -56,6 +64,7 @@ impl Request {
             (Method::Get, "/v1/peers") => Ok(Self::Peers),
             (Method::Get, "/v1/members") => Ok(Self::Members),
             (Method::Get, "/v1/invites") => Ok(Self::Invites),
+            (Method::Get, "/v1/policy") => Ok(Self::Rules),
             (Method::Get, "/v1/ledger") => Ok(Self::LedgerStatus),
             (Method::Post, "/v1/ledger/verify") => empty(body).map(|()| Self::LedgerVerify),
             (Method::Post, "/v1/reload") => empty(body).map(|()| Self::Reload),
@@ -66,6 +75,12 @@ impl Request {
             (Method::Post, "/v1/members/authorize") => serde_json::from_slice(body).map(Self::Authorize),
             (Method::Post, "/v1/members/revoke") => serde_json::from_slice(body).map(Self::Revoke),
             (Method::Post, "/v1/members/rename") => serde_json::from_slice(body).map(Self::Rename),
+            (Method::Post, "/v1/members/tag") => serde_json::from_slice(body).map(Self::Tag),
+            (Method::Post, "/v1/policy/change") => serde_json::from_slice(body).map(Self::ChangePolicy),
+            (Method::Post, "/v1/policy/apply") => serde_json::from_slice(body).map(Self::ApplyPolicy),
+            (Method::Post, "/v1/policy/check") => serde_json::from_slice(body).map(Self::CheckPolicy),
+            (Method::Post, "/v1/policy/explain") => serde_json::from_slice(body).map(Self::Explain),
+            (Method::Post, "/v1/ledger/upgrade") => serde_json::from_slice(body).map(Self::LedgerUpgrade),
             (Method::Post, "/v1/invites") => serde_json::from_slice(body).map(Self::Invite),
             (Method::Post, "/v1/invites/revoke") => serde_json::from_slice(body).map(Self::RevokeInvite),
             (Method::Post, "/v1/ledger/log") => serde_json::from_slice(body).map(Self::LedgerLog),
@@ -85,6 +100,9 @@ impl Request {
             | Self::Wait(_)
             | Self::Members
             | Self::Invites
+            | Self::Rules
+            | Self::CheckPolicy(_)
+            | Self::Explain(_)
             | Self::LedgerStatus
             | Self::LedgerLog(_)
             | Self::LedgerShow(_)
@@ -94,6 +112,10 @@ impl Request {
             | Self::Rename(_)
             | Self::Invite(_)
             | Self::RevokeInvite(_)
+            | Self::Tag(_)
+            | Self::ChangePolicy(_)
+            | Self::ApplyPolicy(_)
+            | Self::LedgerUpgrade(_)
             | Self::Reload => Right::Admin,
         }
     }
@@ -112,6 +134,13 @@ impl Request {
             Self::Rename(_) => "/v1/members/rename",
             Self::Invite(_) | Self::Invites => "/v1/invites",
             Self::RevokeInvite(_) => "/v1/invites/revoke",
+            Self::Tag(_) => "/v1/members/tag",
+            Self::Rules => "/v1/policy",
+            Self::ChangePolicy(_) => "/v1/policy/change",
+            Self::ApplyPolicy(_) => "/v1/policy/apply",
+            Self::CheckPolicy(_) => "/v1/policy/check",
+            Self::Explain(_) => "/v1/policy/explain",
+            Self::LedgerUpgrade(_) => "/v1/ledger/upgrade",
             Self::LedgerStatus => "/v1/ledger",
             Self::LedgerLog(_) => "/v1/ledger/log",
             Self::LedgerShow(_) => "/v1/ledger/show",
@@ -136,10 +165,11 @@ fn empty(body: &[u8]) -> Result<(), serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::super::request::{
-        Authorize, Condition, Finality, Invite, Ip, LedgerLog, LedgerShow, Ping, Rename, Revoke, RevokeInvite, Wait,
-        Whois,
+        Authorize, Condition, Finality, Invite, Ip, LedgerLog, LedgerShow, LedgerUpgrade, Ping, Rename, Revoke,
+        RevokeInvite, Wait, Whois,
     };
     use super::*;
+    use crate::daemon::api::policy::{ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
     use crate::daemon::duration::Span;
     use std::time::Duration;
 
@@ -176,6 +206,13 @@ mod tests {
             }),
             Request::Invites,
             Request::RevokeInvite(RevokeInvite { credential: "9".repeat(64), finality }),
+            Request::Tag(Tag { peer: peer(), add: vec![peer()], remove: vec!["c".to_owned()], finality }),
+            Request::Rules,
+            Request::ChangePolicy(ChangePolicy { add: vec!["allow * *".to_owned()], remove: vec![3], finality }),
+            Request::ApplyPolicy(ApplyPolicy { rules: vec![], checks: vec![peer()], dry_run: true, finality }),
+            Request::CheckPolicy(CheckPolicy { rules: Some(vec![]), checks: vec![peer()] }),
+            Request::Explain(Explain { source: peer(), destination: "c:22".to_owned() }),
+            Request::LedgerUpgrade(LedgerUpgrade { finality }),
             Request::LedgerStatus,
             Request::LedgerLog(LedgerLog { peer: None, since: Some(3) }),
             Request::LedgerShow(LedgerShow { what: "3".to_owned() }),
@@ -201,7 +238,8 @@ mod tests {
             let (path, body) = request.to_http();
             let right = match (path, body.is_some()) {
                 ("/v1/status", false) => Right::Anybody,
-                ("/v1/invites" | "/v1/invites/revoke" | "/v1/reload", true) => Right::Admin,
+                ("/v1/invites" | "/v1/invites/revoke" | "/v1/reload" | "/v1/ledger/upgrade", true) => Right::Admin,
+                ("/v1/policy/change" | "/v1/policy/apply", true) => Right::Admin,
                 (path, true) if path.starts_with("/v1/members/") => Right::Admin,
                 _ => Right::Group,
             };

@@ -14,7 +14,7 @@ use crate::ledger::transaction::{SignedTransaction, Verified};
 /// The weight that an operation takes unless the network sets another.
 const DEFAULT_THRESHOLD: u64 = 1;
 /// The protocol version from which on a network has rules.
-const RULES_SINCE: u32 = 2;
+pub(super) const RULES_SINCE: u32 = 2;
 /// The most recovery keys.
 const MAX_RECOVERY_KEYS: usize = 16;
 

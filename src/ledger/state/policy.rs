@@ -1,6 +1,7 @@
 //! The state as everybody else sees it.
 
 use super::State;
+use super::governance::RULES_SINCE;
 use super::members::incarnation;
 use super::records::{MEMBERS, MemberRecord, Network, REVOKED};
 use super::table::View;
@@ -8,6 +9,8 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
 use crate::ledger::address::{ipv6_address, ipv6_host};
 use crate::ledger::operation::Incarnation;
+use crate::policy::decision::NumberedRule;
+use crate::policy::rule::Rule;
 use crate::policy::{Member, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +26,7 @@ impl State {
         let revoked = self.revoked(pending);
         let member = |(id, record)| self.policy_member(network.as_ref(), id, &record);
         Policy::new(members.into_iter().map(member), validators, revoked)
+            .with_rules(self.policy_rules(network.as_ref()))
     }
 
     /// Lists the identities that were revoked and are no members, or will not be once `pending` is committed.
@@ -32,6 +36,16 @@ impl State {
         let acts = |(id, given): &(&NodeId, &Incarnation)| **given >= incarnation(&self.entries, id);
         revoked.extend(pending.iter().filter(acts).map(|(id, _)| *id));
         revoked
+    }
+
+    /// The rules; in a network that is too old for them the one that everybody there lives by.
+    fn policy_rules(&self, network: Option<&Network>) -> Vec<NumberedRule> {
+        match network {
+            Some(network) if network.protocol_version < RULES_SINCE => {
+                vec![NumberedRule { number: 0, rule: Rule::allow_all() }]
+            }
+            _ => self.rules().into_iter().map(|(number, record)| NumberedRule { number, rule: record.rule }).collect(),
+        }
     }
 
     fn policy_member(&self, network: Option<&Network>, id: NodeId, record: &MemberRecord) -> Member {

@@ -259,11 +259,13 @@ impl<'t, 'd> Opening<'t, 'd> {
         }
     }
 
-    /// Lets an inner packet through only from a member, from that member's own address, to this node, and marks it as the path did.
+    /// Lets an inner packet through only from a member, from that member's own address, to this node, as the network's rules allow, and marks
+    /// it as the path did.
     fn check(&self, inlet: &Inlet, ecn: Ecn, packet: &mut [u8]) -> Result<(), DropReason> {
         let peer = inlet.peer.ok_or(DropReason::RecordNotAllowed)?;
         let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
         self.table.router.inbound(peer, &inner)?;
+        self.table.filter.check(self.now, peer, &inner, packet)?;
         let left = Ecn::of(packet);
         let marked = left.received_in(ecn).ok_or(DropReason::Congested)?;
         if marked != left {

@@ -140,10 +140,18 @@ impl Outgoing {
     ) -> Result<(&'t Outlet, Option<Cut>), Outbound> {
         let bytes = &*packet.bytes;
         let inner = InnerPacket::parse(bytes).map_err(|_| Outbound::Drop(DropReason::MalformedPacket))?;
-        let peer = match table.router.outbound(&inner) {
+        let peer = table.router.outbound(&inner).and_then(|peer| {
+            table.filter.check(now, peer, &inner, bytes)?;
+            Ok(peer)
+        });
+        let peer = match peer {
             Ok(peer) => peer,
             Err(DropReason::NoRoute) => {
                 let cause = (DropReason::NoRoute, IcmpError::NoRoute);
+                return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
+            }
+            Err(DropReason::Prohibited) => {
+                let cause = (DropReason::Prohibited, IcmpError::Prohibited);
                 return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
             }
             Err(reason) => return Err(Outbound::Drop(reason)),

@@ -4,7 +4,10 @@ use crate::crypto::identity::NodeId;
 use crate::node::forward::{Delivery, Outbox};
 use crate::node::table::{ForwardingTable, Inlet, Outlet};
 use crate::path::Path;
-use crate::policy::Rights;
+use crate::policy::decision::NumberedRule;
+use crate::policy::rule::Rule;
+use crate::policy::{Policy, Rights};
+use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::segment::SuperPacket;
 use crate::router::{PeerIndex, Prefix, Router};
@@ -37,11 +40,18 @@ pub(super) fn table([own, peer]: [u8; 2], session: Arc<Session>, endpoint: Socke
         generation: 1,
         router: Arc::new(Router::new([host(own)], [subnet], [(host(peer), number)])),
         members: Arc::new(vec![node]),
+        filter: Arc::new(open_filter()),
         outlets: Arc::new([(number, outlet)].into_iter().collect()),
         inlets: Arc::new([(index, inlet)].into_iter().collect()),
         answer_sources: AnswerSources { v4: Some([10, 64, 0, 53].into()), v6: None },
         ..ForwardingTable::empty()
     }
+}
+
+/// Lets everything pass.
+fn open_filter() -> Filter {
+    let rules = vec![NumberedRule { number: 1, rule: Rule::allow_all() }];
+    Filter::closed(NOW).following(&Policy::default().with_rules(rules))
 }
 
 /// Memory for datagrams that may be as long as they like, and how each leaves.

@@ -4,6 +4,7 @@ use super::testing::{Delivered, NOW, Sealed, table};
 use super::{Arrival, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing, TAILROOM};
 use crate::node::table::ForwardingTable;
 use crate::path::Path;
+use crate::router::filter::Filter;
 use crate::session::testing::established_pair_with;
 use crate::time::Instant;
 use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSPORT_HEADER_LEN, TransportHeader};
@@ -13,6 +14,7 @@ use crate::wire::handshake::OffloadSet;
 use crate::wire::offload::{SegmentKind, Segmentation, VnetHeader};
 use crate::wire::testing::{ip, leave_checksum};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Two nodes with a session, at 10.64.0.1 and 10.64.0.2.
 struct Pair {
@@ -203,6 +205,26 @@ fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segm
     }
     let (outcome, lost, datagrams) = seal_at(Ecn::NotCapable, 64, None);
     assert_eq!((outcome, lost, datagrams.len()), (Outbound::Sealed, vec![], 1), "a small packet fills no queue");
+}
+
+#[test]
+fn a_packet_that_no_rule_allows_is_refused_by_its_sender_and_by_its_receiver() {
+    let closed = || Arc::new(Filter::closed(Instant::ZERO));
+    let mut pair = Pair::new(USO);
+    pair.far.filter = closed();
+    let packets = [64, 900].map(|len| (VnetHeader::default(), udp(2000, len, 7)));
+    let segments = Segmentation { kind: SegmentKind::Udp, segment_len: 1000, has_cwr: false };
+    let (mut vnet, bytes) = with_checksum_left(udp(2000, 3000, 7));
+    vnet.segments = Some((segments, 28));
+    let datagrams = pair.seal(&[packets.to_vec(), vec![(vnet, bytes)]].concat());
+    let delivered = pair.open(datagrams);
+    assert_eq!((delivered.packets, delivered.dropped), (vec![], vec![DropReason::Prohibited; 5]), "each segment");
+    pair.near.filter = closed();
+    let mut packet = DevicePacket { vnet: VnetHeader::default(), bytes: &mut udp(2000, 64, 7) };
+    let mut sealed = Sealed::default();
+    let outcome = pair.outgoing.seal(&pair.near, NOW, &mut packet, &mut sealed);
+    assert!(matches!(outcome, Outbound::Answer(DropReason::Prohibited, _)), "{outcome:?}");
+    assert_eq!(sealed.datagrams, []);
 }
 
 #[test]
