@@ -238,6 +238,14 @@ fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String
         Operation::ProtocolSet(set) => (None, format!("version {}", set.version)),
         Operation::Rule(rule) => (None, names.rule(rule)),
         Operation::RuleDel(rule) => (None, format!("rule {}", rule.number)),
+        Operation::RouteApprove(approve) => {
+            let mapped = approve.local.map(|local| format!(", which is {local} there")).unwrap_or_default();
+            (Some(approve.identity.to_string()), format!("{}{mapped}", approve.prefix))
+        }
+        Operation::RouteRevoke(revoke) => (Some(revoke.identity.to_string()), revoke.prefix.to_string()),
+        Operation::ExitApprove(approve) => {
+            (Some(approve.identity.to_string()), if approve.is_exit { "exit" } else { "no exit" }.to_owned())
+        }
         Operation::NetworkSet(set) => (None, format!("network {}", set.name)),
         Operation::Unknown { code, .. } => (None, format!("code {code}: unknown to this version")),
     }

@@ -44,9 +44,9 @@ fn rule_view(names: &Names<'_>, number: RuleNumber, record: &RuleRecord) -> Rule
         number: Some(number),
         rule: names.rule(&record.rule),
         action: verdict(record.rule.action()),
-        tx: Some(record.transaction.to_string()),
-        height: Some(record.height.0),
-        signers: record.signers.iter().map(|key| names.key(key)).collect(),
+        tx: Some(record.approval.transaction.to_string()),
+        height: Some(record.approval.height.0),
+        signers: record.approval.signers.iter().map(|key| names.key(key)).collect(),
     }
 }
 

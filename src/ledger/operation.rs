@@ -13,6 +13,7 @@ use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
+use crate::wire::prefix::Prefix;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
 use std::io;
@@ -123,6 +124,35 @@ pub struct CredentialRevoke {
 pub struct RuleDel {
     /// Which one.
     pub number: RuleNumber,
+}
+
+/// Lets a member route a subnet that lies behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RouteApprove {
+    /// The member.
+    pub identity: NodeId,
+    /// The subnet as the overlay sees it.
+    pub prefix: Prefix,
+    /// The subnet as it is behind the member, of the same length, where that is another one: each address is mapped 1:1.
+    pub local: Option<Prefix>,
+}
+
+/// Ends a member's route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RouteRevoke {
+    /// The member.
+    pub identity: NodeId,
+    /// The subnet as the overlay sees it.
+    pub prefix: Prefix,
+}
+
+/// Says whether a member may carry others' traffic to everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ExitApprove {
+    /// The member.
+    pub identity: NodeId,
+    /// Whether it may.
+    pub is_exit: bool,
 }
 
 /// Sets what a key may sign; weight 0 ends it.
@@ -302,6 +332,12 @@ operations! {
     Rule(Rule) = 32, "rule", since 2;
     /// Code 33.
     RuleDel(RuleDel) = 33, "rule-del", since 2;
+    /// Code 34.
+    RouteApprove(RouteApprove) = 34, "route-approve", since 2;
+    /// Code 35.
+    RouteRevoke(RouteRevoke) = 35, "route-revoke", since 2;
+    /// Code 36.
+    ExitApprove(ExitApprove) = 36, "exit-approve", since 2;
     /// Code 64.
     SignerSet(SignerSet) = 64, "signer-set", since 1;
     /// Code 67.

@@ -3,7 +3,8 @@
 use super::block::Block;
 use super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, Net, admit, credential, id, join, key, label};
 use super::operation::{
-    CredentialRevoke, Operation, ProtocolSet, Rename, Revoke, RuleDel, Scope, Scopes, SignerSet, Tags,
+    CredentialRevoke, ExitApprove, Operation, ProtocolSet, Rename, Revoke, RouteApprove, RouteRevoke, RuleDel, Scope,
+    Scopes, SignerSet, Tags,
 };
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
@@ -130,6 +131,29 @@ fn rights_have_the_frozen_bytes_and_state() {
     let entries: Vec<_> = net.state.entries().collect();
     frozen!("rights-state", borsh::to_vec(&entries).unwrap());
     frozen!("genesis-of-version-2", Net::of_version(2).blocks[0].0.encode());
+}
+
+#[test]
+fn routes_have_the_frozen_bytes_and_state() {
+    let mut net = Net::of_version(2);
+    let route = |prefix: &str, local: Option<&str>| {
+        let [prefix, local] = [Some(prefix), local].map(|text| text.map(|text| text.parse().unwrap()));
+        Operation::RouteApprove(RouteApprove { identity: id(FOUNDER), prefix: prefix.unwrap(), local })
+    };
+    let signed = net.sign(
+        &[ADMIN],
+        vec![
+            route("172.20.1.0/24", Some("192.168.1.0/24")),
+            route("fd01:2:3::/48", None),
+            route("172.20.2.0/24", None),
+            Operation::RouteRevoke(RouteRevoke { identity: id(FOUNDER), prefix: "172.20.2.0/24".parse().unwrap() }),
+            Operation::ExitApprove(ExitApprove { identity: id(FOUNDER), is_exit: true }),
+        ],
+    );
+    frozen!("routes", signed.encode());
+    net.commit(signed).unwrap();
+    let entries: Vec<_> = net.state.entries().collect();
+    frozen!("routes-state", borsh::to_vec(&entries).unwrap());
 }
 
 #[test]

@@ -321,6 +321,8 @@ mod tests {
             transport_key: TransportKey(key.node_id().0),
             addresses: Vec::new(),
             tags: Vec::new(),
+            subnets: Vec::new(),
+            is_exit: false,
         });
         Policy::new(members, BTreeMap::new(), BTreeSet::new())
     }

@@ -9,7 +9,7 @@ use crate::crypto::identity::NodeId;
 pub struct PolicyDiff {
     /// Members that were not there before.
     pub admitted: Vec<NodeId>,
-    /// Members whose name, keys, addresses or tags changed.
+    /// Members whose name, keys, addresses, tags, subnets or part as an exit changed.
     pub changed: Vec<NodeId>,
     /// Members that are gone: every session, staged packet, label and record of theirs ends.
     pub removed: Vec<NodeId>,

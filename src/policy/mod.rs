@@ -13,6 +13,7 @@ pub use diff::PolicyDiff;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::wire::prefix::Prefix;
 use decision::NumberedRule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,6 +33,19 @@ pub struct Member {
     pub addresses: Vec<IpAddr>,
     /// Its tags, sorted.
     pub tags: Vec<String>,
+    /// The subnets behind it, sorted by how the overlay sees them.
+    pub subnets: Vec<Subnet>,
+    /// Whether it may carry others' traffic to everywhere.
+    pub is_exit: bool,
+}
+
+/// A subnet behind a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subnet {
+    /// As the overlay sees it.
+    pub prefix: Prefix,
+    /// As it is there, of the same length: the same prefix, or one to which each address is mapped 1:1.
+    pub local: Prefix,
 }
 
 /// Who belongs to the network and what its rules are, at one moment.
@@ -143,6 +157,8 @@ pub(crate) mod tests {
             transport_key: TransportKey([seed; 32]),
             addresses: vec![IpAddr::from([10, 64, 0, seed])],
             tags: Vec::new(),
+            subnets: Vec::new(),
+            is_exit: false,
         }
     }
 

@@ -89,6 +89,8 @@ pub(super) fn policy_of(seeds: impl IntoIterator<Item = u8>) -> Policy {
         transport_key: transport_key(seed),
         addresses: Vec::new(),
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     });
     Policy::new(members, BTreeMap::new(), BTreeSet::new())
 }

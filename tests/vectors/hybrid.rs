@@ -35,6 +35,8 @@ fn member(seed: u8) -> Member {
         transport_key: keys(seed).transport_key(),
         addresses: Vec::new(),
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     }
 }
 

@@ -4,8 +4,10 @@ use super::super::address::BadPool;
 use super::super::name::Label;
 use super::super::operation::{Incarnation, MAX_TAGS, RuleNumber, Scope};
 use super::super::validators::BadValidatorSet;
+use super::routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
 use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SIGNERS};
 use crate::crypto::identity::NodeId;
+use crate::wire::prefix::Prefix;
 use std::net::Ipv4Addr;
 
 /// Why a transaction does not apply to a state; nothing of it happened.
@@ -139,6 +141,18 @@ pub enum TxError {
     /// The network has too many rules.
     #[error("a network has at most {MAX_RULES} rules")]
     TooManyRules,
+    /// A prefix that no member may route.
+    #[error("{0} cannot be routed: {1}")]
+    BadRoute(Prefix, BadRoute),
+    /// The member routes this subnet.
+    #[error("{1} routes {0} already")]
+    RouteExists(Prefix, NodeId),
+    /// The member does not route this subnet.
+    #[error("{1} does not route {0}")]
+    NoSuchRoute(Prefix, NodeId),
+    /// The member routes too many subnets.
+    #[error("a member routes at most {MAX_ROUTES_OF_MEMBER} subnets")]
+    TooManyRoutes,
     /// A membership or credential that would end before it begins.
     #[error("it would have ended before this block")]
     EndsInThePast,

@@ -1,6 +1,6 @@
 //! Who may decide: signers, thresholds, and what only genesis sets.
 
-use super::records::{NETWORK, Network, RECOVERY, Recovery, SIGNERS, SignerRecord, VALIDATORS};
+use super::records::{Approval, NETWORK, Network, RECOVERY, Recovery, SIGNERS, SignerRecord, VALIDATORS};
 use super::table::View;
 use super::{Draft, Effect, MAX_SIGNERS, TxError};
 use crate::crypto::identity::VerifyingKey;
@@ -151,9 +151,10 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Lists the witnesses of a transaction that are signers with `scope`, in the order of their keys.
-    pub(super) fn witnesses_with(&self, signed: &SignedTransaction, scope: Scope) -> Vec<VerifyingKey> {
-        witnesses_with(&self.layers, signed, scope)
+    /// By whose authority a transaction gives rights.
+    pub(super) fn approval(&self, signed: &SignedTransaction) -> Approval {
+        let signers = witnesses_with(&self.layers, signed, Scope::Rights);
+        Approval { height: self.height, transaction: signed.id(&self.network_id).0, signers }
     }
 
     fn set_validators(&mut self, set: &ValidatorSetOperation) -> Result<(), TxError> {

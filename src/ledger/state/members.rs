@@ -227,6 +227,7 @@ impl Draft<'_> {
             self.layers.remove(&ENDINGS, &(expires, Ending::Member(*id)));
         }
         self.end_rules_of(id);
+        self.end_routes_of(id);
         self.rest_name(id, &record.name);
         if let Some(host) = record.ipv4 {
             self.rest_ipv4(id, host);

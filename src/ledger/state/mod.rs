@@ -16,12 +16,16 @@ mod members;
 mod order;
 mod policy;
 mod records;
+mod routes;
 mod rules;
 mod table;
 
 pub use addresses::is_default_name;
 pub use error::TxError;
-pub use records::{Author, CredentialRecord, MemberRecord, Network, Recovery, RuleRecord, SignerRecord, Tenure};
+pub use records::{
+    Approval, Author, CredentialRecord, MemberRecord, Network, Recovery, RouteRecord, RuleRecord, SignerRecord, Tenure,
+};
+pub use routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
 
 use super::Changes;
 use super::block::Height;
@@ -32,9 +36,10 @@ use super::validators::{Seats, ValidatorSet};
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
+use crate::wire::prefix::Prefix;
 use records::{
-    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY, RULES,
-    SIGNERS, VALIDATORS, is_readable,
+    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, EXITS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY,
+    ROUTES, RULES, SIGNERS, VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -78,6 +83,8 @@ pub enum Effect {
     Tagged(NodeId),
     /// A membership ended by itself.
     MemberExpired(NodeId),
+    /// A member routes another subnet, or one no more, or became an exit or is none any more.
+    Routed(NodeId),
     /// A rule was made.
     RuleMade(RuleNumber),
     /// A rule ended, by itself where a member that it named is gone.
@@ -204,6 +211,16 @@ impl State {
     /// Lists the names that are held or rest.
     pub fn names(&self) -> Vec<(Label, Tenure)> {
         self.entries.list(&NAMES, &[], usize::MAX)
+    }
+
+    /// Lists the subnets behind members, as the overlay sees them, in the order of the members.
+    pub fn routes(&self) -> Vec<((NodeId, Prefix), RouteRecord)> {
+        self.entries.list(&ROUTES, &[], usize::MAX)
+    }
+
+    /// Says by whose authority a member carries others' traffic to everywhere, if it may.
+    pub fn exit(&self, id: &NodeId) -> Option<Approval> {
+        self.entries.read(&EXITS, id)
     }
 
     /// Finds a rule.
@@ -368,6 +385,9 @@ impl Draft<'_> {
             Operation::Untag(tags) => self.untag(signed, tags),
             Operation::Rule(rule) => self.make_rule(signed, rule),
             Operation::RuleDel(rule) => self.end_rule(signed, *rule),
+            Operation::RouteApprove(approve) => self.approve_route(signed, approve),
+            Operation::RouteRevoke(revoke) => self.revoke_route(signed, revoke),
+            Operation::ExitApprove(approve) => self.approve_exit(signed, approve),
             Operation::ProtocolSet(set) => self.set_protocol(signed, *set),
             Operation::Credential(credential) => self.make_credential(signed, credential),
             Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),

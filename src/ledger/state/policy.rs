@@ -3,7 +3,7 @@
 use super::State;
 use super::governance::RULES_SINCE;
 use super::members::incarnation;
-use super::records::{MEMBERS, MemberRecord, Network, REVOKED};
+use super::records::{EXITS, MEMBERS, MemberRecord, Network, REVOKED, ROUTES};
 use super::table::View;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
@@ -11,7 +11,7 @@ use crate::ledger::address::{ipv6_address, ipv6_host};
 use crate::ledger::operation::Incarnation;
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
-use crate::policy::{Member, Policy};
+use crate::policy::{Member, Policy, Subnet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -59,7 +59,14 @@ impl State {
             transport_key: record.transport_key,
             addresses: ipv4.into_iter().chain([ipv6]).collect(),
             tags: record.tags.iter().map(ToString::to_string).collect(),
+            subnets: self.subnets_of(&id),
+            is_exit: self.entries.has(&EXITS, &id),
         }
+    }
+
+    fn subnets_of(&self, id: &NodeId) -> Vec<Subnet> {
+        let routes = self.entries.list(&ROUTES, &id.0, usize::MAX).into_iter();
+        routes.map(|((_, prefix), record)| Subnet { prefix, local: record.local.unwrap_or(prefix) }).collect()
     }
 
     /// Returns the network id, from which the addresses follow; zero before genesis has one.

@@ -11,6 +11,7 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
+use crate::wire::prefix::Prefix;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
 
@@ -33,6 +34,8 @@ pub(super) const LAST_IPV4: Table<(), u32> = Table::new(16);
 pub(super) const COMMITTERS: Table<(), ValidatorSet> = Table::new(17);
 pub(super) const PARENT_COMMITTERS: Table<(), ValidatorSet> = Table::new(18);
 pub(super) const RULES: Table<RuleNumber, RuleRecord> = Table::new(19);
+pub(super) const ROUTES: Table<(NodeId, Prefix), RouteRecord> = Table::new(20);
+pub(super) const EXITS: Table<NodeId, Approval> = Table::new(21);
 pub(super) const RULE_COUNT: Table<(), RuleCount> = Table::new(25);
 pub(super) const RULES_OF: Table<(NodeId, RuleNumber), ()> = Table::new(26);
 pub(super) const RULE_NUMBERS: Table<Digest, RuleNumber> = Table::new(27);
@@ -59,6 +62,8 @@ pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
         Some(17) => COMMITTERS.accepts(key, value),
         Some(18) => PARENT_COMMITTERS.accepts(key, value),
         Some(19) => RULES.accepts(key, value),
+        Some(20) => ROUTES.accepts(key, value),
+        Some(21) => EXITS.accepts(key, value),
         Some(25) => RULE_COUNT.accepts(key, value),
         Some(26) => RULES_OF.accepts(key, value),
         Some(27) => RULE_NUMBERS.accepts(key, value),
@@ -145,12 +150,28 @@ pub struct SignerRecord {
 pub struct RuleRecord {
     /// What it says.
     pub rule: Rule,
+    /// By whose authority.
+    pub approval: Approval,
+}
+
+/// By whose authority something holds.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Approval {
     /// The height of the block that made it.
     pub height: Height,
     /// The id of the transaction that made it; of genesis, the one for the chain zero.
     pub transaction: Digest,
     /// The signers by whose authority it was made, in the order of their keys.
     pub signers: Vec<VerifyingKey>,
+}
+
+/// A subnet behind a member.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RouteRecord {
+    /// The subnet as it is there, where the overlay sees it as another one.
+    pub local: Option<Prefix>,
+    /// By whose authority.
+    pub approval: Approval,
 }
 
 /// How many rules there are, and were.

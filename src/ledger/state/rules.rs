@@ -36,10 +36,9 @@ impl Draft<'_> {
     fn write_rule(&mut self, signed: &SignedTransaction, rule: &Rule) {
         let RuleCount { last, present } = self.rule_count();
         let number = last + 1;
-        let transaction = signed.id(&self.network_id).0;
-        let signers = self.witnesses_with(signed, Scope::Rights);
         self.layers.put(&RULE_COUNT, &(), &RuleCount { last: number, present: present + 1 });
-        self.layers.put(&RULES, &number, &RuleRecord { rule: rule.clone(), height: self.height, transaction, signers });
+        let record = RuleRecord { rule: rule.clone(), approval: self.approval(signed) };
+        self.layers.put(&RULES, &number, &record);
         self.layers.put(&RULE_NUMBERS, &rule_hash(rule), &number);
         for id in rule.members() {
             self.layers.put(&RULES_OF, &(id, number), &());

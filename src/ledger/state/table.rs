@@ -12,9 +12,11 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
+use crate::wire::prefix::Prefix;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::ops::Bound;
 
 /// The entries of the state.
@@ -263,6 +265,34 @@ byte_keys! {
     Digest: |digest| digest.0, |bytes| Self(bytes);
 }
 
+/// Addresses of IPv4 before those of IPv6; of prefixes with one address the shortest first.
+impl Key for Prefix {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self.address() {
+            IpAddr::V4(address) => {
+                bytes.push(4);
+                bytes.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&address.octets());
+            }
+        }
+        bytes.push(self.bits());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        let (len, address) = rest.split_last()?;
+        let address = match version {
+            4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+            6 => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+            _ => return None,
+        };
+        Self::new(address, *len).ok().filter(|prefix| prefix.address() == address)
+    }
+}
+
 impl Key for Label {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(self.as_str().as_bytes());
@@ -293,6 +323,7 @@ macro_rules! pair_keys {
 pair_keys! {
     VerifyingKey [32], Digest;
     NodeId [32], u64;
+    NodeId [32], Prefix;
     UnixMillis [8], super::records::Ending;
     UnixMillis [8], super::records::Rest;
 }

@@ -11,6 +11,7 @@ mod credentials;
 mod members;
 mod order;
 mod properties;
+mod routes;
 mod rules;
 
 fn small_pool(text: &str) -> Ipv4Choice {

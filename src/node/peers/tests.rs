@@ -46,6 +46,8 @@ fn policy_of(seeds: &[u8]) -> Policy {
         transport_key: transport(*seed).public_key(),
         addresses: Vec::new(),
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     });
     Policy::new(members, BTreeMap::new(), BTreeSet::new())
 }

@@ -23,8 +23,8 @@ fn tag(seed: u8, tags: &[&str]) -> Tags {
 fn a_network_begins_with_everything_allowed_by_its_first_signer() {
     let net = Net::new();
     let (number, record) = net.state.rules().pop().unwrap();
-    assert_eq!((number, record.rule, record.height), (1, Rule::allow_all(), Height(0)));
-    assert_eq!(record.signers, [key(ADMIN).verifying_key()]);
+    assert_eq!((number, record.rule, record.approval.height), (1, Rule::allow_all(), Height(0)));
+    assert_eq!(record.approval.signers, [key(ADMIN).verifying_key()]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn rules_are_numbered_once_and_remember_who_made_them() {
     let made_id = made.id();
     net.commit(made).unwrap();
     let record = net.state.rule(2).unwrap();
-    assert_eq!((record.transaction, record.height), (made_id.0, Height(1)));
+    assert_eq!((record.approval.transaction, record.approval.height), (made_id.0, Height(1)));
     assert_eq!(net.order(Operation::Rule(from_member(FOUNDER))), Err(TxError::RuleExists(2)));
     net.order(Operation::RuleDel(RuleDel { number: 2 })).unwrap();
     assert_eq!(net.order(Operation::RuleDel(RuleDel { number: 2 })), Err(TxError::NoSuchRule(2)));
