@@ -111,6 +111,19 @@ pub(super) enum Command {
     Policy(PolicyVerb),
     /// Say whether one member may reach another, and who decided that
     Explain(ExplainArgs),
+    /// Put a subnet behind this node, or make it an exit: others reach it once they accept it
+    Advertise(AdvertiseArgs),
+    /// Take a subnet from behind this node, or end it as an exit
+    Unadvertise(UnadvertiseArgs),
+    /// Send to subnets behind other members
+    Accept(AcceptArgs),
+    /// Send to them no more
+    Unaccept(AcceptArgs),
+    /// List the subnets behind members, and who is used for them
+    Routes,
+    /// Send by a member what is for nobody in the overlay
+    #[command(subcommand)]
+    ExitNode(ExitVerb),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerVerb),
@@ -385,6 +398,62 @@ pub(super) struct TagArgs {
     pub(super) changes: Vec<String>,
     #[command(flatten)]
     pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct AdvertiseArgs {
+    /// The subnet as it is there, for example 192.168.7.0/24
+    #[arg(value_name = "CIDR", required_unless_present = "exit")]
+    pub(super) subnet: Option<String>,
+    /// Show it to the overlay as this one of the same length, each address 1:1: where two sites have the same subnet
+    #[arg(long, value_name = "CIDR", requires = "subnet")]
+    pub(super) map: Option<String>,
+    /// Carry others' traffic to everywhere
+    #[arg(long)]
+    pub(super) exit: bool,
+    /// Behind another member than this node
+    #[arg(long = "for", value_name = "PEER")]
+    pub(super) member: Option<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct UnadvertiseArgs {
+    /// The subnet as the overlay sees it
+    #[arg(value_name = "CIDR", required_unless_present = "exit")]
+    pub(super) subnet: Option<String>,
+    /// Be no exit any more
+    #[arg(long)]
+    pub(super) exit: bool,
+    /// Behind another member than this node
+    #[arg(long = "for", value_name = "PEER")]
+    pub(super) member: Option<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct AcceptArgs {
+    /// Subnets as `p2plus routes` lists them, or all: those of later too
+    #[arg(value_name = "CIDR|all", required = true)]
+    pub(super) subnets: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ExitVerb {
+    /// List the members that are exits
+    List,
+    /// Use one
+    Use(ExitUseArgs),
+    /// Use none
+    Off,
+}
+
+#[derive(Args)]
+pub(super) struct ExitUseArgs {
+    /// A name, an overlay address or an identity
+    pub(super) peer: String,
 }
 
 #[derive(Subcommand)]

@@ -9,6 +9,7 @@ mod look;
 mod members;
 mod output;
 mod policy;
+mod routes;
 mod scope;
 mod service;
 mod text;
@@ -18,7 +19,7 @@ use crate::daemon::api::policy::Verdict;
 use crate::daemon::api::types::ErrorEnvelope;
 use crate::daemon::config::ConfigError;
 use crate::daemon::failure::{ErrorCode, Failure};
-use args::{Cli, Command, ConfigVerb, InvitesVerb, LedgerVerb, PolicyVerb, ServiceVerb};
+use args::{Cli, Command, ConfigVerb, ExitVerb, InvitesVerb, LedgerVerb, PolicyVerb, ServiceVerb};
 use clap::{CommandFactory, Parser};
 use output::Output;
 use scope::Scope;
@@ -104,6 +105,16 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             PolicyVerb::Test(args) => policy::test(&scope, output, &args),
             PolicyVerb::Apply(args) => policy::apply(&scope, output, &args),
             PolicyVerb::History => policy::history(&scope, output),
+        },
+        Command::Advertise(args) => routes::advertise(&scope, output, &args),
+        Command::Unadvertise(args) => routes::unadvertise(&scope, output, &args),
+        Command::Accept(args) => routes::accept(&scope, output, &args, true),
+        Command::Unaccept(args) => routes::accept(&scope, output, &args, false),
+        Command::Routes => routes::routes(&scope, output),
+        Command::ExitNode(verb) => match verb {
+            ExitVerb::List => routes::exits(&scope, output),
+            ExitVerb::Use(args) => routes::use_exit(&scope, output, &args),
+            ExitVerb::Off => routes::no_exit(&scope, output),
         },
         Command::Explain(args) => policy::explain(&scope, output, &args),
         Command::Invites(args) => match args.verb {

@@ -193,6 +193,8 @@ impl EventLoop {
                 let Parts { network, device, .. } = &mut self.parts;
                 self.addresses.set(network, device.index(), addresses);
             }
+            NodeEvent::Accepted(accepted) => self.parts.files.write_accepted(&accepted),
+            NodeEvent::Routes(routes) => tracing::info!(?routes, "routes behind other members"),
             NodeEvent::Cut(members) => {
                 for (id, name) in members {
                     tracing::warn!(peer = %id, name, "revoked: all its sessions are cut");

@@ -28,6 +28,7 @@ use crate::ledger::store::{Behind, DiskMark, FileBackend, Store, StoreError};
 use crate::ledger::{BlockId, Height};
 use crate::node::SigningKeys;
 use crate::node::membership::Refusal;
+use crate::node::subnets::Accepted;
 use crate::session::LocalKeys;
 use crate::time::UnixMillis;
 use crate::wire::handshake::Timestamp;
@@ -52,6 +53,7 @@ pub const NAME_FILE: &str = "name";
 const PORT_FILE: &str = "port";
 const REFUSAL_FILE: &str = "refusal";
 const MEMORY_FILE: &str = "memory";
+const ACCEPTED_FILE: &str = "accepted";
 
 /// Longer than any of the small files: 10,000 peers' memory; bytes.
 const FILE_MAX: usize = 4 << 20;
@@ -215,6 +217,27 @@ impl NodeFiles {
     /// Forgets a refusal: this node is a member, or has another invitation.
     pub fn forget_refusal(&self) {
         self.forget(REFUSAL_FILE);
+    }
+
+    /// Reads what the user accepts of what lies behind other members: nothing, where nothing was ever said.
+    ///
+    /// # Errors
+    /// A file that cannot be read: to take it for nothing would send in clear what was to go by an exit.
+    pub fn accepted(&self) -> Result<Accepted, Failure> {
+        let Some(bytes) = self.folder.read_file(ACCEPTED_FILE, FILE_MAX)? else { return Ok(Accepted::default()) };
+        borsh::from_slice(&bytes).map_err(|error| {
+            let path = self.folder.path().join(ACCEPTED_FILE);
+            Failure::new(ErrorCode::Failed, format!("{} is damaged: {error}", path.display()))
+                .hint("delete it, and say again what is accepted: `p2plus accept`, `p2plus exit-node use`")
+        })
+    }
+
+    /// Stores what the user accepts, for the runs to come.
+    pub fn write_accepted(&self, accepted: &Accepted) {
+        let bytes = borsh::to_vec(accepted).expect("writing to memory does not fail");
+        if let Err(error) = self.folder.write_file(ACCEPTED_FILE, &bytes) {
+            tracing::error!(%error, "what is accepted could not be stored: it holds until the daemon ends");
+        }
     }
 
     fn forget(&self, file: &str) {

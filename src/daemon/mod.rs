@@ -19,6 +19,7 @@ mod orders;
 pub mod paths;
 mod pending;
 mod policy_orders;
+mod route_orders;
 mod rule_text;
 mod run;
 mod self_test;

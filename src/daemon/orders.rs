@@ -6,6 +6,7 @@ use super::failure::{ErrorCode, Failure};
 use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
 use super::pending::{self, Awaited, Invited, Task};
 use super::policy_orders;
+use super::route_orders;
 use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
@@ -16,7 +17,7 @@ use crate::ledger::engine::SubmitError;
 use crate::ledger::name::Label;
 use crate::ledger::pool::PoolRefused;
 use crate::ledger::revocation::RevocationRefused;
-use crate::ledger::state::{TxError, is_default_name};
+use crate::ledger::state::{BadRoute, TxError, is_default_name};
 use crate::node::Node;
 use crate::node::authoring::{Candidate, InvitationTerms, Issued};
 use crate::node::membership::{Refusal, Remedy, Standing};
@@ -104,6 +105,12 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
         },
         Request::CheckPolicy(check) => policy_orders::check(node, &check).into(),
         Request::Explain(question) => policy_orders::explain(node, &question).into(),
+        Request::Routes => Ok(Reply::Routes(route_orders::routes(node))).into(),
+        Request::Advertise(order) => route_orders::advertise(node, now, &order).into_outcome(),
+        Request::Unadvertise(order) => route_orders::unadvertise(node, now, &order).into_outcome(),
+        Request::Accept(order) => route_orders::accept(node, now, &order).into(),
+        Request::Exits => Ok(Reply::Exits(route_orders::exits(node))).into(),
+        Request::UseExit(order) => route_orders::use_exit(node, now, &order).into(),
         Request::LedgerUpgrade(upgrade) => policy_orders::upgrade(node, now, upgrade.finality).into_outcome(),
     }
 }
@@ -427,6 +434,11 @@ fn advice(reason: &TxError) -> Option<&'static str> {
             "once every member runs this version or a later one: `p2plus ledger upgrade`; older ones keep their tunnels, and no more"
         }
         TxError::RuleExists(_) | TxError::NoSuchRule(_) => "`p2plus policy show` lists the rules with their numbers",
+        TxError::NoSuchRoute(..) | TxError::RouteExists(..) => "`p2plus routes` lists what lies behind whom",
+        TxError::BadRoute(_, BadRoute::Overlay) => {
+            "choose another one: `p2plus advertise SUBNET --map OTHER` shows it as another one"
+        }
+        TxError::BadRoute(_, BadRoute::TooBroad) => "`p2plus advertise --exit` makes a member an exit",
         TxError::TooManyRules => {
             "end some: `p2plus policy rm`; one rule can name a tag or a prefix instead of many members"
         }
@@ -438,16 +450,19 @@ fn advice(reason: &TxError) -> Option<&'static str> {
 fn code_of(reason: &TxError) -> ErrorCode {
     match reason {
         TxError::NotAuthorized { .. } | TxError::NameReserved(_) => ErrorCode::NotAuthorized,
-        TxError::NotAMember(_) | TxError::NoSuchCredential | TxError::NoSuchRule(_) => ErrorCode::NotFound,
+        TxError::NotAMember(_) | TxError::NoSuchCredential | TxError::NoSuchRule(_) | TxError::NoSuchRoute(..) => {
+            ErrorCode::NotFound
+        }
         TxError::AlreadyMember(_)
         | TxError::AlreadyRevoked
         | TxError::NameTaken(_)
         | TxError::NameOfAnother(_)
         | TxError::TransportKeyTaken
         | TxError::RuleExists(_)
+        | TxError::RouteExists(..)
         | TxError::EarlierProtocol(_)
         | TxError::PoolExhausted => ErrorCode::Conflict,
-        TxError::TooManyTags | TxError::BadCredential => ErrorCode::Usage,
+        TxError::TooManyTags | TxError::BadCredential | TxError::BadRoute(..) => ErrorCode::Usage,
         _ => ErrorCode::Failed,
     }
 }

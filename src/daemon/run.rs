@@ -118,6 +118,7 @@ fn open_node(
         ledger: files.open_ledger(ticket.as_ref(), now.wall)?,
         invitation,
         refusal: files.refusal(),
+        accepted: files.accepted()?,
         ciphers: ciphers(&args.config),
         offload,
         drops: Arc::clone(drops),

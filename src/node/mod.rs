@@ -24,6 +24,7 @@ mod reach;
 mod routing;
 pub mod staging;
 pub mod status;
+pub mod subnets;
 pub mod table;
 
 use crate::crypto::exchange::TransportKey;
@@ -52,6 +53,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use subnets::{Accepted, SubnetRoute};
 use table::ForwardingTable;
 
 /// Signing keys that a node may hold.
@@ -74,6 +76,8 @@ pub struct Setup<R> {
     pub invitation: Option<Invitation>,
     /// Why an earlier run was refused, when there is no newer invitation.
     pub refusal: Option<Refusal>,
+    /// What its user accepts of what lies behind other members.
+    pub accepted: Accepted,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
     /// The super-packets that the device takes.
@@ -90,6 +94,10 @@ pub enum NodeEvent {
     Publish(Arc<ForwardingTable>),
     /// Give the device these addresses, each with its prefix length, and take away all others.
     Configure(Vec<(IpAddr, u8)>),
+    /// The user accepts this of what lies behind other members, from now on and in the runs to come.
+    Accepted(Accepted),
+    /// The routes to what lies behind other members are these.
+    Routes(Vec<SubnetRoute>),
     /// Members were cut just now, each with the name that it had.
     Cut(Vec<(NodeId, String)>),
     /// The ledger has a new block.
@@ -157,6 +165,8 @@ pub struct Node<R> {
     silenced: Option<String>,
     /// When a peer was last greeted.
     greeted: BTreeMap<TransportKey, Instant>,
+    /// When the routers of subnets are looked at again.
+    routers_at: Instant,
     started: Instant,
     drops: Arc<Drops>,
     events: VecDeque<NodeEvent>,
@@ -165,7 +175,7 @@ pub struct Node<R> {
 impl<R: CryptoRng> Node<R> {
     /// Starts a node with what it has on disk.
     pub fn new(now: Now, setup: Setup<R>) -> Self {
-        let Setup { keys, signing, ledger, invitation, refusal, ciphers, offload, drops, mut rng } = setup;
+        let Setup { keys, signing, ledger, invitation, refusal, accepted, ciphers, offload, drops, mut rng } = setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
         let link = ControlLink::new(LinkId(keys.transport_key()), &mut rng);
@@ -180,12 +190,13 @@ impl<R: CryptoRng> Node<R> {
             link,
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
-            routing: Routing::new(now.instant),
+            routing: Routing::new(now.instant, accepted),
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
             silenced: None,
             greeted: BTreeMap::new(),
+            routers_at: now.instant,
             started: now.instant,
             drops,
             events: VecDeque::new(),
@@ -262,11 +273,53 @@ impl<R: CryptoRng> Node<R> {
         self.ledger.handle_timeout(now);
         self.tend_neighbours(now);
         self.tend_membership(now);
+        self.watch_routers(now);
         self.settle(now);
+    }
+
+    /// Takes what the user accepts of what lies behind other members.
+    pub fn handle_accepted(&mut self, now: Now, accepted: Accepted) {
+        self.notice(now);
+        if self.routing.accept(&self.own_id, &self.policy, accepted) {
+            self.peers.note_change();
+            self.tell(NodeEvent::Accepted(self.accepted().clone()));
+            self.tell(NodeEvent::Routes(self.subnet_routes()));
+        }
+        self.settle(now);
+    }
+
+    /// What the user accepts of what lies behind other members.
+    pub fn accepted(&self) -> &Accepted {
+        self.routing.behind_others().accepted()
+    }
+
+    /// Says whether a member that routes a subnet, as others do, does not answer this node.
+    pub fn is_silent(&self, member: &NodeId) -> bool {
+        self.routing.behind_others().is_silent(member)
+    }
+
+    /// The routes to what lies behind other members that are in use.
+    pub fn subnet_routes(&self) -> Vec<SubnetRoute> {
+        self.routing.behind_others().routes().collect()
+    }
+
+    /// Looks whether the routers of subnets that have several are there.
+    fn watch_routers(&mut self, now: Now) {
+        if now.instant < self.routers_at {
+            return;
+        }
+        self.routers_at = now.instant + ROUTER_INTERVAL;
+        let rivals = self.routing.behind_others().rivals();
+        let silent = self.peers.silent_among(now.instant, &self.policy, rivals);
+        if self.routing.set_silent(&self.own_id, &self.policy, silent) {
+            self.peers.note_change();
+            self.tell(NodeEvent::Routes(self.subnet_routes()));
+        }
     }
 
     /// When `handle_timeout` is due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let has_rivals = !self.routing.behind_others().rivals().is_empty();
         [
             self.peers.poll_timeout(),
             self.link.poll_timeout(),
@@ -274,6 +327,7 @@ impl<R: CryptoRng> Node<R> {
             Some(self.gossip.poll_timeout()),
             Some(self.reach.poll_timeout()),
             self.membership.poll_timeout(),
+            has_rivals.then_some(self.routers_at),
         ]
         .into_iter()
         .flatten()
@@ -389,8 +443,12 @@ impl<R: CryptoRng> Node<R> {
             self.gossip.hurry();
         }
         self.routing.set_answer_sources(answer_sources(&self.ledger));
+        let routes = self.subnet_routes();
         if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
             self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
+        }
+        if routes != self.subnet_routes() {
+            self.tell(NodeEvent::Routes(self.subnet_routes()));
         }
         let is_member = self.policy.member(&self.own_id).is_some();
         let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));
@@ -415,6 +473,9 @@ impl<R: CryptoRng> Node<R> {
         self.events.push_back(event);
     }
 }
+
+/// How often the routers of subnets that have several are looked at.
+const ROUTER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The subnet of a network's IPv6 addresses: host parts have 64 bits (RFC 4291 §2.5.1).
 const IPV6_PREFIX_LEN: u8 = 64;

@@ -27,6 +27,11 @@ impl Numbering {
         Some(number)
     }
 
+    /// Returns the number of a member that has one.
+    pub(super) fn known(&self, member: &NodeId) -> Option<PeerIndex> {
+        self.numbers.get(member).copied()
+    }
+
     /// Returns the members by the position of their numbers.
     pub(super) fn all(&self) -> Arc<Vec<NodeId>> {
         Arc::clone(&self.members)

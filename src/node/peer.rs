@@ -21,6 +21,10 @@ pub(super) const GUEST_STAY: Duration = Duration::from_secs(600);
 /// A goodbye to a session younger than this says that there is no place for this node.
 const DISMISSAL_AGE: Duration = Duration::from_secs(5);
 
+/// Silent for this long although it owes an answer, and asked by a probe for a second of it, a peer is taken for gone where others can do
+/// what it does.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
 /// How often new endpoints in a peer's record cut its wait short.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -92,6 +96,8 @@ pub(super) struct Peer {
     confirmed: BTreeSet<SessionIndex>,
     attempts: Backoff,
     record_heeded: Option<Instant>,
+    /// It ended its sessions itself, and was not heard since.
+    said_goodbye: bool,
 }
 
 impl Peer {
@@ -113,6 +119,7 @@ impl Peer {
             confirmed: BTreeSet::new(),
             attempts: Backoff::default(),
             record_heeded: None,
+            said_goodbye: false,
         }
     }
 
@@ -123,6 +130,7 @@ impl Peer {
 
     /// Notes a goodbye in a session of this age.
     pub(super) fn note_goodbye(&mut self, now: Instant, age: Duration) {
+        self.said_goodbye = true;
         if age < DISMISSAL_AGE {
             self.dismissals.fail(now);
         } else {
@@ -133,6 +141,12 @@ impl Peer {
     /// When a guest was last heard, or its session made.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         self.sessions.receiving().map(|session| session.last_received().unwrap_or(session.created())).max()
+    }
+
+    /// Says whether it is not there, as far as anybody can tell: it said goodbye, answers no handshake, or leaves a probe unanswered.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        let owes = self.paths.owed_since().is_some_and(|since| now.saturating_since(since) >= SILENT_AFTER);
+        owes || self.has_failed() || self.said_goodbye
     }
 
     /// Notes an attempt that nobody answered: the next one waits longer.
@@ -154,6 +168,7 @@ impl Peer {
 
     /// Notes that the peer was heard in this session. Returns whether that is news.
     pub(super) fn confirm(&mut self, index: SessionIndex) -> bool {
+        self.said_goodbye = false;
         self.confirmed.insert(index)
     }
 

@@ -3,14 +3,16 @@
 use super::numbering::Numbering;
 use super::peers::{Change, PeerTable};
 use super::pulse::Heartbeat;
+use super::subnets::{Accepted, Subnets, behind};
 use super::table::{ForwardingTable, Inlet, Outlets};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
-use crate::router::{Prefix, Router};
+use crate::router::{PeerIndex, Prefix, Router};
 use crate::session::BySession;
 use crate::time::Instant;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ pub(super) struct Routing {
     members: Numbering,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
+    behind_others: Subnets,
     answer_sources: AnswerSources,
     outlets: Arc<Outlets>,
     inlets: Arc<BySession<Inlet>>,
@@ -29,13 +32,14 @@ pub(super) struct Routing {
 
 impl Routing {
     /// Routes to nowhere.
-    pub(super) fn new(started: Instant) -> Self {
+    pub(super) fn new(started: Instant, accepted: Accepted) -> Self {
         Self {
             router: Arc::default(),
             filter: Arc::new(Filter::closed(started)),
             members: Numbering::default(),
             addresses: Vec::new(),
             subnets: Vec::new(),
+            behind_others: Subnets::new(accepted),
             answer_sources: AnswerSources::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),
@@ -51,23 +55,66 @@ impl Routing {
     /// Follows a policy. Returns whether this node's addresses or subnets changed.
     pub(super) fn handle_policy(&mut self, own: &NodeId, policy: &Policy, subnets: Vec<Prefix>) -> bool {
         let addresses = policy.member(own).map(|member| member.addresses.clone()).unwrap_or_default();
-        let others = policy.members().filter(|member| member.id != *own);
-        let routes = others.flat_map(|member| {
-            let peer = self.members.number(member.id);
-            member.addresses.iter().filter_map(move |address| Some((Prefix::host(*address), peer?)))
-        });
-        let local = addresses.iter().copied().map(Prefix::host);
-        self.router = Arc::new(Router::new(local, subnets.iter().copied(), routes));
-        self.filter = Arc::new(self.filter.following(policy));
         let changed = addresses != self.addresses || subnets != self.subnets;
         self.addresses = addresses;
         self.subnets = subnets;
+        self.filter = Arc::new(self.filter.following(policy));
+        self.behind_others.handle_policy(own, policy);
+        self.reroute(own, policy);
         changed
+    }
+
+    /// Takes what the user accepts of what lies behind others. Returns whether routes changed.
+    pub(super) fn accept(&mut self, own: &NodeId, policy: &Policy, accepted: Accepted) -> bool {
+        let is_news = self.behind_others.accept(accepted);
+        if is_news {
+            self.behind_others.handle_policy(own, policy);
+            self.reroute(own, policy);
+        }
+        is_news
+    }
+
+    /// Takes who does not answer: what they route goes by others. Returns whether routes changed.
+    pub(super) fn set_silent(&mut self, own: &NodeId, policy: &Policy, silent: BTreeSet<NodeId>) -> bool {
+        let is_news = self.behind_others.set_silent(silent);
+        if is_news {
+            self.reroute(own, policy);
+        }
+        is_news
+    }
+
+    /// What lies behind others and who is there for it.
+    pub(super) fn behind_others(&self) -> &Subnets {
+        &self.behind_others
+    }
+
+    fn reroute(&mut self, own: &NodeId, policy: &Policy) {
+        let Self { members, behind_others, .. } = self;
+        let own_member = policy.member(own);
+        // An exit speaks for everybody whom nobody else owns.
+        let behind = own_member.into_iter().flat_map(|member| behind(member, Some(*own)));
+        let local: Vec<_> = self.addresses.iter().copied().map(Prefix::host).chain(behind).collect();
+        let mut routes: Vec<(Prefix, PeerIndex)> = Vec::new();
+        for member in policy.members().filter(|member| member.id != *own) {
+            let Some(peer) = members.number(member.id) else { continue };
+            routes.extend(member.addresses.iter().map(|address| (Prefix::host(*address), peer)));
+        }
+        routes.extend(behind_others.routes().filter_map(|route| Some((route.prefix, members.number(route.router)?))));
+        let routers = behind_others.routers().filter_map(|(subnet, router)| Some((subnet, members.number(router)?)));
+        let routers: Vec<_> = routers.collect();
+        let router = Router::new(local, self.subnets.iter().copied(), routes).with_routers(routers);
+        self.router = Arc::new(router);
     }
 
     /// Forgets the conversations with members that were cut.
     pub(super) fn forget(&mut self, removed: &[NodeId]) {
         removed.iter().filter_map(|id| self.members.number(*id)).for_each(|peer| self.filter.forget(peer));
+    }
+
+    /// Says whether conversations with a member are remembered, or it routes something; its number outlasts it.
+    pub(super) fn mentions(&self, member: &NodeId) -> bool {
+        let number = self.members.known(member);
+        number.is_some_and(|peer| self.filter.mentions(peer)) || self.behind_others.mentions(member)
     }
 
     /// This node's overlay addresses, each with the prefix length of its subnet.

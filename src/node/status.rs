@@ -182,6 +182,7 @@ impl<R: CryptoRng> Node<R> {
             ("peers", self.peers.mentions(key)),
             ("control link", self.link.peers().any(|(peer, _)| peer.0 == *key)),
             ("gossip", self.gossip.holds(&member.id)),
+            ("routing", self.routing.mentions(&member.id)),
         ];
         places.into_iter().filter(|(_, is_there)| *is_there).map(|(place, _)| place).collect()
     }

@@ -183,6 +183,11 @@ impl Paths {
         }
     }
 
+    /// Since when the peer owes an answer on the path in use.
+    pub fn owed_since(&self) -> Option<Instant> {
+        self.owed_since
+    }
+
     /// Forgets the path in use, not the candidates: after a suspend or when the peer said goodbye.
     pub fn forget_current(&mut self) {
         self.current = None;

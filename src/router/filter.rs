@@ -64,6 +64,11 @@ impl Filter {
         self.flows.forget(peer);
     }
 
+    /// Says whether something is remembered of a peer.
+    pub fn mentions(&self, peer: PeerIndex) -> bool {
+        self.flows.has_peer(peer)
+    }
+
     /// How many conversations are under way, as far as they had to be noted.
     pub fn flow_count(&self) -> usize {
         self.flows.len()

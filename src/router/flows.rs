@@ -176,6 +176,11 @@ impl Flows {
         }
     }
 
+    /// Says whether something is remembered of a peer.
+    pub fn has_peer(&self, peer: PeerIndex) -> bool {
+        self.shard(peer).peers.contains_key(&peer)
+    }
+
     /// How many conversations are remembered.
     pub fn len(&self) -> usize {
         self.total.load(Ordering::Relaxed)

@@ -19,6 +19,7 @@ pub use prefix::{Prefix, PrefixMap};
 
 use crate::wire::drops::DropReason;
 use crate::wire::inner::InnerPacket;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
@@ -80,6 +81,9 @@ impl From<Code> for Owner {
 #[derive(Clone, Debug, Default)]
 pub struct Router {
     owners: PrefixMap<Code>,
+    /// By subnet: where in `routers` the peers are that may speak from there besides the one in use.
+    groups: PrefixMap<u32>,
+    routers: Vec<Vec<PeerIndex>>,
 }
 
 impl Router {
@@ -96,7 +100,17 @@ impl Router {
         let local = local.into_iter().map(|prefix| (prefix, Code::LOCAL));
         let broadcast = subnets.into_iter().filter_map(|subnet| Some((subnet.broadcast()?, Code::BROADCAST)));
         let routes = routes.into_iter().map(|(prefix, peer)| (prefix, Code(peer.0)));
-        Self { owners: PrefixMap::new(local.chain(broadcast).chain(routes)) }
+        let owners = PrefixMap::new(local.chain(broadcast).chain(routes));
+        Self { owners, groups: PrefixMap::default(), routers: Vec::new() }
+    }
+
+    /// The same where several peers route one subnet: each of these may speak from the subnet beside it, whoever it is that gets what is for it.
+    #[must_use]
+    pub fn with_routers(self, routers: impl IntoIterator<Item = (Prefix, PeerIndex)>) -> Self {
+        let mut groups: BTreeMap<Prefix, Vec<PeerIndex>> = BTreeMap::new();
+        routers.into_iter().for_each(|(subnet, peer)| groups.entry(subnet).or_default().push(peer));
+        let places = groups.keys().copied().zip(0..);
+        Self { owners: self.owners, groups: PrefixMap::new(places), routers: groups.into_values().collect() }
     }
 
     /// Finds who owns `address` by the longest prefix.
@@ -105,10 +119,19 @@ impl Router {
         self.owners.get(address).map(Owner::from)
     }
 
-    /// Says whether an inner packet from `peer` may come from `source`: the longest prefix over it is the peer's own.
+    /// Says whether an inner packet from `peer` may come from `source`: the longest prefix over it is the peer's own, or routed by it too.
     #[inline]
     pub fn source_allowed(&self, peer: PeerIndex, source: IpAddr) -> bool {
-        !is_nobody(source) && self.owner(source) == Some(Owner::Peer(peer))
+        !is_nobody(source)
+            && match self.owner(source) {
+                Some(Owner::Peer(owner)) => owner == peer || self.routes_too(peer, source),
+                Some(Owner::Local | Owner::Broadcast) | None => false,
+            }
+    }
+
+    /// Says whether a peer is another router of the subnet of an address whose owner is a peer.
+    fn routes_too(&self, peer: PeerIndex, address: IpAddr) -> bool {
+        self.groups.get(address).is_some_and(|place| self.routers[place as usize].contains(&peer))
     }
 
     /// Chooses the peer for a packet that the device gave.
@@ -287,6 +310,22 @@ mod tests {
         ] {
             assert_eq!(router.inbound(ALICE, &packet("10.64.0.2", destination)), expected, "{destination}");
         }
+    }
+
+    #[test]
+    fn each_router_of_a_subnet_may_speak_from_it_and_one_is_spoken_to() {
+        let site = prefix("192.168.0.0/16");
+        let router = router().with_routers([(site, ALICE), (site, BOB)]);
+        for (peer, source, expected) in [
+            (ALICE, "192.168.7.7", true),
+            (BOB, "192.168.7.7", true),
+            (EXIT, "192.168.7.7", false),
+            (ALICE, "192.168.1.7", false),
+            (ALICE, "9.9.9.9", false),
+        ] {
+            assert_eq!(router.source_allowed(peer, source.parse().unwrap()), expected, "{peer:?} {source}");
+        }
+        assert_eq!(router.outbound(&packet("10.64.0.1", "192.168.7.7")), Ok(BOB));
     }
 
     fn plan() -> impl Strategy<Value = Vec<(Prefix, PeerIndex)>> {

@@ -39,7 +39,7 @@ fn sample_host() -> (Host, Scripted) {
 #[test]
 fn every_answer_is_the_documented_json_and_the_usual_text() {
     let id = "7".repeat(64);
-    let commands: [(&str, &[&str]); 30] = [
+    let commands: [(&str, &[&str]); 38] = [
         ("status", &["status"]),
         ("peers", &["peers"]),
         ("ip", &["ip"]),
@@ -63,6 +63,14 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("policy-apply-dry-run", &["policy", "apply", "tests/cli/golden/rules.policy", "--dry-run"]),
         ("explain", &["explain", "b", "192.168.7.9:22"]),
         ("explain-uncovered", &["explain", "b", "192.168.7.9:23"]),
+        ("routes", &["routes"]),
+        ("advertise", &["advertise", "192.168.1.0/24", "--map", "172.20.1.0/24", "--exit"]),
+        ("unadvertise", &["unadvertise", "172.20.1.0/24", "--for", "b", "--no-wait"]),
+        ("accept", &["accept", "172.20.1.0/24"]),
+        ("unaccept", &["unaccept", "all"]),
+        ("exit-node-list", &["exit-node", "list"]),
+        ("exit-node-use", &["exit-node", "use", "c"]),
+        ("exit-node-off", &["exit-node", "off"]),
         ("ledger-upgrade", &["ledger", "upgrade"]),
         ("ledger-status", &["ledger", "status"]),
         ("ledger-log", &["ledger", "log"]),

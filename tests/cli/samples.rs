@@ -2,6 +2,7 @@
 
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::request::{Reply, Request};
+use p2plus::daemon::api::routes::{AcceptedView, ExitView, RouteView, RouterView};
 use p2plus::daemon::api::types::*;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -227,6 +228,26 @@ fn rules() -> Vec<RuleView> {
     ]
 }
 
+fn routes() -> Vec<RouteView> {
+    let router = |name: &str, local: Option<&str>, in_use, silent| RouterView {
+        name: name.into(),
+        local: local.map(Into::into),
+        in_use,
+        silent,
+        tx: TX.into(),
+        signers: vec!["a".into()],
+    };
+    let view = |prefix: &str, accepted, routers| RouteView { prefix: prefix.into(), accepted, routers };
+    vec![
+        view(
+            "172.20.1.0/24",
+            true,
+            vec![router("b", Some("192.168.1.0/24"), false, true), router("c", None, true, false)],
+        ),
+        view("fd01:2::/48", false, vec![router("b\u{1b}[2J", None, false, false)]),
+    ]
+}
+
 /// Everything but what is about guests holds.
 fn checked(check: &str) -> CheckOutcome {
     CheckOutcome { check: check.into(), verdict: Verdict::Allow, holds: !check.contains("guest") }
@@ -259,6 +280,8 @@ pub fn reply(request: &Request) -> Reply {
         | Request::Rename(_)
         | Request::RevokeInvite(_)
         | Request::Tag(_)
+        | Request::Advertise(_)
+        | Request::Unadvertise(_)
         | Request::LedgerUpgrade(_) => Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) }),
         Request::Revoke(revoke) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
@@ -300,6 +323,18 @@ pub fn reply(request: &Request) -> Reply {
             Reply::Checked(Checked { checks: order.checks.iter().map(|check| checked(check)).collect() })
         }
         Request::Explain(question) => Reply::Explained(explanation(question.destination.ends_with(":23"))),
+        Request::Routes => Reply::Routes(routes()),
+        Request::Exits => Reply::Exits(vec![
+            ExitView { name: "b".into(), in_use: true, silent: true },
+            ExitView { name: "c\u{1b}[2J".into(), in_use: false, silent: false },
+        ]),
+        Request::Accept(accept) => {
+            Reply::Accepted(AcceptedView { all: accept.all, prefixes: accept.prefixes.clone(), exit: Some("b".into()) })
+        }
+        Request::UseExit(use_exit) => {
+            let exit = use_exit.peer.clone();
+            Reply::Accepted(AcceptedView { all: false, prefixes: Vec::new(), exit })
+        }
         Request::LedgerStatus => Reply::LedgerStatus(ledger_status()),
         Request::LedgerLog(_) => Reply::LedgerLog(log()),
         Request::LedgerShow(show) if show.what == "12" => Reply::LedgerShow(block()),

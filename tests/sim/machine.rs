@@ -22,6 +22,7 @@ use p2plus::node::forward::{
     Delivery, DevicePacket, HEADROOM, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing, TAILROOM,
 };
 use p2plus::node::membership::{Bootstrap, Invitation};
+use p2plus::node::subnets::Accepted;
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
 use p2plus::path::Path;
@@ -310,6 +311,7 @@ impl Machine {
             ledger,
             invitation,
             refusal: None,
+            accepted: Accepted { all: true, ..Accepted::default() },
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
             offload: OffloadSet::default(),
             drops: Arc::clone(&drops),

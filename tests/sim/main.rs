@@ -19,5 +19,6 @@ mod restarting;
 mod revoking;
 mod secrecy;
 mod spreading;
+mod subnets;
 mod validators;
 mod world;

@@ -11,6 +11,7 @@ pub mod access;
 pub mod policy;
 pub mod request;
 pub mod route;
+pub mod routes;
 pub mod server;
 pub mod socket;
 pub mod types;

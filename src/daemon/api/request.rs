@@ -1,6 +1,7 @@
 //! What can be asked, and what is answered: one enum each, for both ends of the socket. `route` says how they travel.
 
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
+use super::routes::{self, Accept, Advertise, UseExit};
 use super::types;
 use crate::daemon::duration::Span;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,18 @@ pub enum Request {
     CheckPolicy(CheckPolicy),
     /// Whether one may reach another, and why.
     Explain(Explain),
+    /// Lists what lies behind members.
+    Routes,
+    /// Puts a subnet behind a member, or makes it an exit.
+    Advertise(Advertise),
+    /// Ends that.
+    Unadvertise(Advertise),
+    /// Says which subnets this node sends to.
+    Accept(Accept),
+    /// Lists the exits.
+    Exits,
+    /// Chooses the exit, or none.
+    UseExit(UseExit),
     /// The ledger at a glance.
     LedgerStatus,
     /// What happened.
@@ -273,7 +286,7 @@ pub enum Reply {
     Waited(types::Waited),
     /// To `Members`.
     Members(Vec<types::Member>),
-    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag` and `LedgerUpgrade`.
+    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag`, `Advertise`, `Unadvertise` and `LedgerUpgrade`.
     Submitted(types::Submitted),
     /// To `Invite`.
     Invited(types::Invited),
@@ -285,6 +298,12 @@ pub enum Reply {
     PolicyChanged(policy::PolicyChanged),
     /// To `CheckPolicy`.
     Checked(policy::Checked),
+    /// To `Routes`.
+    Routes(Vec<routes::RouteView>),
+    /// To `Accept` and `UseExit`.
+    Accepted(routes::AcceptedView),
+    /// To `Exits`.
+    Exits(Vec<routes::ExitView>),
     /// To `Explain`.
     Explained(policy::Explanation),
     /// To `LedgerStatus`.

@@ -30,9 +30,14 @@ impl Request {
     pub fn to_http(&self) -> (&'static str, Option<serde_json::Value>) {
         let path = self.path();
         match self {
-            Self::Status | Self::Peers | Self::Members | Self::Invites | Self::Rules | Self::LedgerStatus => {
-                (path, None)
-            }
+            Self::Status
+            | Self::Peers
+            | Self::Members
+            | Self::Invites
+            | Self::Rules
+            | Self::Routes
+            | Self::Exits
+            | Self::LedgerStatus => (path, None),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -48,6 +53,9 @@ impl Request {
             Self::ApplyPolicy(body) => (path, json(body)),
             Self::CheckPolicy(body) => (path, json(body)),
             Self::Explain(body) => (path, json(body)),
+            Self::Advertise(body) | Self::Unadvertise(body) => (path, json(body)),
+            Self::Accept(body) => (path, json(body)),
+            Self::UseExit(body) => (path, json(body)),
             Self::LedgerUpgrade(body) => (path, json(body)),
             Self::LedgerLog(body) => (path, json(body)),
             Self::LedgerShow(body) => (path, json(body)),
@@ -64,6 +72,8 @@ impl Request {
             (Method::Get, "/v1/peers") => Ok(Self::Peers),
             (Method::Get, "/v1/members") => Ok(Self::Members),
             (Method::Get, "/v1/invites") => Ok(Self::Invites),
+            (Method::Get, "/v1/routes") => Ok(Self::Routes),
+            (Method::Get, "/v1/exits") => Ok(Self::Exits),
             (Method::Get, "/v1/policy") => Ok(Self::Rules),
             (Method::Get, "/v1/ledger") => Ok(Self::LedgerStatus),
             (Method::Post, "/v1/ledger/verify") => empty(body).map(|()| Self::LedgerVerify),
@@ -80,6 +90,10 @@ impl Request {
             (Method::Post, "/v1/policy/apply") => serde_json::from_slice(body).map(Self::ApplyPolicy),
             (Method::Post, "/v1/policy/check") => serde_json::from_slice(body).map(Self::CheckPolicy),
             (Method::Post, "/v1/policy/explain") => serde_json::from_slice(body).map(Self::Explain),
+            (Method::Post, "/v1/routes/advertise") => serde_json::from_slice(body).map(Self::Advertise),
+            (Method::Post, "/v1/routes/unadvertise") => serde_json::from_slice(body).map(Self::Unadvertise),
+            (Method::Post, "/v1/routes/accept") => serde_json::from_slice(body).map(Self::Accept),
+            (Method::Post, "/v1/exits/use") => serde_json::from_slice(body).map(Self::UseExit),
             (Method::Post, "/v1/ledger/upgrade") => serde_json::from_slice(body).map(Self::LedgerUpgrade),
             (Method::Post, "/v1/invites") => serde_json::from_slice(body).map(Self::Invite),
             (Method::Post, "/v1/invites/revoke") => serde_json::from_slice(body).map(Self::RevokeInvite),
@@ -101,6 +115,10 @@ impl Request {
             | Self::Members
             | Self::Invites
             | Self::Rules
+            | Self::Routes
+            | Self::Exits
+            | Self::Accept(_)
+            | Self::UseExit(_)
             | Self::CheckPolicy(_)
             | Self::Explain(_)
             | Self::LedgerStatus
@@ -115,6 +133,8 @@ impl Request {
             | Self::Tag(_)
             | Self::ChangePolicy(_)
             | Self::ApplyPolicy(_)
+            | Self::Advertise(_)
+            | Self::Unadvertise(_)
             | Self::LedgerUpgrade(_)
             | Self::Reload => Right::Admin,
         }
@@ -135,6 +155,12 @@ impl Request {
             Self::Invite(_) | Self::Invites => "/v1/invites",
             Self::RevokeInvite(_) => "/v1/invites/revoke",
             Self::Tag(_) => "/v1/members/tag",
+            Self::Routes => "/v1/routes",
+            Self::Advertise(_) => "/v1/routes/advertise",
+            Self::Unadvertise(_) => "/v1/routes/unadvertise",
+            Self::Accept(_) => "/v1/routes/accept",
+            Self::Exits => "/v1/exits",
+            Self::UseExit(_) => "/v1/exits/use",
             Self::Rules => "/v1/policy",
             Self::ChangePolicy(_) => "/v1/policy/change",
             Self::ApplyPolicy(_) => "/v1/policy/apply",
@@ -170,6 +196,7 @@ mod tests {
     };
     use super::*;
     use crate::daemon::api::policy::{ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
+    use crate::daemon::api::routes::{Accept, Advertise, UseExit};
     use crate::daemon::duration::Span;
     use std::time::Duration;
 
@@ -177,6 +204,8 @@ mod tests {
     fn every_request() -> Vec<Request> {
         let finality = Finality { wait: false, timeout_seconds: 2.5 };
         let peer = || "b".to_owned();
+        let subnet = Some("192.168.7.0/24".to_owned());
+        let advertise = || Advertise { subnet: subnet.clone(), map: None, exit: true, member: Some(peer()), finality };
         vec![
             Request::Status,
             Request::Peers,
@@ -212,6 +241,12 @@ mod tests {
             Request::ApplyPolicy(ApplyPolicy { rules: vec![], checks: vec![peer()], dry_run: true, finality }),
             Request::CheckPolicy(CheckPolicy { rules: Some(vec![]), checks: vec![peer()] }),
             Request::Explain(Explain { source: peer(), destination: "c:22".to_owned() }),
+            Request::Routes,
+            Request::Advertise(advertise()),
+            Request::Unadvertise(advertise()),
+            Request::Accept(Accept { all: true, prefixes: vec![], accept: false }),
+            Request::Exits,
+            Request::UseExit(UseExit { peer: Some(peer()) }),
             Request::LedgerUpgrade(LedgerUpgrade { finality }),
             Request::LedgerStatus,
             Request::LedgerLog(LedgerLog { peer: None, since: Some(3) }),
@@ -239,7 +274,10 @@ mod tests {
             let right = match (path, body.is_some()) {
                 ("/v1/status", false) => Right::Anybody,
                 ("/v1/invites" | "/v1/invites/revoke" | "/v1/reload" | "/v1/ledger/upgrade", true) => Right::Admin,
-                ("/v1/policy/change" | "/v1/policy/apply", true) => Right::Admin,
+                (
+                    "/v1/policy/change" | "/v1/policy/apply" | "/v1/routes/advertise" | "/v1/routes/unadvertise",
+                    true,
+                ) => Right::Admin,
                 (path, true) if path.starts_with("/v1/members/") => Right::Admin,
                 _ => Right::Group,
             };

@@ -216,6 +216,20 @@ impl PeerTable {
         }
     }
 
+    /// Which of these members are not there, as far as this node can tell. One that it had nothing to do with yet is not among them.
+    pub fn silent_among(
+        &self,
+        now: Instant,
+        policy: &Policy,
+        ids: impl IntoIterator<Item = NodeId>,
+    ) -> BTreeSet<NodeId> {
+        let is_silent = |id: &NodeId| {
+            let peer = policy.member(id).and_then(|member| self.peers.get(&member.transport_key));
+            peer.is_some_and(|peer| peer.is_silent(now))
+        };
+        ids.into_iter().filter(is_silent).collect()
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
@@ -231,6 +245,11 @@ impl PeerTable {
         let is_gate_changed = std::mem::take(&mut self.is_gate_changed) | self.responder.take_gate_changed();
         let is_changed = std::mem::take(&mut self.is_changed);
         is_changed.then_some(Change::Sessions).or(is_gate_changed.then_some(Change::Gate))
+    }
+
+    /// Notes that a new table is due, for something that is none of this table's business.
+    pub fn note_change(&mut self) {
+        self.is_changed = true;
     }
 
     /// What a handshake datagram has to show before it is brought here.

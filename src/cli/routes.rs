@@ -1,0 +1,120 @@
+//! The verbs about what lies behind members: advertise, unadvertise, accept, routes, exit-node.
+
+use super::args::{AcceptArgs, AdvertiseArgs, ExitUseArgs, UnadvertiseArgs};
+use super::client::{Answer, PATIENCE};
+use super::members::submit;
+use super::output::Output;
+use super::scope::Scope;
+use super::{CommandResult, Done, text};
+use crate::daemon::api::request::Request;
+use crate::daemon::api::routes::{Accept, AcceptedView, Advertise, ExitView, RouteView, RouterView, UseExit};
+
+pub(super) fn advertise(scope: &Scope, output: &Output, args: &AdvertiseArgs) -> CommandResult {
+    let order = Advertise {
+        subnet: args.subnet.clone(),
+        map: args.map.clone(),
+        exit: args.exit,
+        member: args.member.clone(),
+        finality: args.finality.finality(),
+    };
+    let about = about(args.subnet.as_deref(), args.exit);
+    submit(scope, output, &Request::Advertise(order), &args.finality, ["approved", "approving"], &about)
+}
+
+pub(super) fn unadvertise(scope: &Scope, output: &Output, args: &UnadvertiseArgs) -> CommandResult {
+    let order = Advertise {
+        subnet: args.subnet.clone(),
+        map: None,
+        exit: args.exit,
+        member: args.member.clone(),
+        finality: args.finality.finality(),
+    };
+    let about = about(args.subnet.as_deref(), args.exit);
+    submit(scope, output, &Request::Unadvertise(order), &args.finality, ["ended", "ending"], &about)
+}
+
+fn about(subnet: Option<&str>, exit: bool) -> String {
+    let parts = [subnet.map(|subnet| format!("the route to {subnet}")), exit.then(|| "the exit".to_owned())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+pub(super) fn accept(scope: &Scope, output: &Output, args: &AcceptArgs, accept: bool) -> CommandResult {
+    let all = args.subnets.iter().any(|subnet| subnet == "all");
+    let prefixes = args.subnets.iter().filter(|subnet| *subnet != "all").cloned().collect();
+    tell_accepted(scope, output, &Request::Accept(Accept { all, prefixes, accept }))
+}
+
+fn tell_accepted(scope: &Scope, output: &Output, request: &Request) -> CommandResult {
+    let answer: Answer<AcceptedView> = scope.client()?.ask(request, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |accepted| {
+        let subnets = match (accepted.all, &accepted.prefixes[..]) {
+            (true, _) => "every subnet that is approved".to_owned(),
+            (false, []) => "no subnet".to_owned(),
+            (false, prefixes) => text::list(prefixes),
+        };
+        let exit = accepted.exit.as_deref().map_or_else(|| "none".to_owned(), text::clean);
+        text::fields(output.style, &[("accepted", subnets), ("exit", exit)])
+    });
+    Ok(Done::Well)
+}
+
+pub(super) fn routes(scope: &Scope, output: &Output) -> CommandResult {
+    let answer: Answer<Vec<RouteView>> = scope.client()?.ask(&Request::Routes, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |routes| {
+        if routes.is_empty() {
+            return "no subnet lies behind any member\n".to_owned();
+        }
+        let rows = routes.iter().flat_map(|route| {
+            route.routers.iter().map(move |router| {
+                vec![
+                    route.prefix.clone(),
+                    text::clean(&router.name),
+                    router.local.clone().unwrap_or_else(|| "-".to_owned()),
+                    use_text(route.accepted, router).to_owned(),
+                    text::list(&router.signers),
+                    text::short(&router.tx),
+                ]
+            })
+        });
+        text::table(&[("SUBNET", 0), ("BEHIND", 0), ("IS THERE", 1), ("USE", 0), ("APPROVED BY", 2), ("TX", 3)], rows)
+    });
+    Ok(Done::Well)
+}
+
+fn use_text(accepted: bool, router: &RouterView) -> &'static str {
+    match (accepted, router.in_use, router.silent) {
+        (false, ..) => "not accepted",
+        (true, true, false) => "in use",
+        (true, true, true) => "in use, silent",
+        (true, false, false) => "standby",
+        (true, false, true) => "silent",
+    }
+}
+
+pub(super) fn exits(scope: &Scope, output: &Output) -> CommandResult {
+    let answer: Answer<Vec<ExitView>> = scope.client()?.ask(&Request::Exits, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |exits| {
+        if exits.is_empty() {
+            return "no member is an exit\n".to_owned();
+        }
+        let rows = exits.iter().map(|exit| {
+            let state = match (exit.in_use, exit.silent) {
+                (true, false) => "in use",
+                (true, true) => "in use, silent",
+                (false, false) => "-",
+                (false, true) => "silent",
+            };
+            vec![text::clean(&exit.name), state.to_owned()]
+        });
+        text::table(&[("EXIT", 0), ("USE", 0)], rows)
+    });
+    Ok(Done::Well)
+}
+
+pub(super) fn use_exit(scope: &Scope, output: &Output, args: &ExitUseArgs) -> CommandResult {
+    tell_accepted(scope, output, &Request::UseExit(UseExit { peer: Some(args.peer.clone()) }))
+}
+
+pub(super) fn no_exit(scope: &Scope, output: &Output) -> CommandResult {
+    tell_accepted(scope, output, &Request::UseExit(UseExit { peer: None }))
+}
