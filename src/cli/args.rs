@@ -115,6 +115,12 @@ pub(super) enum Command {
     Advertise(AdvertiseArgs),
     /// Take a subnet from behind this node, or end it as an exit
     Unadvertise(UnadvertiseArgs),
+    /// List what members ask signers for
+    Requests,
+    /// Give a member what it asks for
+    Approve(AnswerArgs),
+    /// Refuse it
+    Refuse(AnswerArgs),
     /// Send to subnets behind other members
     Accept(AcceptArgs),
     /// Send to them no more
@@ -429,6 +435,14 @@ pub(super) struct UnadvertiseArgs {
     /// Behind another member than this node
     #[arg(long = "for", value_name = "PEER")]
     pub(super) member: Option<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct AnswerArgs {
+    /// The request's id, or its first digits
+    pub(super) id: String,
     #[command(flatten)]
     pub(super) finality: FinalityArgs,
 }

@@ -1,13 +1,15 @@
 //! The verbs about what lies behind members: advertise, unadvertise, accept, routes, exit-node.
 
-use super::args::{AcceptArgs, AdvertiseArgs, ExitUseArgs, UnadvertiseArgs};
+use super::args::{AcceptArgs, AdvertiseArgs, AnswerArgs, ExitUseArgs, UnadvertiseArgs};
 use super::client::{Answer, PATIENCE};
 use super::members::submit;
 use super::output::Output;
 use super::scope::Scope;
 use super::{CommandResult, Done, text};
 use crate::daemon::api::request::Request;
-use crate::daemon::api::routes::{Accept, AcceptedView, Advertise, ExitView, RouteView, RouterView, UseExit};
+use crate::daemon::api::routes::{
+    Accept, AcceptedView, Advertise, AnswerRequest, ExitView, RequestView, RouteView, RouterView, UseExit,
+};
 
 pub(super) fn advertise(scope: &Scope, output: &Output, args: &AdvertiseArgs) -> CommandResult {
     let order = Advertise {
@@ -36,6 +38,49 @@ pub(super) fn unadvertise(scope: &Scope, output: &Output, args: &UnadvertiseArgs
 fn about(subnet: Option<&str>, exit: bool) -> String {
     let parts = [subnet.map(|subnet| format!("the route to {subnet}")), exit.then(|| "the exit".to_owned())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+pub(super) fn requests(scope: &Scope, output: &Output) -> CommandResult {
+    let answer: Answer<Vec<RequestView>> = scope.client()?.ask(&Request::Requests, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |requests| {
+        if requests.is_empty() {
+            return "nobody asks for anything\n".to_owned();
+        }
+        let rows = requests.iter().map(|request| {
+            vec![
+                request.id.clone(),
+                text::clean(&request.member),
+                wanted(request),
+                format!("{} UTC", text::date(request.made)),
+                format!("{} UTC", text::date(request.expires)),
+            ]
+        });
+        text::table(&[("ID", 0), ("MEMBER", 0), ("ASKS FOR", 0), ("SINCE", 1), ("UNTIL", 2)], rows)
+    });
+    Ok(Done::Well)
+}
+
+/// What a request is for, in a few words.
+fn wanted(request: &RequestView) -> String {
+    match (&request.prefix, &request.local) {
+        (Some(prefix), Some(local)) => format!("{} {prefix}, which is {local} there", text::clean(&request.kind)),
+        (Some(prefix), None) => format!("{} {prefix}", text::clean(&request.kind)),
+        (None, _) => text::clean(&request.kind),
+    }
+}
+
+pub(super) fn approve(scope: &Scope, output: &Output, args: &AnswerArgs) -> CommandResult {
+    let request = Request::Approve(AnswerRequest { id: args.id.clone(), finality: args.finality.finality() });
+    submit(scope, output, &request, &args.finality, ["approved", "approving"], &format!("request {}", args.id))
+}
+
+pub(super) fn refuse(scope: &Scope, output: &Output, args: &AnswerArgs) -> CommandResult {
+    let request = Request::Refuse(AnswerRequest { id: args.id.clone(), finality: args.finality.finality() });
+    let answer: Answer<RequestView> = scope.client()?.ask(&request, PATIENCE)?;
+    output.answer(&answer.data, &answer.warnings, |request| {
+        format!("refused {}: {}\n", text::clean(&request.member), wanted(request))
+    });
+    Ok(Done::Well)
 }
 
 pub(super) fn accept(scope: &Scope, output: &Output, args: &AcceptArgs, accept: bool) -> CommandResult {

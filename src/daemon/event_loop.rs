@@ -193,6 +193,8 @@ impl EventLoop {
                 let Parts { network, device, .. } = &mut self.parts;
                 self.addresses.set(network, device.index(), addresses);
             }
+            NodeEvent::Requested(requests) => self.parts.files.write_requests(&requests),
+            NodeEvent::RequestRefused { by } => tracing::warn!(by, "what this node asked for was refused"),
             NodeEvent::Accepted(accepted) => self.parts.files.write_accepted(&accepted),
             NodeEvent::Routes(routes) => tracing::info!(?routes, "routes behind other members"),
             NodeEvent::Cut(members) => {

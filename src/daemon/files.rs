@@ -31,6 +31,7 @@ use crate::node::membership::Refusal;
 use crate::node::subnets::Accepted;
 use crate::session::LocalKeys;
 use crate::time::UnixMillis;
+use crate::wire::control::Request;
 use crate::wire::handshake::Timestamp;
 use crate::wire::ticket::Ticket;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -54,6 +55,7 @@ const PORT_FILE: &str = "port";
 const REFUSAL_FILE: &str = "refusal";
 const MEMORY_FILE: &str = "memory";
 const ACCEPTED_FILE: &str = "accepted";
+const REQUESTS_FILE: &str = "requests";
 
 /// Longer than any of the small files: 10,000 peers' memory; bytes.
 const FILE_MAX: usize = 4 << 20;
@@ -237,6 +239,20 @@ impl NodeFiles {
         let bytes = borsh::to_vec(accepted).expect("writing to memory does not fail");
         if let Err(error) = self.folder.write_file(ACCEPTED_FILE, &bytes) {
             tracing::error!(%error, "what is accepted could not be stored: it holds until the daemon ends");
+        }
+    }
+
+    /// Reads what this node asks signers for. What cannot be read is asked for no more.
+    pub fn requests(&self) -> Vec<Request> {
+        let bytes = self.folder.read_file(REQUESTS_FILE, FILE_MAX).ok().flatten();
+        bytes.and_then(|bytes| borsh::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Stores what this node asks signers for.
+    pub fn write_requests(&self, requests: &[Request]) {
+        let bytes = borsh::to_vec(requests).expect("writing to memory does not fail");
+        if let Err(error) = self.folder.write_file(REQUESTS_FILE, &bytes) {
+            tracing::warn!(%error, "what this node asks for could not be stored: it is asked for until the daemon ends");
         }
     }
 

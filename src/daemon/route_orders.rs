@@ -1,7 +1,9 @@
 //! Orders about what lies behind members: subnets and exits, approved on the ledger, accepted here.
 
 use super::api::request::Reply;
-use super::api::routes::{Accept, AcceptedView, Advertise, ExitView, RouteView, RouterView, UseExit, subnet};
+use super::api::routes::{
+    Accept, AcceptedView, Advertise, AnswerRequest, ExitView, RequestView, RouteView, RouterView, UseExit, subnet,
+};
 use super::failure::{ErrorCode, Failure};
 use super::orders::{self, refusal};
 use super::pending::{Awaited, Task};
@@ -10,7 +12,9 @@ use crate::crypto::identity::NodeId;
 use crate::io::clock::OsRng;
 use crate::ledger::operation::{ExitApprove, Operation, RouteApprove, RouteRevoke};
 use crate::node::Node;
+use crate::node::requests::{Asked, REQUEST_LIFETIME};
 use crate::time::Now;
+use crate::wire::control::Wanted;
 use crate::wire::prefix::Prefix;
 use std::collections::BTreeMap;
 
@@ -61,19 +65,24 @@ pub fn exits(node: &Node<OsRng>) -> Vec<ExitView> {
 /// Usage, not found, or what the ledger refuses.
 pub fn advertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<Task, Failure> {
     let identity = whom(node, order)?;
-    let mut operations = Vec::new();
+    let mut wanted = Vec::new();
     if let Some(text) = &order.subnet {
         let there = parse(text)?;
         let (prefix, local) = match &order.map {
             Some(map) => (parse(map)?, Some(there)),
             None => (there, None),
         };
-        operations.push(Operation::RouteApprove(RouteApprove { identity, prefix, local }));
+        wanted.push(Wanted::Route { prefix, local });
     }
-    if order.exit {
-        operations.push(Operation::ExitApprove(ExitApprove { identity, is_exit: true }));
+    wanted.extend(order.exit.then_some(Wanted::Exit));
+    if identity == node.id() && !node.gives_rights() {
+        return Err(ask(node, now, &wanted)?);
     }
-    submit(node, now, order, operations)
+    let operation = |wanted| match wanted {
+        Wanted::Route { prefix, local } => Operation::RouteApprove(RouteApprove { identity, prefix, local }),
+        Wanted::Exit => Operation::ExitApprove(ExitApprove { identity, is_exit: true }),
+    };
+    submit(node, now, order, wanted.into_iter().map(operation).collect())
 }
 
 /// Ends what [`advertise`] began; a subnet is named as the overlay sees it.
@@ -82,14 +91,99 @@ pub fn advertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<
 /// Usage, not found, or what the ledger refuses.
 pub fn unadvertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<Task, Failure> {
     let identity = whom(node, order)?;
-    let mut operations = Vec::new();
-    if let Some(text) = &order.subnet {
-        operations.push(Operation::RouteRevoke(RouteRevoke { identity, prefix: parse(text)? }));
+    let subnet = order.subnet.as_deref().map(parse).transpose()?;
+    let (mut operations, mut withdrawn) = (Vec::new(), false);
+    if let Some(prefix) = subnet {
+        withdrawn |= identity == node.id() && node.withdraw(now, Some(prefix));
+        operations.push(Operation::RouteRevoke(RouteRevoke { identity, prefix }));
     }
     if order.exit {
+        withdrawn |= identity == node.id() && node.withdraw(now, None);
         operations.push(Operation::ExitApprove(ExitApprove { identity, is_exit: false }));
     }
-    submit(node, now, order, operations)
+    match submit(node, now, order, operations) {
+        Err(failure) if withdrawn && failure.code == ErrorCode::NotFound => {
+            Err(Failure::new(ErrorCode::Pending, "it was asked for, not approved: it is asked for no more"))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Asks the signers, and says so.
+fn ask(node: &mut Node<OsRng>, now: Now, wanted: &[Wanted]) -> Result<Failure, Failure> {
+    let mut ids = Vec::new();
+    for wanted in wanted {
+        let id = node.request(now, *wanted).map_err(|error| {
+            Failure::new(ErrorCode::Failed, error.to_string())
+                .hint("`p2plus unadvertise` takes back what is not wanted any more")
+        })?;
+        ids.push(id.to_string());
+    }
+    let days = REQUEST_LIFETIME.as_secs() / 86_400;
+    let message = format!("asked for: a signer has to approve it, within {days} days");
+    let hint = format!("on a signer's node: p2plus approve {}", ids.join("; p2plus approve "));
+    Ok(Failure::new(ErrorCode::Pending, message).hint(hint))
+}
+
+/// Lists what waits for a signer.
+pub fn requests(node: &Node<OsRng>, now: Now) -> Vec<RequestView> {
+    node.asked(now).iter().map(|asked| request_view(node, asked)).collect()
+}
+
+fn request_view(node: &Node<OsRng>, asked: &Asked) -> RequestView {
+    let Asked { id, member, request } = asked;
+    let (kind, prefix, local) = match request.wanted {
+        Wanted::Route { prefix, local } => ("route", Some(prefix), local),
+        Wanted::Exit => ("exit", None, None),
+    };
+    RequestView {
+        id: id.to_string(),
+        member: node.policy().member(member).map_or_else(|| member.to_string(), |member| member.name.clone()),
+        kind: kind.to_owned(),
+        prefix: prefix.map(|prefix| prefix.to_string()),
+        local: local.map(|local| local.to_string()),
+        made: request.made.0 / 1000,
+        expires: request.made.after(REQUEST_LIFETIME).0 / 1000,
+    }
+}
+
+/// Gives what was asked for.
+///
+/// # Errors
+/// Not found, or what the ledger refuses.
+pub fn approve(node: &mut Node<OsRng>, now: Now, order: &AnswerRequest) -> Result<Task, Failure> {
+    let asked = find(node, now, &order.id)?;
+    let tx = node.approve(now, &asked).map_err(|error| refusal(&error))?;
+    Ok(Task::finality(now, tx, order.finality, Awaited::Submitted))
+}
+
+/// Refuses what was asked for.
+///
+/// # Errors
+/// Not found, or a node whose key may not decide.
+pub fn refuse(node: &mut Node<OsRng>, now: Now, order: &AnswerRequest) -> Result<Reply, Failure> {
+    let asked = find(node, now, &order.id)?;
+    if !node.gives_rights() {
+        let message = "this node's key may not decide about rights";
+        return Err(Failure::new(ErrorCode::NotAuthorized, message).hint("run this on a signer's node"));
+    }
+    let view = request_view(node, &asked);
+    node.refuse(now, asked.id);
+    Ok(Reply::Refused(view))
+}
+
+fn find(node: &Node<OsRng>, now: Now, digits: &str) -> Result<Asked, Failure> {
+    let (all, digits) = (node.asked(now), digits.to_ascii_lowercase());
+    let mut found = all.iter().filter(|asked| !digits.is_empty() && asked.id.to_string().starts_with(&digits));
+    match (found.next(), found.next()) {
+        (Some(asked), None) => Ok(asked.clone()),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(ErrorCode::Usage, format!("more than one request begins with {digits}"))
+                .hint("give more digits"))
+        }
+        (None, _) => Err(Failure::new(ErrorCode::NotFound, format!("no request {digits} waits"))
+            .hint("`p2plus requests` lists them")),
+    }
 }
 
 fn whom(node: &Node<OsRng>, order: &Advertise) -> Result<NodeId, Failure> {

@@ -119,6 +119,7 @@ fn open_node(
         invitation,
         refusal: files.refusal(),
         accepted: files.accepted()?,
+        requests: files.requests(),
         ciphers: ciphers(&args.config),
         offload,
         drops: Arc::clone(drops),

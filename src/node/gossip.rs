@@ -328,7 +328,13 @@ mod tests {
     }
 
     fn record(seed: u8, sequence: u64) -> SignedRecord {
-        let record = NodeRecord { id: key(seed).node_id(), sequence, endpoints: Vec::new() };
+        let record = NodeRecord {
+            id: key(seed).node_id(),
+            sequence,
+            endpoints: Vec::new(),
+            requests: Vec::new(),
+            refused: Vec::new(),
+        };
         SignedRecord::sign(record, &key(seed), &NETWORK)
     }
 
@@ -370,7 +376,13 @@ mod tests {
         let mut left = Gossip::new(many(0).node_id(), NETWORK);
         let mut right = Gossip::new(many(1).node_id(), NETWORK);
         for (number, key) in everybody.iter().enumerate() {
-            let record = NodeRecord { id: key.node_id(), sequence: 1, endpoints: Vec::new() };
+            let record = NodeRecord {
+                id: key.node_id(),
+                sequence: 1,
+                endpoints: Vec::new(),
+                requests: Vec::new(),
+                refused: Vec::new(),
+            };
             let record = SignedRecord::sign(record, key, &NETWORK);
             // Each lacks some hundred that the other holds, spread over all ids.
             if number % 20 != 3 {
@@ -412,7 +424,13 @@ mod tests {
         let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
         let records = |record| GossipMessage::Records(vec![record]);
         assert_eq!(gossip.handle(records(record(9, 1)), &policy).refused, [GossipError::Stranger]);
-        let forged = NodeRecord { id: key(2).node_id(), sequence: 1, endpoints: Vec::new() };
+        let forged = NodeRecord {
+            id: key(2).node_id(),
+            sequence: 1,
+            endpoints: Vec::new(),
+            requests: Vec::new(),
+            refused: Vec::new(),
+        };
         let forged = SignedRecord::sign(forged, &key(9), &NETWORK);
         assert!(matches!(gossip.handle(records(forged), &policy).refused[..], [GossipError::Record(_)]));
         assert_eq!(gossip.handle(records(record(2, 5)), &policy).updated, [key(2).node_id()]);

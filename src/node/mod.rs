@@ -21,6 +21,7 @@ mod peer;
 pub mod peers;
 pub mod pulse;
 mod reach;
+pub mod requests;
 mod routing;
 pub mod staging;
 pub mod status;
@@ -37,6 +38,7 @@ use crate::router::Prefix;
 use crate::router::icmp::AnswerSources;
 use crate::session::{LocalKeys, Terms};
 use crate::time::{Instant, Now};
+use crate::wire::control::Request;
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
@@ -48,6 +50,7 @@ use pulse::Pulse;
 use rand_core::CryptoRng;
 use reach::Reach;
 pub use reach::Underlay;
+use requests::Requests;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -78,6 +81,8 @@ pub struct Setup<R> {
     pub refusal: Option<Refusal>,
     /// What its user accepts of what lies behind other members.
     pub accepted: Accepted,
+    /// What it asks signers for.
+    pub requests: Vec<Request>,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
     /// The super-packets that the device takes.
@@ -96,6 +101,13 @@ pub enum NodeEvent {
     Configure(Vec<(IpAddr, u8)>),
     /// The user accepts this of what lies behind other members, from now on and in the runs to come.
     Accepted(Accepted),
+    /// This node asks signers for this, from now on and in the runs to come.
+    Requested(Vec<Request>),
+    /// A signer refused what this node asked for.
+    RequestRefused {
+        /// The signer's name.
+        by: String,
+    },
     /// The routes to what lies behind other members are these.
     Routes(Vec<SubnetRoute>),
     /// Members were cut just now, each with the name that it had.
@@ -157,6 +169,7 @@ pub struct Node<R> {
     gossip: Gossip,
     reach: Reach,
     routing: Routing,
+    requests: Requests,
     membership: Membership,
     pulse: Pulse,
     /// When a validator last told of its head.
@@ -175,7 +188,8 @@ pub struct Node<R> {
 impl<R: CryptoRng> Node<R> {
     /// Starts a node with what it has on disk.
     pub fn new(now: Now, setup: Setup<R>) -> Self {
-        let Setup { keys, signing, ledger, invitation, refusal, accepted, ciphers, offload, drops, mut rng } = setup;
+        let Setup { keys, signing, ledger, invitation, refusal, accepted, requests, ciphers, offload, drops, mut rng } =
+            setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
         let link = ControlLink::new(LinkId(keys.transport_key()), &mut rng);
@@ -191,6 +205,7 @@ impl<R: CryptoRng> Node<R> {
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
             routing: Routing::new(now.instant, accepted),
+            requests: Requests::new(requests),
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
@@ -455,6 +470,7 @@ impl<R: CryptoRng> Node<R> {
         if became {
             self.enter(now);
         }
+        self.review_requests(now);
         self.tell_standing();
         if !cut.is_empty() {
             self.tell(NodeEvent::Cut(cut));

@@ -235,7 +235,8 @@ impl<R: CryptoRng> Node<R> {
         }
         self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
         let (sequence, endpoints) = (self.reach.sequence, self.reach.publish());
-        let record = NodeRecord { id: self.own_id, sequence, endpoints };
+        let (requests, refused) = self.requests.published();
+        let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused };
         let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
         let message = self.gossip.publish(record);
         for key in self.push_targets() {
@@ -291,6 +292,7 @@ impl<R: CryptoRng> Node<R> {
         }
         for id in &outcome.updated {
             self.take_record(now, id);
+            self.take_refusals(now, id);
         }
         for reply in &outcome.replies {
             self.send_gossip(now, from, reply);

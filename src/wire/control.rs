@@ -4,7 +4,10 @@
 
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{BadSignature, NodeId, Signature, SigningKey, VerifyingKey};
+use crate::time::UnixMillis;
+use crate::wire::prefix::Prefix;
 use borsh::{BorshDeserialize, BorshSerialize};
+use std::fmt;
 use std::net::SocketAddr;
 
 /// The longest encoded control message: with all headers it fits the 1124-byte path.
@@ -81,6 +84,48 @@ pub struct NodeRecord {
     pub sequence: u64,
     /// At most [`MAX_RECORD_ENDPOINTS`].
     pub endpoints: Vec<SocketAddr>,
+    /// What it asks signers for: at most [`MAX_REQUESTS`].
+    pub requests: Vec<Request>,
+    /// What it, as a signer, refuses others: at most [`MAX_REFUSALS`].
+    pub refused: Vec<RequestId>,
+}
+
+/// The most that a member asks for at a time.
+pub const MAX_REQUESTS: usize = 4;
+/// The most refusals that a record tells of.
+pub const MAX_REFUSALS: usize = 16;
+
+/// Something that a member asks signers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Request {
+    /// What.
+    pub wanted: Wanted,
+    /// When it was made.
+    pub made: UnixMillis,
+}
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Wanted {
+    /// To route a subnet.
+    Route {
+        /// As the overlay would see it.
+        prefix: Prefix,
+        /// As it is there, where that is another one.
+        local: Option<Prefix>,
+    },
+    /// To carry others' traffic to everywhere.
+    Exit,
+}
+
+/// The name of a request: the first bytes of a hash over it and who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct RequestId(pub [u8; 8]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// A [`NodeRecord`] with its signature.
@@ -96,6 +141,9 @@ pub enum RecordError {
     /// More endpoints than a host has.
     #[error("too many endpoints in a node record")]
     TooManyEndpoints,
+    /// More requests or refusals than a record may have.
+    #[error("too many requests or refusals in a node record")]
+    TooManyRequests,
     /// Not signed by the node's key for this network.
     #[error(transparent)]
     Signature(#[from] BadSignature),
@@ -127,6 +175,9 @@ impl SignedRecord {
         if self.record.endpoints.len() > MAX_RECORD_ENDPOINTS {
             return Err(RecordError::TooManyEndpoints);
         }
+        if self.record.requests.len() > MAX_REQUESTS || self.record.refused.len() > MAX_REFUSALS {
+            return Err(RecordError::TooManyRequests);
+        }
         node_key.verify(&self.record.digest(network_id).0, &self.signature)?;
         Ok(&self.record)
     }
@@ -135,7 +186,7 @@ impl SignedRecord {
 impl NodeRecord {
     fn digest(&self, network_id: &Digest) -> Digest {
         let bytes = borsh::to_vec(self).expect("writing to memory does not fail");
-        domain_hash("p2plus node record 1", &[&network_id.0, &bytes])
+        domain_hash("p2plus node record 2", &[&network_id.0, &bytes])
     }
 }
 
@@ -183,7 +234,13 @@ mod tests {
     fn a_record_is_believed_only_as_signed_and_in_its_network() {
         let key = SigningKey::from_seed(&[1; 32]);
         let network = Digest([2; 32]);
-        let record = NodeRecord { id: key.node_id(), sequence: 5, endpoints: vec!["192.0.2.1:4647".parse().unwrap()] };
+        let record = NodeRecord {
+            id: key.node_id(),
+            sequence: 5,
+            endpoints: vec!["192.0.2.1:4647".parse().unwrap()],
+            requests: Vec::new(),
+            refused: Vec::new(),
+        };
         let signed = SignedRecord::sign(record.clone(), &key, &network);
         assert_eq!(signed.verify(&key.verifying_key(), &network), Ok(&record));
         assert!(signed.verify(&key.verifying_key(), &Digest([3; 32])).is_err());

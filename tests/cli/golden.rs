@@ -39,7 +39,7 @@ fn sample_host() -> (Host, Scripted) {
 #[test]
 fn every_answer_is_the_documented_json_and_the_usual_text() {
     let id = "7".repeat(64);
-    let commands: [(&str, &[&str]); 38] = [
+    let commands: [(&str, &[&str]); 41] = [
         ("status", &["status"]),
         ("peers", &["peers"]),
         ("ip", &["ip"]),
@@ -66,6 +66,9 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("routes", &["routes"]),
         ("advertise", &["advertise", "192.168.1.0/24", "--map", "172.20.1.0/24", "--exit"]),
         ("unadvertise", &["unadvertise", "172.20.1.0/24", "--for", "b", "--no-wait"]),
+        ("requests", &["requests"]),
+        ("approve", &["approve", "0123"]),
+        ("refuse", &["refuse", "0123"]),
         ("accept", &["accept", "172.20.1.0/24"]),
         ("unaccept", &["unaccept", "all"]),
         ("exit-node-list", &["exit-node", "list"]),

@@ -2,7 +2,7 @@
 
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::request::{Reply, Request};
-use p2plus::daemon::api::routes::{AcceptedView, ExitView, RouteView, RouterView};
+use p2plus::daemon::api::routes::{AcceptedView, ExitView, RequestView, RouteView, RouterView};
 use p2plus::daemon::api::types::*;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -228,6 +228,22 @@ fn rules() -> Vec<RuleView> {
     ]
 }
 
+fn requests() -> Vec<RequestView> {
+    let request = |id: &str, member: &str, kind: &str, prefix: Option<&str>, local: Option<&str>| RequestView {
+        id: id.into(),
+        member: member.into(),
+        kind: kind.into(),
+        prefix: prefix.map(Into::into),
+        local: local.map(Into::into),
+        made: TIME,
+        expires: TIME + 7 * 86_400,
+    };
+    vec![
+        request("0123456789abcdef", "b", "route", Some("172.20.1.0/24"), Some("192.168.1.0/24")),
+        request("fedcba9876543210", "c\u{1b}[2J", "exit", None, None),
+    ]
+}
+
 fn routes() -> Vec<RouteView> {
     let router = |name: &str, local: Option<&str>, in_use, silent| RouterView {
         name: name.into(),
@@ -282,6 +298,7 @@ pub fn reply(request: &Request) -> Reply {
         | Request::Tag(_)
         | Request::Advertise(_)
         | Request::Unadvertise(_)
+        | Request::Approve(_)
         | Request::LedgerUpgrade(_) => Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) }),
         Request::Revoke(revoke) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
@@ -324,6 +341,8 @@ pub fn reply(request: &Request) -> Reply {
         }
         Request::Explain(question) => Reply::Explained(explanation(question.destination.ends_with(":23"))),
         Request::Routes => Reply::Routes(routes()),
+        Request::Requests => Reply::Requests(requests()),
+        Request::Refuse(_) => Reply::Refused(requests().swap_remove(0)),
         Request::Exits => Reply::Exits(vec![
             ExitView { name: "b".into(), in_use: true, silent: true },
             ExitView { name: "c\u{1b}[2J".into(), in_use: false, silent: false },

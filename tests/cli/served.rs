@@ -192,7 +192,7 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         assert!(!status.stdout.contains(secret), "{secret} in {}", status.stdout);
     }
     let id = "7".repeat(64);
-    let others: [&[&str]; 27] = [
+    let others: [&[&str]; 29] = [
         &["peers"],
         &["ping", "b", "-c", "1"],
         &["ip"],
@@ -215,6 +215,8 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         &["policy", "rm", "1"],
         &["explain", "b", "c:22"],
         &["routes"],
+        &["requests"],
+        &["approve", "01"],
         &["advertise", "--exit"],
         &["accept", "all"],
         &["exit-node", "off"],

@@ -311,6 +311,7 @@ impl Machine {
             ledger,
             invitation,
             refusal: None,
+            requests: Vec::new(),
             accepted: Accepted { all: true, ..Accepted::default() },
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
             offload: OffloadSet::default(),

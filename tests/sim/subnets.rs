@@ -5,6 +5,7 @@ use crate::packet::UdpPacket;
 use p2plus::ledger::operation::{Operation, RouteApprove, RouteRevoke};
 use p2plus::node::subnets::Accepted;
 use p2plus::router::Prefix;
+use p2plus::wire::control::{MAX_REQUESTS, Wanted};
 use p2plus::wire::drops::DropReason;
 use std::time::Duration;
 
@@ -95,4 +96,33 @@ fn what_was_not_accepted_goes_nowhere_and_comes_from_nowhere() {
     let one = Accepted { prefixes: [site()].into(), ..Accepted::default() };
     overlay.order(1, |node, now| node.handle_accepted(now, one));
     assert!(reaches(&mut overlay, 1, 5 * SECOND).is_some());
+}
+
+#[test]
+fn what_a_member_asks_for_reaches_a_signer_who_gives_it_or_refuses() {
+    let mut overlay = Overlay::of(4, 95, WEATHERS[1]);
+    let site = |third: u8| Prefix::new([172, 20, third, 0].into(), 24).unwrap();
+    let ask = |overlay: &mut Overlay, third| {
+        let wanted = Wanted::Route { prefix: site(third), local: None };
+        overlay.order(2, |node, now| node.request(now, wanted))
+    };
+    let ids: Vec<_> = (0..MAX_REQUESTS as u8).map(|third| ask(&mut overlay, third).unwrap()).collect();
+    assert!(ask(&mut overlay, 9).is_err());
+    let asked = |overlay: &mut Overlay, at| overlay.order(at, |node, now| node.asked(now));
+    for at in [0, 3] {
+        overlay.world.run_for(30 * SECOND);
+        assert_eq!(asked(&mut overlay, at).iter().map(|asked| asked.id).collect::<Vec<_>>(), ids, "{at}");
+    }
+    let first = asked(&mut overlay, 3).swap_remove(0);
+    overlay.order(3, |node, now| node.approve(now, &first)).unwrap_err();
+    overlay.order(3, |node, now| node.refuse(now, ids[1]));
+    overlay.order(0, |node, now| node.approve(now, &first)).unwrap();
+    overlay.order(0, |node, now| node.refuse(now, ids[3]));
+    overlay.world.run_for(30 * SECOND);
+    assert_eq!(overlay.member(2).subnets[0].prefix, site(0));
+    let left = asked(&mut overlay, 2).iter().map(|asked| asked.id).collect::<Vec<_>>();
+    assert_eq!(left, [ids[1], ids[2]], "what a signer gave or refused is gone, and nobody else's refusal counts");
+    assert!(overlay.order(2, |node, now| node.withdraw(now, Some(site(1)))));
+    overlay.world.run_for(30 * SECOND);
+    assert_eq!(asked(&mut overlay, 0).len(), 1, "the one that this signer refused was gone before");
 }

@@ -1,7 +1,7 @@
 //! What can be asked, and what is answered: one enum each, for both ends of the socket. `route` says how they travel.
 
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
-use super::routes::{self, Accept, Advertise, UseExit};
+use super::routes::{self, Accept, Advertise, AnswerRequest, UseExit};
 use super::types;
 use crate::daemon::duration::Span;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,12 @@ pub enum Request {
     Advertise(Advertise),
     /// Ends that.
     Unadvertise(Advertise),
+    /// Lists what waits for a signer.
+    Requests,
+    /// Gives what was asked for.
+    Approve(AnswerRequest),
+    /// Refuses it.
+    Refuse(AnswerRequest),
     /// Says which subnets this node sends to.
     Accept(Accept),
     /// Lists the exits.
@@ -286,7 +292,7 @@ pub enum Reply {
     Waited(types::Waited),
     /// To `Members`.
     Members(Vec<types::Member>),
-    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag`, `Advertise`, `Unadvertise` and `LedgerUpgrade`.
+    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag`, `Advertise`, `Unadvertise`, `Approve` and `LedgerUpgrade`.
     Submitted(types::Submitted),
     /// To `Invite`.
     Invited(types::Invited),
@@ -300,6 +306,10 @@ pub enum Reply {
     Checked(policy::Checked),
     /// To `Routes`.
     Routes(Vec<routes::RouteView>),
+    /// To `Requests`.
+    Requests(Vec<routes::RequestView>),
+    /// To `Refuse`.
+    Refused(routes::RequestView),
     /// To `Accept` and `UseExit`.
     Accepted(routes::AcceptedView),
     /// To `Exits`.

@@ -36,6 +36,7 @@ impl Request {
             | Self::Invites
             | Self::Rules
             | Self::Routes
+            | Self::Requests
             | Self::Exits
             | Self::LedgerStatus => (path, None),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
@@ -55,6 +56,7 @@ impl Request {
             Self::Explain(body) => (path, json(body)),
             Self::Advertise(body) | Self::Unadvertise(body) => (path, json(body)),
             Self::Accept(body) => (path, json(body)),
+            Self::Approve(body) | Self::Refuse(body) => (path, json(body)),
             Self::UseExit(body) => (path, json(body)),
             Self::LedgerUpgrade(body) => (path, json(body)),
             Self::LedgerLog(body) => (path, json(body)),
@@ -73,6 +75,9 @@ impl Request {
             (Method::Get, "/v1/members") => Ok(Self::Members),
             (Method::Get, "/v1/invites") => Ok(Self::Invites),
             (Method::Get, "/v1/routes") => Ok(Self::Routes),
+            (Method::Get, "/v1/requests") => Ok(Self::Requests),
+            (Method::Post, "/v1/requests/approve") => serde_json::from_slice(body).map(Self::Approve),
+            (Method::Post, "/v1/requests/refuse") => serde_json::from_slice(body).map(Self::Refuse),
             (Method::Get, "/v1/exits") => Ok(Self::Exits),
             (Method::Get, "/v1/policy") => Ok(Self::Rules),
             (Method::Get, "/v1/ledger") => Ok(Self::LedgerStatus),
@@ -116,6 +121,7 @@ impl Request {
             | Self::Invites
             | Self::Rules
             | Self::Routes
+            | Self::Requests
             | Self::Exits
             | Self::Accept(_)
             | Self::UseExit(_)
@@ -135,6 +141,8 @@ impl Request {
             | Self::ApplyPolicy(_)
             | Self::Advertise(_)
             | Self::Unadvertise(_)
+            | Self::Approve(_)
+            | Self::Refuse(_)
             | Self::LedgerUpgrade(_)
             | Self::Reload => Right::Admin,
         }
@@ -159,6 +167,9 @@ impl Request {
             Self::Advertise(_) => "/v1/routes/advertise",
             Self::Unadvertise(_) => "/v1/routes/unadvertise",
             Self::Accept(_) => "/v1/routes/accept",
+            Self::Requests => "/v1/requests",
+            Self::Approve(_) => "/v1/requests/approve",
+            Self::Refuse(_) => "/v1/requests/refuse",
             Self::Exits => "/v1/exits",
             Self::UseExit(_) => "/v1/exits/use",
             Self::Rules => "/v1/policy",
@@ -196,7 +207,7 @@ mod tests {
     };
     use super::*;
     use crate::daemon::api::policy::{ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
-    use crate::daemon::api::routes::{Accept, Advertise, UseExit};
+    use crate::daemon::api::routes::{Accept, Advertise, AnswerRequest, UseExit};
     use crate::daemon::duration::Span;
     use std::time::Duration;
 
@@ -245,6 +256,9 @@ mod tests {
             Request::Advertise(advertise()),
             Request::Unadvertise(advertise()),
             Request::Accept(Accept { all: true, prefixes: vec![], accept: false }),
+            Request::Requests,
+            Request::Approve(AnswerRequest { id: peer(), finality }),
+            Request::Refuse(AnswerRequest { id: peer(), finality }),
             Request::Exits,
             Request::UseExit(UseExit { peer: Some(peer()) }),
             Request::LedgerUpgrade(LedgerUpgrade { finality }),
@@ -278,7 +292,7 @@ mod tests {
                     "/v1/policy/change" | "/v1/policy/apply" | "/v1/routes/advertise" | "/v1/routes/unadvertise",
                     true,
                 ) => Right::Admin,
-                (path, true) if path.starts_with("/v1/members/") => Right::Admin,
+                (path, true) if path.starts_with("/v1/members/") || path.starts_with("/v1/requests/") => Right::Admin,
                 _ => Right::Group,
             };
             assert_eq!(request.right(), right, "{path}");

@@ -98,6 +98,36 @@ pub struct AcceptedView {
     pub exit: Option<String>,
 }
 
+/// Answers a request: gives what was asked for, or refuses it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRequest {
+    /// The request's id, or its first digits.
+    pub id: String,
+    /// Waiting.
+    #[serde(default)]
+    pub finality: Finality,
+}
+
+/// Something that waits for a signer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RequestView {
+    /// Its id, 16 hexadecimal digits.
+    pub id: String,
+    /// Who asks.
+    pub member: String,
+    /// For what: `route` or `exit`.
+    pub kind: String,
+    /// The subnet as the overlay would see it.
+    pub prefix: Option<String>,
+    /// The subnet as it is there; `null` where it is the same.
+    pub local: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub made: u64,
+    /// When it ends by itself, likewise.
+    pub expires: u64,
+}
+
 /// Reads a subnet as it was typed.
 ///
 /// # Errors
