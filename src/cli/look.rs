@@ -53,6 +53,7 @@ fn describe(style: Style, status: &Status) -> String {
         let list = conflicts.collect::<Vec<_>>().join(", ");
         rows.push(("conflict", style.bad(&format!("{list}: IPv6 only, until it is gone or `daemon --force-ipv4`"))));
     }
+    rows.extend(network.problems.iter().map(|problem| ("problem", style.bad(&text::clean(problem)))));
     if !network.listen.is_empty() {
         rows.push(("device", device(&network.device)));
         rows.push(("listening", text::list(&network.listen)));

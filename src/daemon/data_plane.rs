@@ -42,6 +42,8 @@ pub struct Shared {
     pub inbox: Inbox,
     /// The interface has its IPv4 address.
     pub takes_ipv4: Arc<AtomicBool>,
+    /// What the kernel's routing rules know our own datagrams by; 0 without an interface.
+    pub mark: u32,
 }
 
 /// Starts the threads: one on each queue of the device, one on each queue of each socket.
@@ -74,11 +76,11 @@ fn start_outgoing(
     worker: u8,
 ) -> io::Result<()> {
     let way_out = WayOut {
+        links: Links::open(shared.mark),
         shared,
         sender,
         answers: device.clone(),
         outgoing: Outgoing::new(Lane::new(worker, 0)),
-        links: Links::open(),
         batch: SendBatch::default(),
     };
     workers.read_device(device, way_out)
@@ -162,20 +164,23 @@ pub fn unsent(error: SendError) -> DropReason {
 }
 
 /// What the host knows of the links that datagrams leave by; nothing, when it cannot be asked.
-struct Links(Option<Network>);
+struct Links {
+    network: Option<Network>,
+    mark: u32,
+}
 
 impl Links {
-    fn open() -> Self {
+    fn open(mark: u32) -> Self {
         let network = Network::open();
         if let Err(error) = &network {
             tracing::warn!(%error, "the MTU of the host's links is not known");
         }
-        Self(network.ok())
+        Self { network: network.ok(), mark }
     }
 
     /// Asks for the MTU of the link towards an endpoint.
     fn mtu(&mut self, to: SocketAddr) -> Option<usize> {
-        let mtu = self.0.as_mut()?.link_mtu(to.ip());
+        let mtu = self.network.as_mut()?.link_mtu(to.ip(), self.mark);
         if let Err(error) = &mtu {
             tracing::debug!(%to, %error, "the MTU of the link is not known");
         }

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
 use super::files::{MEMORY_DELAY, Memory, NodeFiles};
-use super::host_addresses::HostAddresses;
+use super::host::{HostSettings, HostSide};
 use super::inbox::{FromWire, InboxReader, Message};
 use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
@@ -17,6 +17,7 @@ use super::pending::{LOOK_INTERVAL, Pong, Task};
 use super::status::{self, state_of};
 use crate::io::clock::{self, OsRng};
 use crate::io::device::Device;
+use crate::io::host::Host;
 use crate::io::network::Network;
 use crate::io::udp::UdpSender;
 use crate::ledger::TxId;
@@ -31,6 +32,9 @@ use tokio::sync::{broadcast, oneshot};
 
 /// How long changes of the host's network settle before its addresses are read again.
 const HOST_SETTLE: Duration = Duration::from_millis(100);
+
+/// How often the host is looked at though it told of no change: nobody tells when the packet filter is flushed.
+const HOST_RECHECK: Duration = Duration::from_secs(60);
 
 /// Callers that wait at a time; the API allows no more.
 const MAX_PENDING: usize = 256;
@@ -61,6 +65,8 @@ pub struct Parts {
     pub device: Device,
     /// The kernel's network configuration.
     pub network: Network,
+    /// What is changed in it; none without an interface.
+    pub host: Option<Host>,
     /// Events for readers of the API.
     pub events: broadcast::Sender<Event>,
     /// IPv4 was forced by a flag, which a reload does not override.
@@ -77,25 +83,26 @@ pub struct EventLoop {
     pending: Vec<(Task, oneshot::Sender<Result<Response, Failure>>)>,
     pongs: Vec<Pong>,
     dropped: Vec<(TxId, String)>,
-    addresses: HostAddresses,
+    host: HostSide,
     host_check_at: Option<Instant>,
+    host_recheck_at: Option<Instant>,
     remember_at: Option<Instant>,
     damage_told_at: Option<Instant>,
 }
 
 impl EventLoop {
     /// Prepares to run.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
+        let settings = host_settings(&parts.config, parts.force_ipv4);
+        let takes_ipv4 = Arc::clone(&parts.shared.takes_ipv4);
         Self {
-            addresses: HostAddresses::new(
-                parts.config.tunnel.force_ipv4 || parts.force_ipv4,
-                Arc::clone(&parts.shared.takes_ipv4),
-            ),
+            host: HostSide::new(parts.host.take(), parts.device.index(), settings, takes_ipv4),
             parts,
             pending: Vec::new(),
             pongs: Vec::new(),
             dropped: Vec::new(),
             host_check_at: Some(Instant::ZERO),
+            host_recheck_at: None,
             remember_at: None,
             damage_told_at: None,
         }
@@ -120,6 +127,10 @@ impl EventLoop {
                     }
                 };
                 self.end();
+                // After a failure what protects the overlay's addresses stays, as after a crash: somebody still means to use them.
+                if outcome.is_ok() {
+                    self.host.undo();
+                }
                 return outcome;
             }
         }
@@ -130,7 +141,8 @@ impl EventLoop {
         let is_busy = self.pending.iter().any(|(task, _)| task.is_work());
         let look =
             (!self.pending.is_empty()).then(|| now.instant + if is_busy { Duration::ZERO } else { LOOK_INTERVAL });
-        let deadlines = [self.parts.node.poll_timeout(), self.host_check_at, self.remember_at, look];
+        let deadlines =
+            [self.parts.node.poll_timeout(), self.host_check_at, self.host_recheck_at, self.remember_at, look];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(LONGEST_SLEEP, |at| at.saturating_since(now.instant).min(LONGEST_SLEEP))
     }
@@ -160,8 +172,11 @@ impl EventLoop {
     fn work(&mut self, now: Now) {
         if self.host_check_at.is_some_and(|at| now.instant >= at) {
             self.host_check_at = None;
-            self.look_at_host();
+            self.look_at_host(now);
             self.read_endpoints(now);
+        }
+        if self.host_recheck_at.is_some_and(|at| now.instant >= at) {
+            self.look_at_host(now);
         }
         if self.parts.node.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.parts.node.handle_timeout(now);
@@ -190,8 +205,7 @@ impl EventLoop {
         match event {
             NodeEvent::Publish(table) => self.parts.shared.table.store(table),
             NodeEvent::Configure(addresses) => {
-                let Parts { network, device, .. } = &mut self.parts;
-                self.addresses.set(network, device.index(), addresses);
+                self.host.set(&mut self.parts.network, addresses);
             }
             NodeEvent::Requested(requests) => self.parts.files.write_requests(&requests),
             NodeEvent::RequestRefused { by } => tracing::warn!(by, "what this node asked for was refused"),
@@ -252,10 +266,10 @@ impl EventLoop {
         let _ = self.parts.events.send(Event::State { state, reason });
     }
 
-    /// Compares the overlay's addresses with what the host is connected to now.
-    fn look_at_host(&mut self) {
-        let Parts { network, device, .. } = &mut self.parts;
-        self.addresses.look(network, device.index());
+    /// Makes the host what it should be, after what it is connected to now.
+    fn look_at_host(&mut self, now: Now) {
+        self.host_recheck_at = self.parts.device.index().map(|_| now.instant + HOST_RECHECK);
+        self.host.look(&mut self.parts.network);
     }
 
     /// Reads where the host can be reached, for this node's record.
@@ -278,7 +292,7 @@ impl EventLoop {
                 endpoints.push(*local);
             }
         }
-        let own: Vec<_> = self.addresses.all().collect();
+        let own: Vec<_> = self.host.all().collect();
         endpoints.retain(|endpoint| !own.contains(&endpoint.ip()));
         let connected = addresses.iter().filter_map(|it| Prefix::new(it.address, it.prefix_len).ok()).collect();
         self.parts.node.handle_underlay(now, Underlay { endpoints, connected });
@@ -349,7 +363,8 @@ impl EventLoop {
             mtu: config.tunnel.mtu.0,
             sender,
             drops: &shared.drops,
-            conflicts: self.addresses.conflicts(),
+            conflicts: self.host.conflicts(),
+            problems: self.host.problems(),
         };
         status::full(node, now, &around)
     }
@@ -378,19 +393,22 @@ impl EventLoop {
             reloaded.changed.push("tunnel.force_ipv4".to_owned());
             now.tunnel.force_ipv4 = fresh.tunnel.force_ipv4;
         }
+        if fresh.routes != now.routes {
+            reloaded.changed.push("routes".to_owned());
+        }
         if fresh.tunnel != now.tunnel {
             reloaded.needs_restart.push("tunnel".to_owned());
         }
         now.node = fresh.node.clone();
         now.ledger = fresh.ledger.clone();
+        now.routes = fresh.routes.clone();
         now.underlay.endpoints.clone_from(&fresh.underlay.endpoints);
         self.parts.settings.apply(&fresh);
         if let Some(log) = &self.parts.log {
             log.set_level(fresh.node.log_level);
         }
         self.host_check_at = Some(clock::now().instant);
-        let Parts { network, device, force_ipv4, .. } = &mut self.parts;
-        self.addresses.force(network, device.index(), fresh.tunnel.force_ipv4 || *force_ipv4);
+        self.host.configure(&mut self.parts.network, host_settings(&fresh, self.parts.force_ipv4));
         tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");
         Ok(reloaded)
     }
@@ -401,10 +419,18 @@ impl EventLoop {
     }
 
     /// Says goodbye and stores what the next run should know.
-    fn end(mut self) {
+    fn end(&mut self) {
         tracing::info!("stopping");
         self.parts.node.say_goodbye(clock::now());
         self.flush();
         self.remember();
+    }
+}
+
+/// What the configuration and the flags say of the host.
+fn host_settings(config: &Config, is_forced: bool) -> HostSettings {
+    HostSettings {
+        force_ipv4: config.tunnel.force_ipv4 || is_forced,
+        forward_from: config.routes.forward_from.iter().cloned().collect(),
     }
 }

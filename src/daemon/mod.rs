@@ -12,7 +12,7 @@ pub mod fair_queue;
 mod files;
 mod founding;
 mod history;
-mod host_addresses;
+mod host;
 pub mod inbox;
 pub mod logging;
 mod orders;

@@ -85,6 +85,11 @@ impl Paths {
         self.roots.run_dir.join(format!("{}.lock", self.network))
     }
 
+    /// The journal of what was changed on the host, while anything is.
+    pub fn journal(&self) -> PathBuf {
+        self.roots.run_dir.join(format!("{}.undo", self.network))
+    }
+
     /// The configuration file, which need not exist unless it was named explicitly.
     pub fn config_file(&self) -> PathBuf {
         match &self.roots.config_file {

@@ -14,6 +14,8 @@ use super::workers::Workers;
 use crate::crypto::aead::IS_NULL;
 use crate::io::clock::{self, OsRng};
 use crate::io::device::{Device, DeviceError, TunConfig, default_interface_name};
+use crate::io::device_name::NotADeviceName;
+use crate::io::host::{Host, HostError, HostSetup, undo_leftovers};
 use crate::io::network::{Network, NetworkError};
 use crate::io::process::forbid_core_dumps;
 use crate::io::udp::{BindError, Listen, UdpSockets, bind};
@@ -54,6 +56,11 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let files = NodeFiles::open(&args.paths)?;
     let sockets = bind_underlay(args, &files)?;
     let (device, network) = open_device(args)?;
+    let host = open_host(args, &device)?;
+    let mark = host.as_ref().map_or(0, |host| host.slot().mark());
+    if host.is_some() {
+        sockets.sender.set_mark(mark).map_err(|error| system("mark for its sockets", &error))?;
+    }
     let drops = Arc::new(Drops::new());
     let node = open_node(args, &files, &drops, device.offload())?;
     let (inbox, queue) = Inbox::new();
@@ -63,6 +70,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         inbox: inbox.clone(),
         // Without an interface there is nothing to keep off it.
         takes_ipv4: Arc::new(AtomicBool::new(device.index().is_none())),
+        mark,
     };
 
     let failed = inbox.clone();
@@ -86,6 +94,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         sender: sockets.sender,
         device,
         network,
+        host,
         events,
         force_ipv4: args.force_ipv4,
         settings,
@@ -181,6 +190,19 @@ fn open_device(args: &RunArgs) -> Result<(Device, Network), Failure> {
     Ok((device, network))
 }
 
+/// Takes the daemon's place on the host, and what an earlier run left in it. Without an interface nothing of that has a use.
+fn open_host(args: &RunArgs, device: &Device) -> Result<Option<Host>, Failure> {
+    let (Some(name), Some(index)) = (device.name(), device.index()) else {
+        for line in undo_leftovers(&args.paths.network, &args.paths.journal())? {
+            tracing::info!("an earlier run left something on the host: {line}");
+        }
+        return Ok(None);
+    };
+    let device = name.parse().map_err(|error: NotADeviceName| Failure::new(ErrorCode::Usage, error.to_string()))?;
+    let (run_dir, journal) = (&args.paths.roots.run_dir, &args.paths.journal());
+    Ok(Some(Host::open(HostSetup { network: args.paths.network.clone(), device, index, run_dir, journal })?))
+}
+
 fn watch_host(workers: &mut Workers, inbox: &Inbox) -> std::io::Result<()> {
     let inbox = inbox.clone();
     workers.watch_network(NetworkWatch::open, move |event| inbox.put(Message::Host(event)))
@@ -262,6 +284,19 @@ impl From<DeviceError> for Failure {
             _ => ErrorCode::Failed,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Network(error) => error.into(),
+            HostError::Lock(error) => error.into(),
+            HostError::NoSlot => Self::new(ErrorCode::Conflict, error.to_string()),
+            HostError::Journal { .. } => Self::new(ErrorCode::Failed, error.to_string())
+                .hint("if it is damaged, look at `ip rule`, `nft list tables` and what it says, then remove it"),
+            error => Self::new(ErrorCode::Failed, error.to_string()),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
 use crate::daemon::api::types::{PublicKeys, VerifyReport};
 use crate::io::clock;
+use crate::io::host::undo_leftovers;
 use crate::io::keystore::StateFolder;
 use crate::wire::name::{NetworkName, NodeName};
 use crate::wire::ticket::Ticket;
@@ -163,6 +164,7 @@ pub fn leave(paths: &Paths, force: bool) -> Result<LeaveReport, Failure> {
     if !force {
         must_leave_a_validator(&files, &paths.network)?;
     }
+    undo_leftovers(&paths.network, &paths.journal())?;
     files.remove()?;
     Ok(LeaveReport { network: paths.network.clone() })
 }
@@ -203,13 +205,13 @@ pub fn unknown_need(network: &NetworkName, cause: &Failure) -> Failure {
 /// # Errors
 /// Conflict when the daemon runs, permission, or failed with the cause.
 pub fn cleanup(paths: &Paths) -> Result<CleanupReport, Failure> {
-    // Interface, addresses and routes go with the process; what stays is the socket of a daemon that was killed.
     let socket = paths.socket();
     let was_left = socket.exists();
-    drop(ApiSocket::bind(paths)?);
-    Ok(CleanupReport {
-        undone: was_left.then(|| format!("removed the socket {}", socket.display())).into_iter().collect(),
-    })
+    // Held until the end: no daemon starts meanwhile.
+    let _held = ApiSocket::bind(paths)?;
+    let mut undone: Vec<_> = was_left.then(|| format!("removed the socket {}", socket.display())).into_iter().collect();
+    undone.extend(undo_leftovers(&paths.network, &paths.journal())?);
+    Ok(CleanupReport { undone })
 }
 
 /// Verifies the stored ledger of a network whose daemon does not run.

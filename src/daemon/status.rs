@@ -29,6 +29,8 @@ pub struct Around<'a> {
     pub drops: &'a Drops,
     /// What keeps IPv4 off the interface.
     pub conflicts: &'a [AddressConflict],
+    /// What of the host is not as it should be.
+    pub problems: &'a [String],
 }
 
 /// The status in full.
@@ -50,6 +52,7 @@ pub fn full(node: &Node<OsRng>, now: Now, around: &Around<'_>) -> Status {
             },
             listen: around.sender.local_addresses(),
             conflicts: around.conflicts.to_vec(),
+            problems: around.problems.to_vec(),
         },
         ledger: views::ledger_status(node, now),
         peers: views::peers(node, now),
@@ -71,6 +74,7 @@ pub fn short(node: &Node<OsRng>, now: Now, network: &NetworkName) -> Status {
             device: DeviceStatus { name: None, mode: DeviceMode::None, mtu: 0 },
             listen: Vec::new(),
             conflicts: Vec::new(),
+            problems: Vec::new(),
         },
         ledger: LedgerStatus { hash: String::new(), halted: None, ..views::ledger_status(node, now) },
         peers: Vec::new(),

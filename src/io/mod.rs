@@ -11,13 +11,16 @@
 pub mod batch;
 pub mod clock;
 pub mod device;
+pub mod device_name;
 pub mod durable;
+pub mod host;
 pub mod key_file;
 pub mod keystore;
 pub mod ledger_files;
 pub mod lock;
 mod netlink;
 pub mod network;
+pub mod policy_routing;
 pub mod process;
 pub mod stop;
 pub mod udp;

@@ -2,16 +2,16 @@
 //!
 //! Owns setting up our own interface and reading everybody else's. Refuses to change anything that is not ours: no foreign address or
 //! route is ever touched. All calls block for as long as the kernel takes (microseconds) and need no runtime. What is set on an interface
-//! of ours vanishes with it.
+//! of ours vanishes with it; rules and tables of routes are in [`policy_routing`](super::policy_routing).
 
 use super::netlink::NetlinkSocket;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -94,7 +94,7 @@ pub struct Route {
 
 /// Reads and changes the configuration of the network namespace in which it was opened.
 pub struct Network {
-    socket: NetlinkSocket,
+    pub(super) socket: NetlinkSocket,
 }
 
 impl Network {
@@ -122,7 +122,8 @@ impl Network {
         self.socket.change(RouteNetlinkMessage::SetLink(message), 0).map_err(|source| error(&action())(source))
     }
 
-    /// Gives an interface an address; the prefix becomes a connected route. An address that it has already is fine.
+    /// Gives an interface an address. An address that it has already is fine. No route comes with it (`IFA_F_NOPREFIXROUTE`): one in the
+    /// main table would lose against any more specific one there.
     ///
     /// IPv6 skips duplicate address detection: nobody else is on a link of ours, and the address is usable at once.
     ///
@@ -131,6 +132,7 @@ impl Network {
     pub fn add_address(&mut self, interface: u32, address: IpAddr, prefix_len: u8) -> Result<(), NetworkError> {
         let mut message = address_message(interface, address, prefix_len);
         message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
         let outcome = self.socket.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE);
         outcome.map_err(|source| error(&format!("add the address {address}/{prefix_len}"))(source))
     }
@@ -203,12 +205,12 @@ impl Network {
             .collect())
     }
 
-    /// Asks for the MTU, in bytes, of the link by which packets to `destination` leave: the interface's own, which no message from the
-    /// network can change.
+    /// Asks for the MTU, in bytes, of the link by which packets with this mark (0 for none) leave for `destination`: the interface's own,
+    /// which no message from the network can change.
     ///
     /// # Errors
     /// [`NetworkError`]: there is no way there, or it names no interface.
-    pub fn link_mtu(&mut self, destination: IpAddr) -> Result<u32, NetworkError> {
+    pub fn link_mtu(&mut self, destination: IpAddr, mark: u32) -> Result<u32, NetworkError> {
         let failed = |source| error(&format!("find the link towards {destination}"))(source);
         let mut question = match destination {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
@@ -221,6 +223,7 @@ impl Network {
             ..RouteHeader::default()
         };
         question.attributes.retain(|attribute| matches!(attribute, RouteAttribute::Destination(_)));
+        question.attributes.push(RouteAttribute::Mark(mark));
         let RouteNetlinkMessage::NewRoute(route) =
             self.socket.ask(RouteNetlinkMessage::GetRoute(question)).map_err(failed)?
         else {
@@ -244,10 +247,11 @@ impl Network {
     /// [`NetworkError`].
     pub fn routes(&mut self) -> Result<Vec<Route>, NetworkError> {
         let mut routes = Vec::new();
-        for question in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-        {
-            let question = RouteNetlinkMessage::GetRoute(question);
-            let answers = self.socket.dump(&question).map_err(error("list the routes"))?;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            let answers =
+                self.socket.dump(&RouteNetlinkMessage::GetRoute(question)).map_err(error("list the routes"))?;
             routes.extend(answers.iter().filter_map(|answer| match answer {
                 RouteNetlinkMessage::NewRoute(route) => route_of(route),
                 _ => None,
@@ -372,8 +376,8 @@ pub(super) fn route_of(message: &RouteMessage) -> Option<Route> {
         return None;
     }
     let unspecified = match message.header.address_family {
-        rtnetlink::packet_route::AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        rtnetlink::packet_route::AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };
     let mut route = Route {
@@ -397,7 +401,7 @@ pub(super) fn route_of(message: &RouteMessage) -> Option<Route> {
     Some(route)
 }
 
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
@@ -405,7 +409,7 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn error(action: &str) -> impl FnOnce(io::Error) -> NetworkError + use<> {
+pub(super) fn error(action: &str) -> impl FnOnce(io::Error) -> NetworkError + use<> {
     let action = action.to_owned();
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => NetworkError::NoPermission { action },

@@ -34,6 +34,8 @@ pub enum NetworkEvent {
     Route(Route),
     /// A unicast route is gone.
     RouteGone(Route),
+    /// What else decides where packets go has changed: a rule appeared or is gone, or a route that is not unicast is gone.
+    Routing,
     /// More happened than the socket holds: read everything anew.
     Lost,
 }
@@ -71,6 +73,8 @@ impl NetworkWatch {
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
         ] {
             socket.add_membership(group as u32)?;
         }
@@ -135,7 +139,10 @@ fn event_of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<NetworkEven
         RouteNetlinkMessage::NewAddress(address) => address_of(address).map(NetworkEvent::Address),
         RouteNetlinkMessage::DelAddress(address) => address_of(address).map(NetworkEvent::AddressGone),
         RouteNetlinkMessage::NewRoute(route) => route_of(route).map(NetworkEvent::Route),
-        RouteNetlinkMessage::DelRoute(route) => route_of(route).map(NetworkEvent::RouteGone),
+        RouteNetlinkMessage::DelRoute(route) => {
+            Some(route_of(route).map_or(NetworkEvent::Routing, NetworkEvent::RouteGone))
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(NetworkEvent::Routing),
         _ => None,
     }
 }

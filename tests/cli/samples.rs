@@ -40,6 +40,7 @@ pub fn status() -> Status {
             device: DeviceStatus { name: Some("p2p-lab".into()), mode: DeviceMode::Tun, mtu: 1400 },
             listen: vec!["0.0.0.0:4647".parse().unwrap(), "[::]:4647".parse().unwrap()],
             conflicts: vec![],
+            problems: vec![],
         },
         ledger: ledger_status(),
         peers: peers(),
@@ -52,6 +53,7 @@ pub fn overlapped() -> Status {
     let mut status = status();
     let with = "eth0\u{1b}[2J 10.77.0.0/24".into();
     status.network.conflicts = vec![AddressConflict { prefix: "10.77.0.0/24".into(), with }];
+    status.network.problems = vec!["the program nft is missing: install nftables\u{1b}[2J".into()];
     status.peers.clear();
     status.drops.clear();
     status

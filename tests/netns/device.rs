@@ -5,7 +5,7 @@ use crate::socket::set_option;
 use p2plus::io::StopSignal;
 use p2plus::io::batch::PacketBuffer;
 use p2plus::io::device::{Device, DeviceError, ReadEnd, TunConfig, WriteError};
-use p2plus::io::network::Network;
+use p2plus::io::network::{MAIN_TABLE, Network, Route};
 use p2plus::wire::offload::{PlainHeaders, SegmentKind, VnetHeader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -21,13 +21,17 @@ pub fn config(name: &str) -> TunConfig {
     TunConfig { name: name.to_owned(), mtu: 1420, queues: 1, offload: true }
 }
 
-/// Opens a TUN in the host, up and with [`OWN`]/24.
+/// Opens a TUN in the host, up, with [`OWN`] and a route to its subnet of 24 bits.
 pub fn open_up(host: &Host, name: &str) -> Device {
     host.run(|| {
         let device = Device::open(&config(name)).unwrap();
         let mut network = Network::open().unwrap();
         network.add_address(device.index().unwrap(), IpAddr::from(OWN), 24).unwrap();
         network.set_up(device.index().unwrap(), 1420, 500).unwrap();
+        let destination = IpAddr::from([10, 64, 0, 0]);
+        let (interface, table) = (device.index(), MAIN_TABLE);
+        let route = Route { destination, prefix_len: 24, gateway: None, interface, table, metric: 0 };
+        network.add_route(&route).unwrap();
         device
     })
 }

@@ -6,11 +6,14 @@
 //! The tunnel knows of ada's addresses alone: her kernel translates.
 
 use crate::kernel::{assert_undamaged, features};
-use crate::lab::{Host, Lab, Underlay};
+use crate::lab::{Host, Lab, Underlay, eventually};
 use crate::node::{Node, PATIENCE, move_bytes, pair};
 use crate::rows::send_rows;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
+/// How long what must not arrive is waited for.
+const SHORTLY: Duration = Duration::from_millis(200);
 const TRANSFER_LEN: usize = 10_000_000;
 /// What ada translates.
 const PORT: u16 = 7000;
@@ -61,6 +64,8 @@ fn what_is_forwarded_to_a_link_without_offload_has_its_checksums() {
     let [founder, ada] = pair(&mut lab);
     let behind = behind(&mut lab, &ada);
     let addresses = BEHIND.map(|address| address.parse::<IpAddr>().unwrap());
+    ada.configure("[routes]\nforward_from = [\"lan0\"]\n");
+    ada.ask(&["reload"]);
     for (address, [here, gateway]) in addresses.into_iter().zip([[founder.v4(), ada.v4()], [founder.v6(), ada.v6()]]) {
         transfer(founder.host(), (gateway, PORT).into(), &behind, address);
         transfer(&behind, (here, PORT).into(), founder.host(), here);
@@ -69,4 +74,21 @@ fn what_is_forwarded_to_a_link_without_offload_has_its_checksums() {
         send_rows(&far, (&near, (here, PORT).into()), [1_200, 777]);
     }
     assert_undamaged(&[founder.host(), ada.host(), &behind]);
+}
+
+#[test]
+fn replies_of_who_is_behind_a_member_pass_and_its_own_flows_only_by_a_trusted_interface() {
+    let Some(mut lab) = Lab::new() else { return };
+    let [founder, ada] = pair(&mut lab);
+    let behind = behind(&mut lab, &ada);
+    let addresses = BEHIND.map(|address| address.parse::<IpAddr>().unwrap());
+    let pairs = addresses.into_iter().zip([[founder.v4(), ada.v4()], [founder.v6(), ada.v6()]]);
+    for (address, [here, gateway]) in pairs {
+        let (near, far) = (udp(founder.host(), here, 7001), udp(&behind, address, 7001));
+        near.set_nonblocking(true).unwrap();
+        far.send_to(b"unasked", (here, 7001)).unwrap();
+        assert!(!eventually(SHORTLY, || near.recv(&mut [0; 10]).is_ok()), "{address} came in by itself");
+        // As a container behind a published port.
+        transfer(founder.host(), (gateway, PORT).into(), &behind, address);
+    }
 }

@@ -38,6 +38,8 @@ pub struct Node {
     /// How many daemons it had; each has a log of its own.
     runs: usize,
     environment: Vec<(String, String)>,
+    /// Its daemons find no program of the administrator's.
+    lacks_admin_programs: bool,
 }
 
 /// What a command came to.
@@ -82,8 +84,15 @@ impl Node {
         for folder in ["state", "run"] {
             std::fs::create_dir(home.path().join(folder)).unwrap();
         }
-        let node =
-            Self { name: name.to_owned(), host: host.clone(), home, daemon: None, runs: 0, environment: Vec::new() };
+        let node = Self {
+            name: name.to_owned(),
+            host: host.clone(),
+            home,
+            daemon: None,
+            runs: 0,
+            environment: Vec::new(),
+            lacks_admin_programs: false,
+        };
         node.configure("");
         node
     }
@@ -129,6 +138,11 @@ impl Node {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Keeps the programs of `/usr/sbin` from the daemons to come.
+    pub fn hide_admin_programs(&mut self) {
+        self.lacks_admin_programs = true;
+    }
+
     /// A command line of this node, to be run where the test runs: the control socket is a file.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_p2plus"));
@@ -148,7 +162,14 @@ impl Node {
         Said::of(&self.command(args).arg("--json").output().unwrap())
     }
 
-    /// The same without `--json`.
+    /// The same, typed in the host's own namespace.
+    pub fn say_inside(&self, args: &[&str]) -> Said {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_p2plus"));
+        self.complete(&mut command, args);
+        Said::of(&command.arg("--json").output().unwrap())
+    }
+
+    /// The same as [`say`](Self::say) without `--json`.
     pub fn say_plainly(&self, args: &[&str]) -> Said {
         Said::of(&self.command(args).output().unwrap())
     }
@@ -180,7 +201,14 @@ impl Node {
         assert!(self.daemon.is_none(), "the daemon of {} runs already", self.name);
         self.runs += 1;
         let log = File::create(self.log_path()).unwrap();
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_p2plus"));
+        let mut command = if self.lacks_admin_programs {
+            // In the mount namespace that `ip netns exec` makes for it.
+            let mut shell = self.host.command("sh");
+            shell.args(["-c", "mount -t tmpfs none /usr/sbin && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_p2plus")]);
+            shell
+        } else {
+            self.host.command(env!("CARGO_BIN_EXE_p2plus"))
+        };
         self.complete(&mut command, &[&["daemon"], args].concat());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::null()).stderr(log);

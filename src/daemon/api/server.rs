@@ -230,6 +230,7 @@ fn redact(status: &mut Status) {
     status.network.device = DeviceStatus { name: None, mode: DeviceMode::None, mtu: 0 };
     status.network.listen.clear();
     status.network.conflicts.clear();
+    status.network.problems.clear();
     status.ledger.hash.clear();
     status.ledger.halted = None;
     status.peers.clear();

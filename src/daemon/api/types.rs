@@ -78,6 +78,9 @@ pub struct NetworkStatus {
     /// What keeps the IPv4 address off the interface.
     #[serde(default)]
     pub conflicts: Vec<AddressConflict>,
+    /// What of the host's rules, routes and packet filter is not as it should be, and why.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// A network of the host that overlaps the overlay's pool.

@@ -1,0 +1,141 @@
+//! Kernel settings that a node changes where it passes packets on for others.
+
+use super::HostError;
+use crate::io::device_name::DeviceName;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where the kernel has its settings.
+const ROOT: &str = "/proc/sys";
+/// What stands for every interface in a setting's place for one.
+const EVERY_INTERFACE: &str = "all";
+
+/// A setting: there are no others that this program touches.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Sysctl {
+    /// Whether IPv4 packets that come by this interface are passed on.
+    Ipv4Forwarding(DeviceName),
+    /// Whether IPv6 packets are; only for `all` interfaces together does the kernel heed it.
+    Ipv6Forwarding(DeviceName),
+    /// Whether router advertisements are heeded: 2 for also where packets are passed on.
+    Ipv6AcceptRa(DeviceName),
+    /// Whether the check of where packets come from heeds their marks.
+    Ipv4SourceHeedsMark,
+}
+
+/// Text that names no [`Sysctl`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no setting of the kernel that this program touches")]
+pub struct NoSuchSysctl;
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipv4Forwarding(interface) => write!(f, "net/ipv4/conf/{interface}/forwarding"),
+            Self::Ipv6Forwarding(interface) => write!(f, "net/ipv6/conf/{interface}/forwarding"),
+            Self::Ipv6AcceptRa(interface) => write!(f, "net/ipv6/conf/{interface}/accept_ra"),
+            Self::Ipv4SourceHeedsMark => f.write_str("net/ipv4/conf/all/src_valid_mark"),
+        }
+    }
+}
+
+impl FromStr for Sysctl {
+    type Err = NoSuchSysctl;
+
+    fn from_str(text: &str) -> Result<Self, NoSuchSysctl> {
+        let interface = |name: &str| name.parse().map_err(|_| NoSuchSysctl);
+        match text.split('/').collect::<Vec<_>>()[..] {
+            ["net", "ipv4", "conf", "all", "src_valid_mark"] => Ok(Self::Ipv4SourceHeedsMark),
+            ["net", "ipv4", "conf", name, "forwarding"] => Ok(Self::Ipv4Forwarding(interface(name)?)),
+            ["net", "ipv6", "conf", name, "forwarding"] => Ok(Self::Ipv6Forwarding(interface(name)?)),
+            ["net", "ipv6", "conf", name, "accept_ra"] => Ok(Self::Ipv6AcceptRa(interface(name)?)),
+            _ => Err(NoSuchSysctl),
+        }
+    }
+}
+
+impl TryFrom<String> for Sysctl {
+    type Error = NoSuchSysctl;
+
+    fn try_from(text: String) -> Result<Self, NoSuchSysctl> {
+        text.parse()
+    }
+}
+
+impl From<Sysctl> for String {
+    fn from(sysctl: Sysctl) -> Self {
+        sysctl.to_string()
+    }
+}
+
+impl Sysctl {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(ROOT).join(self.to_string())
+    }
+
+    /// Reads it; `None` when its interface is gone.
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`].
+    pub(super) fn read(&self) -> Result<Option<String>, HostError> {
+        match std::fs::read_to_string(self.path()) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(HostError::Sysctl { key: self.clone(), source }),
+        }
+    }
+
+    /// Sets it; one whose interface is gone is fine.
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`].
+    pub(super) fn write(&self, value: &str) -> Result<(), HostError> {
+        match std::fs::write(self.path(), value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.map_err(|source| HostError::Sysctl { key: self.clone(), source }),
+        }
+    }
+
+    /// The settings that the kernel takes along when this one is set, in the order in which they are put back after it.
+    pub(super) fn taken_along(&self) -> Vec<Self> {
+        let Self::Ipv6Forwarding(interface) = self else { return Vec::new() };
+        if interface.as_str() != EVERY_INTERFACE {
+            return Vec::new();
+        }
+        let folder = std::fs::read_dir(PathBuf::from(ROOT).join("net/ipv6/conf"));
+        let names = folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let others = names.filter(|name| name != EVERY_INTERFACE).filter_map(|name| name.parse().ok());
+        others.map(Self::Ipv6Forwarding).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_listed_settings_have_a_name() {
+        for text in [
+            "net/ipv4/conf/eth0.7/forwarding",
+            "net/ipv6/conf/all/forwarding",
+            "net/ipv6/conf/eth0/accept_ra",
+            "net/ipv4/conf/all/src_valid_mark",
+        ] {
+            assert_eq!(text.parse::<Sysctl>().unwrap().to_string(), text);
+        }
+        for text in [
+            "kernel/core_pattern",
+            "net/ipv4/conf/../../kernel/core_pattern",
+            "net/ipv4/conf/../forwarding",
+            "net/ipv4/conf//forwarding",
+            "net/ipv4/conf/eth0/rp_filter",
+            "/net/ipv4/conf/eth0/forwarding",
+        ] {
+            assert_eq!(text.parse::<Sysctl>(), Err(NoSuchSysctl), "{text}");
+        }
+    }
+}
