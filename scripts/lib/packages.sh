@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|bench|ci…
+# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|bench|leaks|ci…
 # Only what is missing, nothing is removed, and no service is started: not now and not at the next boot.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -15,6 +15,10 @@ set_of() {
     bench)
       echo /usr/sbin/ip:iproute2 /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
         /usr/bin/iperf3:iperf3 /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go
+      ;;
+    leaks)
+      echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/bin/tcpdump:tcpdump \
+        /usr/bin/perl:perl /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go
       ;;
     ci) echo /usr/bin/shellcheck:shellcheck ;;
     demo)
