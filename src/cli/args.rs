@@ -452,6 +452,9 @@ pub(super) struct AcceptArgs {
     /// Subnets as `p2plus routes` lists them, or all: those of later too
     #[arg(value_name = "CIDR|all", required = true)]
     pub(super) subnets: Vec<String>,
+    /// Also where a subnet covers a network of this machine, which is then out of reach
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Subcommand)]

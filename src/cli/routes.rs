@@ -86,7 +86,7 @@ pub(super) fn refuse(scope: &Scope, output: &Output, args: &AnswerArgs) -> Comma
 pub(super) fn accept(scope: &Scope, output: &Output, args: &AcceptArgs, accept: bool) -> CommandResult {
     let all = args.subnets.iter().any(|subnet| subnet == "all");
     let prefixes = args.subnets.iter().filter(|subnet| *subnet != "all").cloned().collect();
-    tell_accepted(scope, output, &Request::Accept(Accept { all, prefixes, accept }))
+    tell_accepted(scope, output, &Request::Accept(Accept { all, prefixes, accept, force: args.force }))
 }
 
 fn tell_accepted(scope: &Scope, output: &Output, request: &Request) -> CommandResult {

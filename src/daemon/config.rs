@@ -92,11 +92,23 @@ pub struct TunnelConfig {
 }
 
 /// `[routes]`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoutesConfig {
     /// Interfaces by which others may reach the overlay and this host's overlay addresses: a container bridge, a trusted LAN.
     pub forward_from: Vec<DeviceName>,
+    /// Who comes out of the tunnel for a subnet behind this node, or by it as an exit, goes on under this host's address.
+    pub masquerade: bool,
+    /// While an exit is used nothing leaves beside the overlay.
+    pub lock_down: bool,
+    /// While an exit is used the networks that this host is connected to stay in reach.
+    pub lan_access: bool,
+}
+
+impl Default for RoutesConfig {
+    fn default() -> Self {
+        Self { forward_from: Vec::new(), masquerade: true, lock_down: false, lan_access: true }
+    }
 }
 
 /// `[ledger]`.

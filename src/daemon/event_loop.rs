@@ -4,6 +4,7 @@ use super::api::request::{Reply, Request};
 use super::api::route::Right;
 use super::api::server::{Call, LiveSettings, Response};
 use super::api::types::{Event, Reloaded, Status};
+use super::behind::{Behind, BehindSettings};
 use super::config::Config;
 use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
@@ -93,7 +94,7 @@ pub struct EventLoop {
 impl EventLoop {
     /// Prepares to run.
     pub fn new(mut parts: Parts) -> Self {
-        let settings = host_settings(&parts.config, parts.force_ipv4);
+        let settings = host_settings(&parts.config, parts.force_ipv4, &parts.sender.local_addresses());
         let takes_ipv4 = Arc::clone(&parts.shared.takes_ipv4);
         Self {
             host: HostSide::new(parts.host.take(), parts.device.index(), settings, takes_ipv4),
@@ -210,7 +211,11 @@ impl EventLoop {
             NodeEvent::Requested(requests) => self.parts.files.write_requests(&requests),
             NodeEvent::RequestRefused { by } => tracing::warn!(by, "what this node asked for was refused"),
             NodeEvent::Accepted(accepted) => self.parts.files.write_accepted(&accepted),
-            NodeEvent::Routes(routes) => tracing::info!(?routes, "routes behind other members"),
+            NodeEvent::Routes => {
+                let behind = behind_of(&self.parts.node);
+                tracing::debug!(?behind, "what lies behind members changed");
+                self.host.set_behind(&mut self.parts.network, behind);
+            }
             NodeEvent::Cut(members) => {
                 for (id, name) in members {
                     tracing::warn!(peer = %id, name, "revoked: all its sessions are cut");
@@ -408,7 +413,9 @@ impl EventLoop {
             log.set_level(fresh.node.log_level);
         }
         self.host_check_at = Some(clock::now().instant);
-        self.host.configure(&mut self.parts.network, host_settings(&fresh, self.parts.force_ipv4));
+        let ports = self.parts.sender.local_addresses();
+        let settings = host_settings(&fresh, self.parts.force_ipv4, &ports);
+        self.host.configure(&mut self.parts.network, settings);
         tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");
         Ok(reloaded)
     }
@@ -427,10 +434,29 @@ impl EventLoop {
     }
 }
 
+/// What lies behind members, as far as it concerns this host.
+fn behind_of(node: &Node<OsRng>) -> Behind {
+    let own = node.policy().member(&node.id());
+    let accepted = node.accepted();
+    Behind {
+        accepted: node.subnet_routes().iter().map(|route| route.prefix).collect(),
+        forced: accepted.forced.clone(),
+        wants_exit: accepted.exit.is_some(),
+        own: own.map(|member| member.subnets.clone()).unwrap_or_default(),
+        is_exit: own.is_some_and(|member| member.is_exit),
+    }
+}
+
 /// What the configuration and the flags say of the host.
-fn host_settings(config: &Config, is_forced: bool) -> HostSettings {
+fn host_settings(config: &Config, is_forced: bool, ports: &[SocketAddr]) -> HostSettings {
     HostSettings {
         force_ipv4: config.tunnel.force_ipv4 || is_forced,
         forward_from: config.routes.forward_from.iter().cloned().collect(),
+        behind: BehindSettings {
+            masquerade: config.routes.masquerade,
+            lock_down: config.routes.lock_down,
+            lan_access: config.routes.lan_access,
+            underlay_ports: ports.iter().map(SocketAddr::port).collect(),
+        },
     }
 }

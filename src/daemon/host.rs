@@ -9,6 +9,7 @@
 //! has no address in any more, being revoked, lead nowhere until the daemon is stopped: what is meant for members leaves in clear never.
 
 use super::api::types::AddressConflict;
+use super::behind::{self, Behind, BehindSettings, HostNetworks};
 use crate::io::device_name::DeviceName;
 use crate::io::host::{FilterPlan, Host, HostPlan};
 use crate::io::network::{InterfaceAddress, Network, NetworkError, overlapping};
@@ -30,6 +31,10 @@ pub struct HostSide {
     once_routed: BTreeSet<Prefix>,
     conflicts: Vec<AddressConflict>,
     problems: Vec<String>,
+    /// What lies behind members, this node among them.
+    behind: Behind,
+    /// The host's networks, as they were seen last.
+    networks: HostNetworks,
     settings: HostSettings,
     /// Tells the data threads whether the interface has its IPv4 address: a packet for one that it has not would be passed on to the
     /// host's own network.
@@ -43,13 +48,17 @@ pub struct HostSettings {
     pub force_ipv4: bool,
     /// Interfaces by which others may reach the overlay and this host's overlay addresses.
     pub forward_from: BTreeSet<DeviceName>,
+    /// What concerns subnets and exits.
+    pub behind: BehindSettings,
 }
 
 impl HostSide {
     /// Starts with nothing asked for.
     pub fn new(host: Option<Host>, device: Option<u32>, settings: HostSettings, takes_ipv4: Arc<AtomicBool>) -> Self {
         let (conflicts, problems) = (Vec::new(), Vec::new());
-        Self { host, device, wanted: None, once_routed: BTreeSet::new(), conflicts, problems, settings, takes_ipv4 }
+        let (behind, networks) = (Behind::default(), HostNetworks::default());
+        let once_routed = BTreeSet::new();
+        Self { host, device, wanted: None, once_routed, conflicts, problems, behind, networks, settings, takes_ipv4 }
     }
 
     /// This node's overlay addresses, on the interface or not.
@@ -77,6 +86,14 @@ impl HostSide {
         self.look(network);
     }
 
+    /// Takes what lies behind members.
+    pub fn set_behind(&mut self, network: &mut Network, behind: Behind) {
+        if self.behind != behind {
+            self.behind = behind;
+            self.look(network);
+        }
+    }
+
     /// Takes what is configured.
     pub fn configure(&mut self, network: &mut Network, settings: HostSettings) {
         self.settings = settings;
@@ -94,7 +111,11 @@ impl HostSide {
             // What was seen last still holds, as far as anybody knows.
             Err(error) => tracing::warn!(%error, "the host's networks could not be compared with the overlay's"),
         }
-        let plan = self.plan();
+        match HostNetworks::read(network, self.device) {
+            Ok(networks) => self.networks = networks,
+            Err(error) => tracing::warn!(%error, "the host's networks are those that were seen last"),
+        }
+        let (plan, mut unmet) = self.plan();
         let Some(host) = &mut self.host else { return };
         let before = host.addresses().clone();
         // First, so that no packet is on its way to an address that goes.
@@ -108,7 +129,8 @@ impl HostSide {
         for (address, len) in host.addresses().difference(&before) {
             tracing::info!(%address, len, "overlay address");
         }
-        self.note_problems(problems.iter().map(ToString::to_string).collect());
+        unmet.extend(problems.iter().map(ToString::to_string));
+        self.note_problems(unmet);
     }
 
     /// Undoes what was changed, at the end of a run that ends well.
@@ -118,8 +140,8 @@ impl HostSide {
         }
     }
 
-    /// What the host should be like.
-    fn plan(&mut self) -> HostPlan {
+    /// What the host should be like, and what of the ledger's and the user's word it cannot be, with the reason.
+    fn plan(&mut self) -> (HostPlan, Vec<String>) {
         let is_free = self.conflicts.is_empty();
         let is_allowed = |address: IpAddr| is_free || address.is_ipv6();
         let allowed = self.wanted().iter().copied().filter(|(address, _)| is_allowed(*address));
@@ -127,13 +149,15 @@ impl HostSide {
         let routed: BTreeSet<_> = addresses.iter().filter_map(|(it, len)| Prefix::new(*it, *len).ok()).collect();
         self.once_routed.extend(&routed);
         let refused = self.once_routed.difference(&routed).copied().filter(|prefix| is_allowed(prefix.address()));
-        HostPlan {
+        let mut plan = HostPlan {
             refused: refused.collect(),
             addresses,
             routed,
             filter: FilterPlan { forward_from: self.settings.forward_from.clone(), ..FilterPlan::default() },
             ..HostPlan::default()
-        }
+        };
+        let unmet = behind::extend(&mut plan, &self.behind, &self.settings.behind, &self.networks);
+        (plan, unmet)
     }
 
     fn find_conflicts(&self, network: &mut Network, device: u32) -> Result<Vec<AddressConflict>, NetworkError> {

@@ -3,6 +3,7 @@
 use crate::crypto::aead::IS_NULL;
 
 pub mod api;
+mod behind;
 pub mod config;
 pub mod data_plane;
 pub mod duration;

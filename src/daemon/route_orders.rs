@@ -223,6 +223,7 @@ pub fn accept(node: &mut Node<OsRng>, now: Now, order: &Accept) -> Result<Reply,
                 .hint("`p2plus routes` lists what is approved; `p2plus advertise` on the router asks for more"));
         }
         accepted.all |= order.all;
+        accepted.forced.extend(prefixes.iter().filter(|_| order.force));
         accepted.prefixes.extend(prefixes);
         if accepted.prefixes.len() > MAX_ACCEPTED {
             return Err(
@@ -230,9 +231,10 @@ pub fn accept(node: &mut Node<OsRng>, now: Now, order: &Accept) -> Result<Reply,
             );
         }
     } else if order.all {
-        (accepted.all, accepted.prefixes) = (false, Default::default());
+        (accepted.all, accepted.prefixes, accepted.forced) = Default::default();
     } else {
         accepted.prefixes.retain(|prefix| !prefixes.contains(prefix));
+        accepted.forced.retain(|prefix| !prefixes.contains(prefix));
     }
     node.handle_accepted(now, accepted);
     Ok(Reply::Accepted(accepted_view(node)))

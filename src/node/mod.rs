@@ -33,7 +33,7 @@ use crate::crypto::identity::{NodeId, SigningKey};
 use crate::ledger::address::{ipv6_prefix, resolver_ipv4, resolver_ipv6};
 use crate::ledger::{Ledger, TxId};
 use crate::path::{Path, ProbeId};
-use crate::policy::{Policy, PolicyDiff};
+use crate::policy::{Policy, PolicyDiff, Subnet};
 use crate::router::Prefix;
 use crate::router::icmp::AnswerSources;
 use crate::session::{LocalKeys, Terms};
@@ -108,8 +108,8 @@ pub enum NodeEvent {
         /// The signer's name.
         by: String,
     },
-    /// The routes to what lies behind other members are these.
-    Routes(Vec<SubnetRoute>),
+    /// What lies behind this node or behind others changed, or who is used for it.
+    Routes,
     /// Members were cut just now, each with the name that it had.
     Cut(Vec<(NodeId, String)>),
     /// The ledger has a new block.
@@ -170,6 +170,8 @@ pub struct Node<R> {
     reach: Reach,
     routing: Routing,
     requests: Requests,
+    /// The subnets behind this node, and whether it is an exit.
+    own_part: (Vec<Subnet>, bool),
     membership: Membership,
     pulse: Pulse,
     /// When a validator last told of its head.
@@ -206,6 +208,7 @@ impl<R: CryptoRng> Node<R> {
             reach: Reach::new(),
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
+            own_part: Default::default(),
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
@@ -298,7 +301,7 @@ impl<R: CryptoRng> Node<R> {
         if self.routing.accept(&self.own_id, &self.policy, accepted) {
             self.peers.note_change();
             self.tell(NodeEvent::Accepted(self.accepted().clone()));
-            self.tell(NodeEvent::Routes(self.subnet_routes()));
+            self.tell(NodeEvent::Routes);
         }
         self.settle(now);
     }
@@ -328,7 +331,7 @@ impl<R: CryptoRng> Node<R> {
         let silent = self.peers.silent_among(now.instant, &self.policy, rivals);
         if self.routing.set_silent(&self.own_id, &self.policy, silent) {
             self.peers.note_change();
-            self.tell(NodeEvent::Routes(self.subnet_routes()));
+            self.tell(NodeEvent::Routes);
         }
     }
 
@@ -458,12 +461,14 @@ impl<R: CryptoRng> Node<R> {
             self.gossip.hurry();
         }
         self.routing.set_answer_sources(answer_sources(&self.ledger));
-        let routes = self.subnet_routes();
+        let before = (self.subnet_routes(), self.own_part.clone());
+        let own = self.policy.member(&self.own_id);
+        self.own_part = own.map(|member| (member.subnets.clone(), member.is_exit)).unwrap_or_default();
         if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
             self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
         }
-        if routes != self.subnet_routes() {
-            self.tell(NodeEvent::Routes(self.subnet_routes()));
+        if before != (self.subnet_routes(), self.own_part.clone()) {
+            self.tell(NodeEvent::Routes);
         }
         let is_member = self.policy.member(&self.own_id).is_some();
         let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));

@@ -20,6 +20,8 @@ pub struct Accepted {
     pub all: bool,
     /// These.
     pub prefixes: BTreeSet<Prefix>,
+    /// Those of all accepted that the host is to send there although they cover a network of its own.
+    pub forced: BTreeSet<Prefix>,
     /// Who carries what is for nobody in the overlay.
     pub exit: Option<NodeId>,
 }

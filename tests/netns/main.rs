@@ -48,6 +48,7 @@ mod small_disk;
 mod socket;
 mod starting;
 mod stream;
+mod subnets;
 mod tagging;
 mod tap;
 mod tickets;

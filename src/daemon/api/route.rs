@@ -255,7 +255,7 @@ mod tests {
             Request::Routes,
             Request::Advertise(advertise()),
             Request::Unadvertise(advertise()),
-            Request::Accept(Accept { all: true, prefixes: vec![], accept: false }),
+            Request::Accept(Accept { all: true, prefixes: vec![], accept: false, force: true }),
             Request::Requests,
             Request::Approve(AnswerRequest { id: peer(), finality }),
             Request::Refuse(AnswerRequest { id: peer(), finality }),

@@ -37,6 +37,9 @@ pub struct Accept {
     pub prefixes: Vec<String>,
     /// Whether they are accepted from now on, or no more.
     pub accept: bool,
+    /// Also where they cover a network of this host, which is then out of reach.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Says by which member this node sends what is for nobody in the overlay.
