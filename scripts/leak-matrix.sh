@@ -8,6 +8,7 @@
 # As root it does everything; as a user it builds as the user and calls sudo. P2PLUS_BIN names a program built before.
 # It installs the Debian packages that it needs, starts no system service, and removes what it made, also on Ctrl-C.
 # It fails when P2Plus leaks anything.
+# shellcheck disable=SC2153,SC2034  # what the parts in lib/ set and use, shellcheck does not see from here
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
 for part in common net nodes capture bench/contestants leaks; do
@@ -61,7 +62,7 @@ attack_everybody() {
       start_victim "$contestant"
       "attack_$attack" "$contestant"
       RESULTS[$contestant $attack]=$RESULT
-      note "$(printf '%-14s %-12s %6d of %d' "$contestant" "$attack" "$RESULT" $COUNT)"
+      note "$(printf '%-14s %-12s %6d of %d' "$contestant" "$attack" "$RESULT" "$COUNT")"
       end_victim "$contestant"
       net_down
     done
@@ -70,7 +71,7 @@ attack_everybody() {
 
 show_table() {
   local attack contestant
-  printf '\n| attack | counted, of %d |' $COUNT
+  printf '\n| attack | counted, of %d |' "$COUNT"
   printf ' %s |' "${ATTACKED[@]}"
   printf '\n|---|---|'
   for contestant in "${ATTACKED[@]}"; do printf -- '--:|'; done
@@ -99,7 +100,6 @@ if [ "$EUID" != 0 ]; then
   exec sudo P2PLUS_BIN="$P2PLUS_BIN" "$0" "$@"
 fi
 PREFIX=p2leak$$
-# shellcheck disable=SC2034  # the nodes of net.sh
 NODES=(founder ada)
 WIREGUARD_GO=$(command -v wireguard-go)
 declare -A RESULTS=()

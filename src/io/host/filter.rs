@@ -268,16 +268,16 @@ fn nat(out: &mut String, input: &RulesetInput<'_>) {
 
 /// The widest range of ports without any of our own: a flow that got one would receive what our peers send us.
 fn nat_ports(taken: &BTreeSet<u16>) -> RangeInclusive<u16> {
-    let (mut begin, mut widest) = (*NAT_PORTS.start(), 1..=0);
-    let width = |range: &RangeInclusive<u16>| i32::from(*range.end()) - i32::from(*range.start());
-    for port in taken.iter().copied().filter(|port| NAT_PORTS.contains(port)).map(u32::from).chain([1 << 16]) {
-        let range = begin..=u16::try_from(port - 1).expect("a port less one is a port");
-        if width(&range) > width(&widest) {
-            widest = range;
-        }
-        begin = u16::try_from(port + 1).unwrap_or(u16::MAX);
+    let mut begin = *NAT_PORTS.start();
+    let mut ranges = Vec::new();
+    for port in taken.iter().copied().filter(|port| NAT_PORTS.contains(port)) {
+        ranges.push(begin..=port - 1);
+        begin = port.saturating_add(1);
     }
-    widest
+    if !taken.contains(NAT_PORTS.end()) {
+        ranges.push(begin..=*NAT_PORTS.end());
+    }
+    ranges.into_iter().max_by_key(ExactSizeIterator::len).expect("there is one before a port of ours, or all are free")
 }
 
 fn loopback() -> DeviceName {
