@@ -2,14 +2,16 @@
 
 use super::api::types::{BlockView, LedgerItem, LogEntry, TransactionView};
 use super::failure::{ErrorCode, Failure};
+use super::names as records;
 use super::views::{Names, Resting, id_digits};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::ledger::name::Label;
-use crate::ledger::operation::{Admit, Join};
+use crate::ledger::operation::{Admit, Join, WhichRecords};
 use crate::ledger::store::StoreError;
 use crate::ledger::{Block, Certificate, Height, Ledger, Operation, SignedTransaction, TxId};
+use crate::wire::record::{RecordData, Target};
 use std::collections::BTreeSet;
 
 /// Entries that one `ledger log` shows: the newest.
@@ -229,6 +231,12 @@ fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String
             (Some(credential.key_hash.to_string()), detail.collect::<Vec<_>>().join(", "))
         }
         Operation::CredentialRevoke(revoke) => (Some(revoke.key_hash.to_string()), String::new()),
+        Operation::NameSet(set) => (member_of(&set.data), records::in_words(names, &set.name, &set.data)),
+        Operation::NameDel(del) => match &del.which {
+            WhichRecords::All => (None, del.name.to_string()),
+            WhichRecords::Kind(kind) => (None, format!("{} {}", del.name, kind.name())),
+            WhichRecords::One(mark) => (None, format!("{} {}", del.name, mark.kind().name())),
+        },
         Operation::SignerSet(set) => (Some(set.key.to_string()), format!("weight {}", set.weight)),
         Operation::ValidatorSet(set) => match set.seats.as_slice().len() {
             1 => (None, "1 validator".to_owned()),
@@ -253,6 +261,14 @@ fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String
 
 fn tag_list(sign: &str, tags: &BTreeSet<Label>) -> String {
     tags.iter().map(|tag| format!("{sign}{tag}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The member that a record points to.
+fn member_of(data: &RecordData) -> Option<String> {
+    match data.target() {
+        Some(Target::Member(id)) => Some(id.to_string()),
+        Some(Target::Name(_)) | None => None,
+    }
 }
 
 /// The keys besides its identity that a node had when it was admitted.

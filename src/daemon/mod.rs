@@ -16,6 +16,7 @@ mod history;
 mod host;
 pub mod inbox;
 pub mod logging;
+mod names;
 mod orders;
 pub mod paths;
 mod pending;

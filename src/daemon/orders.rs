@@ -446,7 +446,7 @@ fn advice(reason: &TxError) -> Option<&'static str> {
             "end some: `p2plus policy rm`; one rule can name a tag or a prefix instead of many members"
         }
         TxError::TooMany => "wait: block time has to reach the next day",
-        _ => return None,
+        reason => return super::names::advice(reason),
     })
 }
 
@@ -466,6 +466,6 @@ fn code_of(reason: &TxError) -> ErrorCode {
         | TxError::EarlierProtocol(_)
         | TxError::PoolExhausted => ErrorCode::Conflict,
         TxError::TooManyTags | TxError::BadCredential | TxError::BadRoute(..) => ErrorCode::Usage,
-        _ => ErrorCode::Failed,
+        reason => super::names::code_of(reason).unwrap_or(ErrorCode::Failed),
     }
 }

@@ -14,6 +14,7 @@ use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
 use crate::wire::prefix::Prefix;
+use crate::wire::record::{RecordData, RecordKind, RecordMark, RecordName};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
 use std::io;
@@ -153,6 +154,35 @@ pub struct ExitApprove {
     pub identity: NodeId,
     /// Whether it may.
     pub is_exit: bool,
+}
+
+/// Sets a DNS record, in the place of one with the same mark. Signed by the member whose name it is at or below, or by a signer.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct NameSet {
+    /// Its name in the network's zone.
+    pub name: RecordName,
+    /// What it says.
+    pub data: RecordData,
+}
+
+/// Ends DNS records. Signed as they are.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct NameDel {
+    /// Their name in the network's zone.
+    pub name: RecordName,
+    /// Which of those that have the name.
+    pub which: WhichRecords,
+}
+
+/// Which of the records of one name.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum WhichRecords {
+    /// All.
+    All,
+    /// Those of a kind.
+    Kind(RecordKind),
+    /// One.
+    One(RecordMark),
 }
 
 /// Sets what a key may sign; weight 0 ends it.
@@ -338,6 +368,10 @@ operations! {
     RouteRevoke(RouteRevoke) = 35, "route-revoke", since 2;
     /// Code 36.
     ExitApprove(ExitApprove) = 36, "exit-approve", since 2;
+    /// Code 48.
+    NameSet(NameSet) = 48, "name-set", since 2;
+    /// Code 49.
+    NameDel(NameDel) = 49, "name-del", since 2;
     /// Code 64.
     SignerSet(SignerSet) = 64, "signer-set", since 1;
     /// Code 67.

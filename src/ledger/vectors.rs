@@ -3,13 +3,14 @@
 use super::block::Block;
 use super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, Net, admit, credential, id, join, key, label};
 use super::operation::{
-    CredentialRevoke, ExitApprove, Operation, ProtocolSet, Rename, Revoke, RouteApprove, RouteRevoke, RuleDel, Scope,
-    Scopes, SignerSet, Tags,
+    CredentialRevoke, ExitApprove, NameDel, NameSet, Operation, ProtocolSet, Rename, Revoke, RouteApprove, RouteRevoke,
+    RuleDel, Scope, Scopes, SignerSet, Tags, WhichRecords,
 };
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
 use crate::crypto::hash::Digest;
 use crate::time::UnixMillis;
+use crate::wire::record::{RecordData, RecordKind, RecordMark, RecordName, Target, Text};
 
 const CHAIN: Digest = Digest([9; 32]);
 
@@ -60,6 +61,37 @@ fn transactions_have_the_frozen_bytes() {
     let revoke = Revoke { identity: id(NODE), incarnation: 0 };
     let revocation = Transaction::revocation(key(ADMIN).verifying_key(), [revoke]).sign(&CHAIN, &[&key(ADMIN)]);
     frozen!("revocation", revocation.encode());
+}
+
+/// Every DNS record, and each way to end some.
+fn every_record() -> Vec<Operation> {
+    let name = |text: &str| text.parse::<RecordName>().unwrap();
+    let set = |text: &str, data| Operation::NameSet(NameSet { name: name(text), data });
+    let del = |which| Operation::NameDel(NameDel { name: name("mail"), which });
+    let strings = ["v=DKIM1", "p="].map(str::to_owned).to_vec();
+    let (member, alias) = (Target::Member(id(NODE)), Target::Name(name("mail")));
+    vec![
+        set("mail", RecordData::Address(id(NODE))),
+        set("@", RecordData::Mail { priority: 10, target: alias.clone() }),
+        set("_imap._tcp.web", RecordData::Service { priority: 1, weight: 2, port: 143, target: member }),
+        set("k._domainkey", RecordData::Text(Text::new(strings).unwrap())),
+        del(WhichRecords::All),
+        del(WhichRecords::Kind(RecordKind::Service)),
+        del(WhichRecords::One(RecordMark::Service(alias, 143))),
+    ]
+}
+
+#[test]
+fn records_have_the_frozen_bytes_and_state() {
+    frozen!("operations-names", sign(&[ADMIN], every_record()).encode());
+    let mut net = Net::new();
+    let named = super::operation::Admit { name: Some(label("web")), ..admit(NODE, 0) };
+    net.order(Operation::Admit(named)).unwrap();
+    for operation in every_record().into_iter().take(4) {
+        net.order(operation).unwrap();
+    }
+    let entries: Vec<_> = net.state.entries().filter(|(key, _)| key[0] == 24).collect();
+    frozen!("state-names", borsh::to_vec(&entries).unwrap());
 }
 
 #[test]

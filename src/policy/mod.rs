@@ -1,19 +1,23 @@
 //! What the ledger permits, as an immutable value.
 //!
 //! `ledger` produces a [`Policy`] after each block and each revocation on sight; everybody else consumes it and never sees the ledger.
-//! Owns who is a member, under which keys and addresses, and the proof that a handshake was admitted. Refuses to know how that came about.
+//! Owns who is a member, under which keys and addresses, the network's DNS records, and the proof that a handshake was admitted. Refuses to
+//! know how that came about.
 
 pub mod admission;
 pub mod decision;
 pub mod diff;
+pub mod names;
 pub mod rule;
 
 pub use admission::{Admission, Rights};
 pub use diff::PolicyDiff;
+pub use names::Names;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::wire::prefix::Prefix;
+use crate::wire::record::{RecordData, RecordName};
 use decision::NumberedRule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -57,6 +61,7 @@ pub struct Policy {
     validators: BTreeMap<NodeId, TransportKey>,
     revoked: BTreeSet<NodeId>,
     rules: Vec<NumberedRule>,
+    names: Names,
 }
 
 impl Policy {
@@ -89,6 +94,18 @@ impl Policy {
     /// Lends the rules in the order of their numbers.
     pub fn rules(&self) -> &[NumberedRule] {
         &self.rules
+    }
+
+    /// Adds the network's DNS records: those that point to members, or to names that do.
+    #[must_use]
+    pub fn with_names(mut self, records: impl IntoIterator<Item = (RecordName, RecordData)>) -> Self {
+        self.names = Names::new(records, |id| self.members.contains_key(id));
+        self
+    }
+
+    /// Lends the network's DNS records.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Decides what the holder of `transport_key` may do here.

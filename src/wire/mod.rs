@@ -13,6 +13,7 @@ pub mod name;
 pub mod offload;
 pub mod payload;
 pub mod prefix;
+pub mod record;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

@@ -25,10 +25,13 @@ impl Draft<'_> {
         Err(taken.expect_err("the last name was taken too"))
     }
 
-    /// Gives a name to a member, unless another one holds it or held it lately, or it is the name of another identity.
+    /// Gives a name to a member, unless another one holds it or held it lately, it has DNS records, or it is the name of another identity.
     pub(super) fn take_name(&mut self, id: &NodeId, name: &Label) -> Result<(), TxError> {
         if is_default_name(name) && !DEFAULT_NAME_DIGITS.iter().any(|digits| default_name(id, *digits) == *name) {
             return Err(TxError::NameOfAnother(name.clone()));
+        }
+        if self.has_records_at_or_below(name) {
+            return Err(TxError::NameTaken(name.clone()));
         }
         match self.layers.read(&NAMES, name) {
             Some(Tenure::Held(_)) => return Err(TxError::NameTaken(name.clone())),

@@ -4,10 +4,12 @@ use super::super::address::BadPool;
 use super::super::name::Label;
 use super::super::operation::{Incarnation, MAX_TAGS, RuleNumber, Scope};
 use super::super::validators::BadValidatorSet;
+use super::name_records::{MAX_MEMBERS_RECORDS, MAX_RECORDS, MAX_RECORDS_OF_MEMBER, MAX_RECORDS_OF_NAME};
 use super::routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
 use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SIGNERS};
 use crate::crypto::identity::NodeId;
 use crate::wire::prefix::Prefix;
+use crate::wire::record::RecordName;
 use std::net::Ipv4Addr;
 
 /// Why a transaction does not apply to a state; nothing of it happened.
@@ -126,6 +128,31 @@ pub enum TxError {
     /// The name says that it follows from another identity.
     #[error("the name {0} is kept for the identity that begins with its digits")]
     NameOfAnother(Label),
+    /// A name that no such record can have.
+    #[error(
+        "{0} cannot be the name of such a record: labels that begin with an underscore are for SRV and TXT records"
+    )]
+    NotAHost(RecordName),
+    /// An SRV record that is found by no service.
+    #[error("{0} does not begin with a service and a protocol, as in _imap._tcp.{0}")]
+    NotAService(RecordName),
+    /// A record would point to a name without addresses.
+    #[error("{0} is no member and has no addresses of its own in the zone")]
+    NoSuchTarget(RecordName),
+    /// There is no such record.
+    #[error("there is no such record of {0}")]
+    NoSuchRecord(RecordName),
+    /// The name has as many records as one answer may hold.
+    #[error("{0} has {MAX_RECORDS_OF_NAME} records, which is the most")]
+    TooManyRecordsOfName(RecordName),
+    /// A member has as many records as it may.
+    #[error("at and below {0} are {MAX_RECORDS_OF_MEMBER} records, which is the most of one member")]
+    TooManyRecordsOfMember(Label),
+    /// The network has as many records as it may.
+    #[error(
+        "the network has as many DNS records as it may: {MAX_RECORDS} beside its members', {MAX_MEMBERS_RECORDS} of theirs"
+    )]
+    TooManyRecords,
     /// More than [`MAX_TAGS`].
     #[error("more than {MAX_TAGS} tags")]
     TooManyTags,

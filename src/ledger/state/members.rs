@@ -173,6 +173,7 @@ impl Draft<'_> {
             return Ok(());
         }
         self.take_name(identity, name)?;
+        self.end_records_at_or_below(&record.name);
         self.rest_name(identity, &record.name);
         record.name = name.clone();
         self.layers.put(&MEMBERS, identity, &record);
@@ -228,6 +229,7 @@ impl Draft<'_> {
         }
         self.end_rules_of(id);
         self.end_routes_of(id);
+        self.end_records_of(id, &record.name);
         self.rest_name(id, &record.name);
         if let Some(host) = record.ipv4 {
             self.rest_ipv4(id, host);

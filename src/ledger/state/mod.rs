@@ -13,6 +13,7 @@ mod credentials;
 mod error;
 mod governance;
 mod members;
+mod name_records;
 mod order;
 mod policy;
 mod records;
@@ -22,6 +23,7 @@ mod table;
 
 pub use addresses::is_default_name;
 pub use error::TxError;
+pub use name_records::NameRecord;
 pub use records::{
     Approval, Author, CredentialRecord, MemberRecord, Network, Recovery, RouteRecord, RuleRecord, SignerRecord, Tenure,
 };
@@ -37,6 +39,7 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::time::UnixMillis;
 use crate::wire::prefix::Prefix;
+use crate::wire::record::RecordName;
 use records::{
     AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, EXITS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY,
     ROUTES, RULES, SIGNERS, VALIDATORS, is_readable,
@@ -99,6 +102,10 @@ pub enum Effect {
     CredentialEnded(Digest),
     /// A signer was set or ended.
     SignerSet(VerifyingKey),
+    /// A DNS record of this name was set.
+    RecordSet(RecordName),
+    /// A DNS record of this name ended: it was deleted, or a member that it belonged or pointed to is gone.
+    RecordEnded(RecordName),
     /// The network, its validators or its recovery keys were set.
     NetworkFounded,
 }
@@ -391,6 +398,8 @@ impl Draft<'_> {
             Operation::ProtocolSet(set) => self.set_protocol(signed, *set),
             Operation::Credential(credential) => self.make_credential(signed, credential),
             Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),
+            Operation::NameSet(set) => self.set_record(signed, set),
+            Operation::NameDel(del) => self.delete_records(signed, del),
             Operation::SignerSet(set) => self.set_signer(signed, set),
             Operation::ValidatorSet(_) | Operation::RecoverySet(_) | Operation::NetworkSet(_) => {
                 Err(TxError::Misplaced(operation.name()))

@@ -12,6 +12,7 @@ use crate::ledger::operation::Incarnation;
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
 use crate::policy::{Member, Policy, Subnet};
+use crate::wire::record::{RecordData, RecordName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -24,9 +25,11 @@ impl State {
         let members = self.entries.list(&MEMBERS, &[], usize::MAX);
         let validators = self.seats().as_slice().iter().map(|seat| (seat.node, seat.transport_key)).collect();
         let revoked = self.revoked(pending);
-        let member = |(id, record)| self.policy_member(network.as_ref(), id, &record);
+        let member = |(id, record): (NodeId, MemberRecord)| self.policy_member(network.as_ref(), id, &record);
+        let names = self.records_in_force(&members, &revoked);
         Policy::new(members.into_iter().map(member), validators, revoked)
             .with_rules(self.policy_rules(network.as_ref()))
+            .with_names(names)
     }
 
     /// Lists the identities that were revoked and are no members, or will not be once `pending` is committed.
@@ -46,6 +49,18 @@ impl State {
             }
             _ => self.rules().into_iter().map(|(number, record)| NumberedRule { number, rule: record.rule }).collect(),
         }
+    }
+
+    /// Lists the DNS records, without those at and below the names of members that are cut before a block says so.
+    fn records_in_force(
+        &self,
+        members: &[(NodeId, MemberRecord)],
+        revoked: &BTreeSet<NodeId>,
+    ) -> Vec<(RecordName, RecordData)> {
+        let cut = members.iter().filter(|(id, _)| revoked.contains(id));
+        let cut: BTreeSet<&str> = cut.map(|(_, record)| record.name.as_str()).collect();
+        let records = self.name_records().into_iter().map(|(name, record)| (name, record.data));
+        records.filter(|(name, _)| name.top().is_none_or(|top| !cut.contains(top))).collect()
     }
 
     fn policy_member(&self, network: Option<&Network>, id: NodeId, record: &MemberRecord) -> Member {

@@ -5,7 +5,8 @@ use super::super::block::Height;
 use super::super::name::Label;
 use super::super::operation::{Incarnation, RuleNumber, Scopes};
 use super::super::validators::{Seats, ValidatorSet};
-use super::table::{Key, Table};
+use super::name_records::{NameRecord, NameTotals, RecordKey, TargetedKey};
+use super::table::{Key, Part, Table};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
@@ -36,6 +37,9 @@ pub(super) const PARENT_COMMITTERS: Table<(), ValidatorSet> = Table::new(18);
 pub(super) const RULES: Table<RuleNumber, RuleRecord> = Table::new(19);
 pub(super) const ROUTES: Table<(NodeId, Prefix), RouteRecord> = Table::new(20);
 pub(super) const EXITS: Table<NodeId, Approval> = Table::new(21);
+pub(super) const NAME_RECORDS: Table<Part<0, RecordKey>, NameRecord> = Table::new(24);
+pub(super) const NAME_TARGETS: Table<Part<1, TargetedKey>, ()> = Table::new(24);
+pub(super) const NAME_TOTALS: Table<Part<2, ()>, NameTotals> = Table::new(24);
 pub(super) const RULE_COUNT: Table<(), RuleCount> = Table::new(25);
 pub(super) const RULES_OF: Table<(NodeId, RuleNumber), ()> = Table::new(26);
 pub(super) const RULE_NUMBERS: Table<Digest, RuleNumber> = Table::new(27);
@@ -64,6 +68,9 @@ pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
         Some(19) => RULES.accepts(key, value),
         Some(20) => ROUTES.accepts(key, value),
         Some(21) => EXITS.accepts(key, value),
+        Some(24) => {
+            NAME_RECORDS.accepts(key, value) || NAME_TARGETS.accepts(key, value) || NAME_TOTALS.accepts(key, value)
+        }
         Some(25) => RULE_COUNT.accepts(key, value),
         Some(26) => RULES_OF.accepts(key, value),
         Some(27) => RULE_NUMBERS.accepts(key, value),

@@ -303,6 +303,21 @@ impl Key for Label {
     }
 }
 
+/// A key of one of several tables that share a tag: its first byte says which.
+pub(super) struct Part<const NUMBER: u8, K>(pub(super) K);
+
+impl<const NUMBER: u8, K: Key> Key for Part<NUMBER, K> {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.push(NUMBER);
+        self.0.write(bytes);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (number, key) = bytes.split_first()?;
+        (*number == NUMBER).then(|| K::read(key).map(Self)).flatten()
+    }
+}
+
 /// A pair whose first half has a fixed width.
 macro_rules! pair_keys {
     ($($first:ty [$width:literal], $second:ty;)*) => {

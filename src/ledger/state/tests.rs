@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 mod credentials;
 mod members;
+mod names;
 mod order;
 mod properties;
 mod routes;

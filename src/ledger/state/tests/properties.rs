@@ -1,5 +1,7 @@
 use super::*;
 use crate::ledger::chain::execute;
+use crate::ledger::operation::{NameDel, NameSet, WhichRecords};
+use crate::wire::record::{RecordData, RecordName, Target, Text};
 use proptest::prelude::*;
 
 /// What a random history is made of.
@@ -10,6 +12,8 @@ enum Step {
     Rename { node: u8, name: u8 },
     Credential { which: u8, uses: u32 },
     Join { node: u8, which: u8 },
+    Record { by: u8, at: u8, kind: u8, target: u8 },
+    Unrecord { at: u8 },
     Wait { days: u8 },
 }
 
@@ -22,12 +26,37 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node.clone(), 0u8..4).prop_map(|(node, name)| Step::Rename { node, name }),
         2 => (0u8..3, 1u32..3).prop_map(|(which, uses)| Step::Credential { which, uses }),
         3 => (node, 0u8..3).prop_map(|(node, which)| Step::Join { node, which }),
+        6 => (0u8..12, 0u8..10, 0u8..4, 0u8..10)
+            .prop_map(|(by, at, kind, target)| Step::Record { by, at, kind, target }),
+        2 => (0u8..10).prop_map(|at| Step::Unrecord { at }),
         1 => (1u8..20).prop_map(|days| Step::Wait { days }),
     ]
 }
 
 fn name_of(name: u8) -> Option<Label> {
     (name > 0).then(|| label(&format!("name-{name}")))
+}
+
+/// A name of the zone: of members, below them, and of nobody.
+fn record_name(at: u8) -> RecordName {
+    let text = match at {
+        0 => "@".to_owned(),
+        1..4 => format!("name-{at}"),
+        4..7 => format!("www.name-{}", at - 3),
+        _ => format!("shop-{at}"),
+    };
+    text.parse().unwrap()
+}
+
+/// A record of some kind that points to a node or to a name.
+fn record(kind: u8, target: u8) -> RecordData {
+    let node = id(NODE + target % 6);
+    let target = if target % 2 == 0 { Target::Member(node) } else { Target::Name(record_name(target)) };
+    match kind {
+        0 | 1 => RecordData::Address(node),
+        2 => RecordData::Mail { priority: 10, target },
+        _ => RecordData::Text(Text::new(vec!["text".to_owned()]).unwrap()),
+    }
 }
 
 /// Signs a step; none for the passing of time.
@@ -49,6 +78,14 @@ fn signed(net: &mut Net, step: &Step) -> Option<Verified<SignedTransaction>> {
             net.sign(&[ADMIN], vec![Operation::Credential(credential(50 + which, uses, soon))])
         }
         Step::Join { node, which } => net.joining(join(NODE + node, 50 + which), 50 + which, NODE + node),
+        Step::Record { by, at, kind, target } => {
+            let set = NameSet { name: record_name(at), data: record(kind, target) };
+            net.sign(&[if by < 6 { NODE + by } else { ADMIN }], vec![Operation::NameSet(set)])
+        }
+        Step::Unrecord { at } => {
+            let del = NameDel { name: record_name(at), which: WhichRecords::All };
+            net.sign(&[ADMIN], vec![Operation::NameDel(del)])
+        }
         Step::Wait { .. } => return None,
     })
 }
@@ -95,7 +132,35 @@ fn check_invariants(net: &Net) {
     let resting = table(4) + table(5) - 2 * count;
     assert_eq!(table(15), resting, "everything that rests has one end");
     let brief = members.iter().filter(|(_, member)| member.expires.is_some()).count();
+    check_records(net, &policy);
     assert_eq!(table(14), brief + net.state.credentials().len(), "everything that ends has one end");
+}
+
+/// Every record belongs to the network or to a member's name and points to something; the index and the totals agree with the records.
+fn check_records(net: &Net, policy: &crate::policy::Policy) {
+    let records = net.state.name_records();
+    let by_name = |text: &str| net.state.members().into_iter().any(|(_, member)| member.name.as_str() == text);
+    let is_members = |name: &RecordName| name.top().is_some_and(by_name);
+    for (name, record) in &records {
+        let top = name.top().map(label);
+        assert!(top.is_none_or(|top| !matches!(net.state.tenure(&top), Some(Tenure::Resting { .. }))), "{name}");
+        match record.data.target() {
+            Some(Target::Member(id)) => assert!(policy.member(&id).is_some()),
+            Some(Target::Name(target)) => {
+                let is_address = |data: &RecordData| matches!(data, RecordData::Address(_));
+                assert!(records.iter().any(|(name, record)| *name == target && is_address(&record.data)));
+            }
+            None => {}
+        }
+        assert!(policy.names().of(name).contains(&record.data), "what is in force is what the state holds");
+    }
+    let part = |number: u8| net.state.entries().filter(|(key, _)| key.starts_with(&[24, number])).count();
+    assert_eq!(part(0), records.len());
+    assert_eq!(part(1), records.iter().filter(|(_, record)| record.data.target().is_some()).count());
+    let totals = net.state.value(&[24, 2]).map(|bytes| borsh::from_slice::<(u32, u32)>(bytes).unwrap());
+    let members = records.iter().filter(|(name, _)| is_members(name)).count();
+    let counted = totals.map(|(network, members)| (network as usize, members as usize)).unwrap_or_default();
+    assert_eq!(counted, (records.len() - members, members));
 }
 
 proptest! {
