@@ -59,6 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("etherparse", &["wire"]),
     ("fast_qr", &["cli"]),
     ("getrandom", &["io"]),
+    ("hickory_proto", &["node"]),
     ("hmac", &["crypto"]),
     ("http_body_util", SHELL),
     ("hyper", SHELL),

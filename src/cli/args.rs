@@ -1,5 +1,6 @@
 //! The grammar of the command line. What was typed is parsed into its meaning here, by the types of its values.
 
+use crate::daemon::api::names::RecordType;
 use crate::daemon::api::request::{Condition, Finality};
 use crate::daemon::config::{DeviceName, LogLevel};
 use crate::daemon::duration::Span;
@@ -130,6 +131,12 @@ pub(super) enum Command {
     /// Send by a member what is for nobody in the overlay
     #[command(subcommand)]
     ExitNode(ExitVerb),
+    /// Name services and hosts of the network
+    #[command(subcommand)]
+    Name(NameVerb),
+    /// Look at the resolver of the network's names
+    #[command(subcommand)]
+    Dns(DnsVerb),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerVerb),
@@ -352,6 +359,58 @@ pub(super) struct RevokeInviteArgs {
     pub(super) credential: String,
     #[command(flatten)]
     pub(super) finality: FinalityArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum NameVerb {
+    /// Set a record: a member at and below its own name, a signer everywhere
+    Add(NameAddArgs),
+    /// End the records of a name, or some of them
+    Rm(NameRemoveArgs),
+    /// List the records beside the members' own names
+    List,
+}
+
+#[derive(Args)]
+pub(super) struct NameAddArgs {
+    /// The name, with or without the zone; `@` is the zone itself
+    pub(super) name: String,
+    /// PEER gives it the addresses of a member; or `mx PRIORITY TARGET`, `srv PRIORITY WEIGHT PORT TARGET`, `txt TEXT…`
+    #[arg(required = true, value_name = "PEER|mx …|srv …|txt …")]
+    pub(super) record: Vec<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct NameRemoveArgs {
+    /// The name, with or without the zone; `@` is the zone itself
+    pub(super) name: String,
+    /// Only records of this type: address, mx, srv or txt
+    #[arg(value_name = "TYPE")]
+    pub(super) record_type: Option<RecordType>,
+    /// Of these, only those with this target, or with these texts
+    #[arg(value_name = "TARGET|TEXT")]
+    pub(super) value: Vec<String>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum DnsVerb {
+    /// Show what is answered, where, and to how many questions
+    Status,
+    /// Ask this node's resolver
+    Query(QueryArgs),
+}
+
+#[derive(Args)]
+pub(super) struct QueryArgs {
+    /// A name in the zone, with or without the zone; another one with a dot at its end; or an address
+    pub(super) name: String,
+    /// A, AAAA, MX, SRV, TXT, PTR … [default: all that there is]
+    #[arg(value_name = "TYPE")]
+    pub(super) query_type: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -7,6 +7,7 @@ mod ledger;
 mod life;
 mod look;
 mod members;
+mod names;
 mod output;
 mod policy;
 mod routes;
@@ -124,6 +125,8 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             None => members::invites(&scope, output),
             Some(InvitesVerb::Revoke(args)) => members::revoke_invite(&scope, output, &args),
         },
+        Command::Name(verb) => names::name(&scope, output, verb),
+        Command::Dns(verb) => names::dns(&scope, output, verb),
         Command::Ledger(verb) => match verb {
             LedgerVerb::Status => ledger::status(&scope, output),
             LedgerVerb::Log(args) => ledger::log(&scope, output, args),

@@ -2,6 +2,8 @@
 
 use super::duration::Span;
 use crate::io::device_name::NotADeviceName;
+use crate::wire::name::NetworkName;
+use crate::wire::record::{BadZone, ZoneName};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -32,8 +34,8 @@ pub struct Config {
     pub underlay: UnderlayConfig,
     /// The network inside.
     pub tunnel: TunnelConfig,
-    /// Names; no keys yet.
-    pub dns: NoKeys,
+    /// Names.
+    pub dns: DnsConfig,
     /// What this host routes for others.
     pub routes: RoutesConfig,
     /// The packet filter; no keys yet.
@@ -111,6 +113,18 @@ impl Default for RoutesConfig {
     }
 }
 
+/// `[dns]`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// The network's names are answered on this host.
+    pub enabled: bool,
+    /// The suffix of the names. Empty: `NETWORK.internal`.
+    pub zone: OptionalZone,
+    /// What tells the programs of this host where to ask for names of the zone, and of nothing else.
+    pub backend: DnsBackend,
+}
+
 /// `[ledger]`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -129,6 +143,19 @@ impl Default for TunnelConfig {
             offload: true,
             force_ipv4: false,
         }
+    }
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self { enabled: true, zone: OptionalZone(None), backend: DnsBackend::Auto }
+    }
+}
+
+impl DnsConfig {
+    /// The zone in which this host finds the names of a network; none where it is not to find any.
+    pub fn zone_name(&self, network: &NetworkName) -> Option<ZoneName> {
+        self.enabled.then(|| self.zone.0.clone().unwrap_or_else(|| ZoneName::of_network(network)))
     }
 }
 
@@ -187,6 +214,55 @@ pub enum Cipher {
     /// ChaCha20-Poly1305 always.
     #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
+}
+
+/// What a host's programs are told by, where to ask for names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsBackend {
+    /// systemd-resolved where it runs, else resolvconf where it is installed, else nothing.
+    #[default]
+    Auto,
+    /// systemd-resolved.
+    Resolved,
+    /// resolvconf, of Debian or openresolv.
+    Resolvconf,
+    /// `/etc/resolv.conf` itself: everything this host asks for then comes here first.
+    File,
+    /// Nothing: the resolver answers, and the host is left as it is.
+    None,
+}
+
+impl DnsBackend {
+    /// Its name, as it is configured.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Resolved => "resolved",
+            Self::Resolvconf => "resolvconf",
+            Self::File => "file",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A zone's name, or the empty text for the default one.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OptionalZone(pub Option<ZoneName>);
+
+impl TryFrom<String> for OptionalZone {
+    type Error = BadZone;
+
+    fn try_from(text: String) -> Result<Self, BadZone> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|zone| Self(Some(zone))) }
+    }
+}
+
+impl From<OptionalZone> for String {
+    fn from(zone: OptionalZone) -> Self {
+        zone.0.map(|zone| zone.to_string()).unwrap_or_default()
+    }
 }
 
 /// How many threads carry packets each way, or 0 for the machine's measure.
@@ -379,7 +455,8 @@ mod tests {
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
         let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
-                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n[ledger]\nmax_staleness = \"90m\"\n";
+                    [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n\
+                    [dns]\nenabled = false\nzone = \"corp.example\"\nbackend = \"none\"\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
         assert_ne!(config, Config::default());
         assert_eq!(parse(&config.to_commented_toml()).unwrap(), config);
@@ -390,7 +467,10 @@ mod tests {
         for (text, line, place) in [
             ("[node]\n\ncolour = 1\n", 3, "colour"),
             ("[nod]\n", 1, "nod"),
-            ("[dns]\nzone = \"x\"\n", 2, "zone"),
+            ("[dns]\ncolour = \"x\"\n", 2, "colour"),
+            ("[dns]\nzone = \"lab.local\"\n", 2, "\"lab.local\""),
+            ("[dns]\nzone = \"Lab\"\n", 2, "\"Lab\""),
+            ("[dns]\nbackend = \"hosts\"\n", 2, "\"hosts\""),
             ("[node]\nlog_level = \"loud\"\n", 2, "\"loud\""),
             ("[tunnel]\ncipher = \"rot13\"\n", 2, "\"rot13\""),
             ("[tunnel]\nqueues = 16\n", 2, "16"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   device ─► Outgoing::seal ─► UdpSender          sockets ─► forward::Opening ─► device
-//!                  └─ no session ─► inbox              └─ handshake, control, news ─► inbox
+//!          └─ no session, resolver ─► inbox              └─ handshake, control, news ─► inbox
 //! ```
 //! The threads share only the published table, the drop counters and the inbox, bounded queues: when the node cannot keep up, what
 //! it would have got is dropped and counted, and data goes on. A handshake datagram without a valid mac1, or a cookie or response for no
@@ -115,6 +115,9 @@ impl PacketHandler for WayOut {
             Outbound::Sealed => {}
             Outbound::Stage(peer) => forward::each_whole(&mut packet, |packet| {
                 shared.tell(FromWire::Unsent { peer, packet: packet.to_vec() });
+            }),
+            Outbound::Resolve => forward::each_whole(&mut packet, |packet| {
+                shared.tell(FromWire::Query { packet: packet.to_vec() });
             }),
             Outbound::Answer(reason, answer) => {
                 shared.drops.count(reason);

@@ -10,6 +10,7 @@ use super::data_plane::{Shared, unsent};
 use super::failure::{ErrorCode, Failure};
 use super::files::{MEMORY_DELAY, Memory, NodeFiles};
 use super::host::{HostSettings, HostSide};
+use super::host_names::HostNames;
 use super::inbox::{FromWire, InboxReader, Message};
 use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
@@ -19,15 +20,18 @@ use super::status::{self, state_of};
 use crate::io::clock::{self, OsRng};
 use crate::io::device::Device;
 use crate::io::host::Host;
+use crate::io::host_dns::Delegation;
 use crate::io::network::Network;
 use crate::io::udp::UdpSender;
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
 use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
+use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
@@ -68,6 +72,8 @@ pub struct Parts {
     pub network: Network,
     /// What is changed in it; none without an interface.
     pub host: Option<Host>,
+    /// Where this host's programs ask for names.
+    pub host_names: HostNames,
     /// Events for readers of the API.
     pub events: broadcast::Sender<Event>,
     /// IPv4 was forced by a flag, which a reload does not override.
@@ -157,6 +163,7 @@ impl EventLoop {
             }
             Message::Wire(FromWire::News { index, path, .. }) => node.handle_news(now, index, path),
             Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
+            Message::Wire(FromWire::Query { packet }) => node.handle_query(now, &packet),
             Message::Call(call) => self.answer(now, *call),
             // A host that never rests is looked at all the same.
             Message::Host(_) => drop(self.host_check_at.get_or_insert(now.instant + HOST_SETTLE)),
@@ -195,6 +202,11 @@ impl EventLoop {
         while let Some(event) = self.parts.node.poll_event() {
             self.show(event);
         }
+        while let Some(packet) = self.parts.node.poll_device() {
+            if self.parts.device.write(&packet).is_err() {
+                self.parts.shared.drops.count(DropReason::DeviceRefused);
+            }
+        }
         while let Some(transmit) = self.parts.node.poll_transmit() {
             if let Err(error) = self.parts.sender.send(transmit.path, &transmit.datagram) {
                 self.parts.shared.drops.count(unsent(error));
@@ -207,6 +219,7 @@ impl EventLoop {
             NodeEvent::Publish(table) => self.parts.shared.table.store(table),
             NodeEvent::Configure(addresses) => {
                 self.host.set(&mut self.parts.network, addresses);
+                self.tell_names();
             }
             NodeEvent::Requested(requests) => self.parts.files.write_requests(&requests),
             NodeEvent::RequestRefused { by } => tracing::warn!(by, "what this node asked for was refused"),
@@ -275,6 +288,23 @@ impl EventLoop {
     fn look_at_host(&mut self, now: Now) {
         self.host_recheck_at = self.parts.device.index().map(|_| now.instant + HOST_RECHECK);
         self.host.look(&mut self.parts.network);
+        self.tell_names();
+    }
+
+    /// Says where this host's programs find the network's names, as far as they can go there.
+    fn tell_names(&self) {
+        let Parts { node, device, config, host_names, shared, .. } = &self.parts;
+        let (resolver, takes_ipv4) = (node.resolver(), shared.takes_ipv4.load(Ordering::Relaxed));
+        let addresses = resolver.addresses();
+        let v4 = addresses.v4.filter(|_| takes_ipv4).map(IpAddr::V4);
+        let delegation = device.name().zip(resolver.zone()).map(|(interface, zone)| Delegation {
+            interface: interface.to_owned(),
+            servers: v4.into_iter().chain(addresses.v6.map(IpAddr::V6)).collect(),
+            zones: std::iter::once(zone.name().to_string()).chain(zone.reverse_zones()).collect(),
+        });
+        // Before the interface has its addresses nobody there can ask.
+        let is_member = self.host.all().next().is_some();
+        host_names.want(config.dns.backend, delegation.filter(|_| is_member));
     }
 
     /// Reads where the host can be reached, for this node's record.
@@ -317,6 +347,8 @@ impl EventLoop {
                 let around = Surroundings {
                     network: &self.parts.paths.network,
                     endpoints: &self.parts.config.underlay.endpoints,
+                    dns_backend: self.parts.config.dns.backend,
+                    host_names: self.parts.host_names.report(),
                 };
                 orders::answer(&mut self.parts.node, now, &around, request)
             }
@@ -403,6 +435,11 @@ impl EventLoop {
         }
         if fresh.tunnel != now.tunnel {
             reloaded.needs_restart.push("tunnel".to_owned());
+        }
+        if fresh.dns != now.dns {
+            reloaded.changed.push("dns".to_owned());
+            now.dns = fresh.dns.clone();
+            self.parts.node.set_zone_name(fresh.dns.zone_name(&self.parts.paths.network));
         }
         now.node = fresh.node.clone();
         now.ledger = fresh.ledger.clone();

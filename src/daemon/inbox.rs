@@ -5,7 +5,8 @@
 //!   members' records   ──► members (a share each)      ─┤
 //!   guests' records    ──► guests                      ─┤   take: a bounded number of each, in this order
 //!   handshakes         ──► proved, answers, strangers  ─┼──► node thread
-//!   packets unsent     ──► unsent                      ─┘
+//!   packets unsent     ──► unsent                      ─┤
+//!   to the resolver    ──► queries                     ─┘
 //! ```
 //! One queue per degree of trust, so that whoever floods one is dropped there, and counted, while the others go on. Each wake takes a
 //! bounded number from every queue: authenticated records go before handshakes, and a flood of either leaves the other its turn. Within a
@@ -61,10 +62,13 @@ enum Queue {
     Strangers,
     /// Packets of this host for members without a session.
     Unsent,
+    /// Packets of this host for the resolver.
+    Queries,
 }
 
 impl Queue {
-    const ALL: [Self; 6] = [Self::Members, Self::Proved, Self::Answers, Self::Guests, Self::Strangers, Self::Unsent];
+    const ALL: [Self; 7] =
+        [Self::Members, Self::Proved, Self::Answers, Self::Guests, Self::Strangers, Self::Unsent, Self::Queries];
 
     const fn bounds(self) -> Bounds {
         let (capacity, share, a_wake, full) = match self {
@@ -74,6 +78,7 @@ impl Queue {
             Self::Guests => (512, 32, 16, DropReason::GuestQueueFull),
             Self::Strangers => (1024, 64, 16, DropReason::HandshakeQueueFull),
             Self::Unsent => (512, 64, 32, DropReason::UnsentQueueFull),
+            Self::Queries => (256, 256, 64, DropReason::ResolverQueueFull),
         };
         Bounds { capacity, share, a_wake, full }
     }
@@ -90,6 +95,8 @@ pub enum Sender {
     Guest(TransportKey),
     /// The member that a packet is for.
     Destination(NodeId),
+    /// Whatever runs on this host.
+    Host,
 }
 
 impl Sender {
@@ -108,6 +115,7 @@ impl Sender {
             Self::Member(_) => Queue::Members,
             Self::Origin(_) | Self::Guest(_) => Queue::Guests,
             Self::Destination(_) => Queue::Unsent,
+            Self::Host => Queue::Queries,
         }
     }
 }
@@ -144,6 +152,11 @@ pub enum FromWire {
         /// The path that it came by.
         path: Path,
     },
+    /// A packet for the resolver.
+    Query {
+        /// All of it.
+        packet: Vec<u8>,
+    },
     /// A packet for a member that there is no session with.
     Unsent {
         /// The member.
@@ -166,6 +179,7 @@ impl FromWire {
             }
             Self::Record { sender, .. } | Self::News { sender, .. } => (sender.queue(), *sender),
             Self::Unsent { peer, .. } => (Queue::Unsent, Sender::Destination(*peer)),
+            Self::Query { .. } => (Queue::Queries, Sender::Host),
         }
     }
 }

@@ -14,6 +14,7 @@ mod files;
 mod founding;
 mod history;
 mod host;
+mod host_names;
 pub mod inbox;
 pub mod logging;
 mod names;

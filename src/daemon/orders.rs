@@ -2,8 +2,10 @@
 
 use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
 use super::api::types::{Addresses, Submitted, TicketText};
+use super::config::DnsBackend;
 use super::failure::{ErrorCode, Failure};
 use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
+use super::host_names::HostNamesReport;
 use super::pending::{self, Awaited, Invited, Task};
 use super::policy_orders;
 use super::route_orders;
@@ -52,11 +54,16 @@ pub struct Surroundings<'a> {
     pub network: &'a NetworkName,
     /// Endpoints from the configuration, for tickets.
     pub endpoints: &'a [SocketAddr],
+    /// How this host's programs are to be told where names are.
+    pub dns_backend: DnsBackend,
+    /// How they were.
+    pub host_names: HostNamesReport,
 }
 
 /// Answers a request, or says what to wait for. `Status` and `Reload` are the event loop's own.
 pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, request: Request) -> Outcome {
     match request {
+        Request::Name(request) => super::names::answer(node, now, around, request),
         Request::Status | Request::Reload => Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into(),
         Request::Peers => Ok(Reply::Peers(views::peers(node, now))).into(),
         Request::Members => Ok(Reply::Members(views::members(node))).into(),
@@ -118,7 +125,9 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
     }
 }
 
-trait IntoOutcome {
+/// What is waited for, or the reason why nothing is.
+pub trait IntoOutcome {
+    /// Turns it into an outcome.
     fn into_outcome(self) -> Outcome;
 }
 

@@ -8,6 +8,7 @@ use super::event_loop::{EventLoop, Parts};
 use super::failure::{ErrorCode, Failure};
 use super::files::NodeFiles;
 use super::founding::invitation;
+use super::host_names::HostNames;
 use super::inbox::{Inbox, Message};
 use super::setup::{DeviceChoice, RunArgs};
 use super::workers::Workers;
@@ -80,6 +81,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         .map_err(|error| system("threads", &error))?;
     watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;
 
+    let host_names =
+        HostNames::start(args.config.dns.backend, device.name()).map_err(|error| system("threads", &error))?;
     let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let settings = serve(&runtime, socket, &args.config, &inbox, &events);
@@ -95,6 +98,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         device,
         network,
         host,
+        host_names,
         events,
         force_ipv4: args.force_ipv4,
         settings,
@@ -131,6 +135,7 @@ fn open_node(
         requests: files.requests(),
         ciphers: ciphers(&args.config),
         offload,
+        zone_name: args.config.dns.zone_name(&args.paths.network),
         drops: Arc::clone(drops),
         rng: OsRng,
     };

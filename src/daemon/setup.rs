@@ -14,7 +14,9 @@ use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
 use crate::daemon::api::types::{PublicKeys, VerifyReport};
 use crate::io::clock;
+use crate::io::device::default_interface_name;
 use crate::io::host::undo_leftovers;
+use crate::io::host_dns::clear_leftovers;
 use crate::io::keystore::StateFolder;
 use crate::wire::name::{NetworkName, NodeName};
 use crate::wire::ticket::Ticket;
@@ -211,7 +213,17 @@ pub fn cleanup(paths: &Paths) -> Result<CleanupReport, Failure> {
     let _held = ApiSocket::bind(paths)?;
     let mut undone: Vec<_> = was_left.then(|| format!("removed the socket {}", socket.display())).into_iter().collect();
     undone.extend(undo_leftovers(&paths.network, &paths.journal())?);
+    for interface in interfaces(paths) {
+        undone.extend(clear_leftovers(&interface));
+    }
     Ok(CleanupReport { undone })
+}
+
+/// The names that the network's interface has here unless a flag gave it another one.
+fn interfaces(paths: &Paths) -> Vec<String> {
+    let configured = Config::load(&paths.config_file(), false).ok().and_then(|config| config.tunnel.device.0);
+    let default = default_interface_name(paths.network.as_str());
+    configured.map(|name| name.as_str().to_owned()).into_iter().chain([default]).collect()
 }
 
 /// Verifies the stored ledger of a network whose daemon does not run.

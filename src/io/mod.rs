@@ -14,6 +14,7 @@ pub mod device;
 pub mod device_name;
 pub mod durable;
 pub mod host;
+pub mod host_dns;
 pub mod key_file;
 pub mod keystore;
 pub mod ledger_files;

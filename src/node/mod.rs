@@ -5,8 +5,10 @@
 //!                                     │                             │ policy
 //!        data threads ◄── ForwardingTable ◄───────────────────────── ┘
 //! ```
+//! Packets of the own device for the resolver's addresses go to [`resolver::Resolver`], and its answers back to the device.
+//!
 //! Two speeds: [`Node`] (`&mut self`, one thread, slow) decides and publishes an immutable [`table::ForwardingTable`];
-//! [`forward`] (any thread, hot) reads it. After every `handle_*` call, `poll_transmit` and `poll_event` until they give nothing,
+//! [`forward`] (any thread, hot) reads it. After every `handle_*` call, `poll_transmit`, `poll_device` and `poll_event` until they give nothing,
 //! and call again at `poll_timeout`.
 
 pub mod authoring;
@@ -17,11 +19,14 @@ pub mod gossip;
 pub mod membership;
 pub mod names;
 mod numbering;
+mod packet_queue;
 mod peer;
 pub mod peers;
 pub mod pulse;
 mod reach;
 pub mod requests;
+pub mod resolver;
+mod resolving;
 mod routing;
 pub mod staging;
 pub mod status;
@@ -42,6 +47,7 @@ use crate::wire::control::Request;
 use crate::wire::data::SessionIndex;
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
+use crate::wire::record::ZoneName;
 use control::{ControlLink, LinkError, LinkId};
 use gossip::Gossip;
 use membership::{Invitation, Membership, Refusal};
@@ -51,6 +57,7 @@ use rand_core::CryptoRng;
 use reach::Reach;
 pub use reach::Underlay;
 use requests::Requests;
+use resolver::Resolver;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -87,6 +94,8 @@ pub struct Setup<R> {
     pub ciphers: CipherSet,
     /// The super-packets that the device takes.
     pub offload: OffloadSet,
+    /// The suffix of the network's names on this host; none where nobody is to ask for them.
+    pub zone_name: Option<ZoneName>,
     /// Where drops are counted.
     pub drops: Arc<Drops>,
     /// Entropy.
@@ -172,6 +181,8 @@ pub struct Node<R> {
     requests: Requests,
     /// The subnets behind this node, and whether it is an exit.
     own_part: (Vec<Subnet>, bool),
+    resolver: Resolver,
+    zone_name: Option<ZoneName>,
     membership: Membership,
     pulse: Pulse,
     /// When a validator last told of its head.
@@ -190,8 +201,20 @@ pub struct Node<R> {
 impl<R: CryptoRng> Node<R> {
     /// Starts a node with what it has on disk.
     pub fn new(now: Now, setup: Setup<R>) -> Self {
-        let Setup { keys, signing, ledger, invitation, refusal, accepted, requests, ciphers, offload, drops, mut rng } =
-            setup;
+        let Setup {
+            keys,
+            signing,
+            ledger,
+            invitation,
+            refusal,
+            accepted,
+            requests,
+            ciphers,
+            offload,
+            zone_name,
+            drops,
+            mut rng,
+        } = setup;
         let own_id = keys.node_id;
         let network_id = keys.network_id;
         let link = ControlLink::new(LinkId(keys.transport_key()), &mut rng);
@@ -209,6 +232,8 @@ impl<R: CryptoRng> Node<R> {
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
             own_part: Default::default(),
+            resolver: Resolver::new(),
+            zone_name,
             membership: Membership::new(invitation, refusal),
             pulse: Pulse::new(now),
             heads_heard: BTreeMap::new(),
@@ -288,6 +313,7 @@ impl<R: CryptoRng> Node<R> {
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_timeout(&mut ctx);
         self.link.handle_timeout(now.instant);
+        self.resolver.handle_timeout(now.instant);
         self.ledger.handle_timeout(now);
         self.tend_neighbours(now);
         self.tend_membership(now);
@@ -341,6 +367,7 @@ impl<R: CryptoRng> Node<R> {
         [
             self.peers.poll_timeout(),
             self.link.poll_timeout(),
+            self.resolver.poll_timeout(),
             self.ledger.poll_timeout().map(|(at, _)| at),
             Some(self.gossip.poll_timeout()),
             Some(self.reach.poll_timeout()),
@@ -470,6 +497,7 @@ impl<R: CryptoRng> Node<R> {
         if before != (self.subnet_routes(), self.own_part.clone()) {
             self.tell(NodeEvent::Routes);
         }
+        self.follow_names();
         let is_member = self.policy.member(&self.own_id).is_some();
         let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));
         if became {

@@ -26,6 +26,14 @@ pub struct AnswerSources {
 }
 
 impl AnswerSources {
+    /// Says whether an address is one of them: the resolver answers there.
+    pub fn contains(self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4 == Some(address),
+            IpAddr::V6(address) => self.v6 == Some(address),
+        }
+    }
+
     /// The source of an answer about a packet to `destination`. Without an address of the network's own the destination, nobody's on this
     /// host either, has to do.
     fn about(self, destination: IpAddr) -> IpAddr {

@@ -71,6 +71,10 @@ drop_reasons! {
     HandshakeQueueFull = "handshake_queue_full",
     /// The queue of packets without a session is full, or this destination's share of it.
     UnsentQueueFull = "unsent_queue_full",
+    /// The queue of packets to the resolver is full.
+    ResolverQueueFull = "resolver_queue_full",
+    /// A packet to the resolver that no answer can be given to: a fragment, a response, too short or too long.
+    MalformedQuery = "malformed_query",
     /// The counter was seen before, or is below the window.
     Replayed = "replayed",
     /// The tag does not verify.

@@ -39,7 +39,7 @@ fn sample_host() -> (Host, Scripted) {
 #[test]
 fn every_answer_is_the_documented_json_and_the_usual_text() {
     let id = "7".repeat(64);
-    let commands: [(&str, &[&str]); 41] = [
+    let commands: [(&str, &[&str]); 46] = [
         ("status", &["status"]),
         ("peers", &["peers"]),
         ("ip", &["ip"]),
@@ -80,6 +80,11 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("ledger-show-block", &["ledger", "show", "12"]),
         ("ledger-show-tx", &["ledger", "show", "5a5b"]),
         ("ledger-verify", &["ledger", "verify"]),
+        ("name-add", &["name", "add", "@", "mx", "10", "mail"]),
+        ("name-rm", &["name", "rm", "mail.lab.internal", "address", "b"]),
+        ("name-list", &["name", "list"]),
+        ("dns-status", &["dns", "status"]),
+        ("dns-query", &["dns", "query", "b", "MX"]),
         ("reload", &["reload"]),
     ];
     let (host, _daemon) = sample_host();

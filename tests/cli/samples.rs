@@ -1,5 +1,6 @@
 //! One fixed value of each documented type.
 
+use p2plus::daemon::api::names::*;
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::request::{Reply, Request};
 use p2plus::daemon::api::routes::{AcceptedView, ExitView, RequestView, RouteView, RouterView};
@@ -284,6 +285,54 @@ fn explanation(is_uncovered: bool) -> Explanation {
     }
 }
 
+fn names(request: &NameRequest) -> NameReply {
+    let entry = |name: &str, record| NameEntry {
+        name: name.into(),
+        fqdn: Some(if name == "@" { "lab.internal".into() } else { format!("{name}.lab.internal") }),
+        record,
+        set_by: "a".into(),
+        height: 12,
+    };
+    match request {
+        NameRequest::Add(_) | NameRequest::Remove(_) => {
+            NameReply::Submitted(Submitted { tx: TX.into(), height: Some(13) })
+        }
+        NameRequest::List => NameReply::List(vec![
+            entry("@", Record::Mx { priority: 10, target: "mail".into() }),
+            entry("_imap._tcp.b", Record::Srv { priority: 0, weight: 1, port: 143, target: "b".into() }),
+            entry("mail", Record::Address { target: "b".into() }),
+            entry("b", Record::Txt { strings: vec!["v=spf1 mx -all".into(), "say \"hello\"".into()] }),
+        ]),
+        NameRequest::Status => NameReply::Status(DnsStatus {
+            enabled: true,
+            zone: Some("lab.internal".into()),
+            servers: ips(&["10.77.0.53", "fd5a:1b2c:3d4e::53"]),
+            reverse_zones: ["0", "1", "2"].map(|octet| format!("{octet}.77.10.in-addr.arpa")).to_vec(),
+            ttl_seconds: 30,
+            members: 2,
+            records: 4,
+            host: DnsHost { backend: "auto".into(), used: Some("resolved".into()), reason: None },
+            queries: DnsQueries {
+                answered: 120,
+                unknown_names: 3,
+                refused: 1,
+                unanswerable: 2,
+                ..DnsQueries::default()
+            },
+        }),
+        NameRequest::Query(_) => NameReply::Answer(DnsAnswer {
+            name: "b.lab.internal".into(),
+            status: "NOERROR".into(),
+            answers: vec![DnsRecord {
+                name: "b.lab.internal".into(),
+                record_type: "MX".into(),
+                ttl: 30,
+                data: "10 mail.lab.internal.".into(),
+            }],
+        }),
+    }
+}
+
 /// What the scripted node answers to a request, and nothing else about it.
 pub fn reply(request: &Request) -> Reply {
     match request {
@@ -361,6 +410,7 @@ pub fn reply(request: &Request) -> Reply {
         Request::LedgerShow(show) if show.what == "12" => Reply::LedgerShow(block()),
         Request::LedgerShow(_) => Reply::LedgerShow(transaction()),
         Request::LedgerVerify => Reply::LedgerVerify(verified(None)),
+        Request::Name(request) => Reply::Name(names(request)),
         Request::Reload => Reply::Reloaded(Reloaded {
             changed: vec!["node.log_level".into()],
             needs_restart: vec!["tunnel.mtu".into()],

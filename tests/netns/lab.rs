@@ -58,6 +58,8 @@ pub struct Host {
     index: u8,
     /// Where it is, from 0: each place has subnets of its own.
     site: u8,
+    /// The process whose mounts it sees, where it is not everybody's.
+    mounts_of: Option<u32>,
 }
 
 /// A process in a namespace, ended when dropped.
@@ -72,7 +74,7 @@ impl Lab {
         }
         CLEAN_UP.call_once(remove_stale);
         let id = LABS.fetch_add(1, Ordering::Relaxed);
-        let router = Host { namespace: namespace(id, "router"), index: 0, site: 0 };
+        let router = Host { namespace: namespace(id, "router"), index: 0, site: 0, mounts_of: None };
         if let Err(reason) = add_namespace(&router.namespace) {
             skip(&reason);
             return None;
@@ -94,7 +96,7 @@ impl Lab {
     /// Adds a host, linked to the router at MTU 1500.
     pub fn host_with(&mut self, name: &str, underlay: Underlay) -> Host {
         self.hosts += 1;
-        let host = Host { namespace: namespace(self.id, name), index: self.hosts, site: 0 };
+        let host = Host { namespace: namespace(self.id, name), index: self.hosts, site: 0, mounts_of: None };
         add_namespace(&host.namespace).unwrap();
         self.namespaces.push(host.namespace.clone());
         host.skip_duplicate_detection();
@@ -133,7 +135,7 @@ impl Lab {
     /// Takes all addresses of a host away and gives it those of another subnet; the old ones are nobody's then. Returns the host
     /// that it is now.
     pub fn relocate(&self, host: &Host, underlay: Underlay) -> Host {
-        let moved = Host { namespace: host.namespace.clone(), index: host.index, site: host.site + 1 };
+        let moved = Host { namespace: host.namespace.clone(), index: host.index, site: host.site + 1, mounts_of: None };
         for (place, link) in [(host, "eth0"), (&self.router, &*host.router_link())] {
             place.ip(&format!("-4 addr flush dev {link}"));
             place.ip(&format!("-6 addr flush dev {link} scope global"));
@@ -201,8 +203,18 @@ impl Host {
         }
     }
 
+    /// The same host as a process there sees it that has mounts of its own.
+    pub fn beside(&self, pid: u32) -> Self {
+        Self { mounts_of: Some(pid), ..self.clone() }
+    }
+
     /// Prepares a command that runs in this namespace.
     pub fn command(&self, program: &str) -> Command {
+        if let Some(pid) = self.mounts_of {
+            let mut command = Command::new("nsenter");
+            command.args(["--target", &pid.to_string(), "--mount", "--net", "--", program]);
+            return command;
+        }
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, program]);
         command

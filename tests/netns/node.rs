@@ -179,6 +179,13 @@ impl Node {
         self.command(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// What a person would type on the host itself, with its own `/etc`.
+    pub fn inside(&self, args: &[&str]) -> Said {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_p2plus"));
+        self.complete(&mut command, args);
+        Said::of(&command.output().unwrap())
+    }
+
     /// The data of a command that has to work.
     pub fn ask(&self, args: &[&str]) -> Value {
         self.say(args).data()

@@ -315,6 +315,7 @@ impl Machine {
             accepted: Accepted { all: true, ..Accepted::default() },
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
             offload: OffloadSet::default(),
+            zone_name: None,
             drops: Arc::clone(&drops),
             rng: ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(self.runs)),
         };
@@ -437,6 +438,7 @@ impl SimNode {
         match outcome {
             Outbound::Measure(_) => panic!("the link was measured"),
             Outbound::Sealed => {}
+            Outbound::Resolve => panic!("nobody asks for names here"),
             Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
             Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
         }

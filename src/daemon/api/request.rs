@@ -1,5 +1,6 @@
 //! What can be asked, and what is answered: one enum each, for both ends of the socket. `route` says how they travel.
 
+use super::names::{NameReply, NameRequest};
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
 use super::routes::{self, Accept, Advertise, AnswerRequest, UseExit};
 use super::types;
@@ -82,6 +83,8 @@ pub enum Request {
     LedgerVerify,
     /// Raises the network's protocol version to the daemon's.
     LedgerUpgrade(LedgerUpgrade),
+    /// About names.
+    Name(NameRequest),
     /// Reads the configuration again.
     Reload,
 }
@@ -324,6 +327,8 @@ pub enum Reply {
     LedgerShow(types::LedgerItem),
     /// To `LedgerVerify`.
     LedgerVerify(types::VerifyReport),
+    /// To `Name`.
+    Name(NameReply),
     /// To `Reload`.
     Reloaded(types::Reloaded),
 }

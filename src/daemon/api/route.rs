@@ -2,6 +2,7 @@
 //!
 //! A request without arguments is a `GET`; every other is a `POST` with a JSON object. Unknown fields are refused.
 
+use super::names::NameRequest;
 use super::request::Request;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,7 @@ impl Request {
             | Self::Requests
             | Self::Exits
             | Self::LedgerStatus => (path, None),
+            Self::Name(request) => request.to_http(),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -104,13 +106,14 @@ impl Request {
             (Method::Post, "/v1/invites/revoke") => serde_json::from_slice(body).map(Self::RevokeInvite),
             (Method::Post, "/v1/ledger/log") => serde_json::from_slice(body).map(Self::LedgerLog),
             (Method::Post, "/v1/ledger/show") => serde_json::from_slice(body).map(Self::LedgerShow),
-            _ => return None,
+            _ => return Some(NameRequest::from_http(method, path, body)?.map(Self::Name)),
         })
     }
 
     /// Who may ask it: what signs a transaction or reads a secret is for admins.
     pub fn right(&self) -> Right {
         match self {
+            Self::Name(request) => request.right(),
             Self::Status => Right::Anybody,
             Self::Peers
             | Self::Ping(_)
@@ -150,6 +153,7 @@ impl Request {
 
     fn path(&self) -> &'static str {
         match self {
+            Self::Name(request) => request.to_http().0,
             Self::Status => "/v1/status",
             Self::Peers => "/v1/peers",
             Self::Ping(_) => "/v1/ping",
@@ -187,7 +191,8 @@ impl Request {
     }
 }
 
-fn json(body: &impl Serialize) -> Option<serde_json::Value> {
+/// The body of a `POST`.
+pub(super) fn json(body: &impl Serialize) -> Option<serde_json::Value> {
     Some(serde_json::to_value(body).expect("request bodies consist of JSON's types"))
 }
 
@@ -201,6 +206,7 @@ fn empty(body: &[u8]) -> Result<(), serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::{DnsQuery, NameAdd, NameRemove, Record, RecordType};
     use super::super::request::{
         Authorize, Condition, Finality, Invite, Ip, LedgerLog, LedgerShow, LedgerUpgrade, Ping, Rename, Revoke,
         RevokeInvite, Wait, Whois,
@@ -267,6 +273,20 @@ mod tests {
             Request::LedgerShow(LedgerShow { what: "3".to_owned() }),
             Request::LedgerVerify,
             Request::Reload,
+            Request::Name(NameRequest::List),
+            Request::Name(NameRequest::Add(NameAdd {
+                name: "@".to_owned(),
+                record: Record::Mx { priority: 10, target: peer() },
+                finality,
+            })),
+            Request::Name(NameRequest::Remove(NameRemove {
+                name: peer(),
+                record_type: Some(RecordType::Txt),
+                value: vec!["v=spf1 -all".to_owned()],
+                finality,
+            })),
+            Request::Name(NameRequest::Status),
+            Request::Name(NameRequest::Query(DnsQuery { name: peer(), query_type: Some("MX".to_owned()) })),
         ]
     }
 
@@ -292,6 +312,7 @@ mod tests {
                     "/v1/policy/change" | "/v1/policy/apply" | "/v1/routes/advertise" | "/v1/routes/unadvertise",
                     true,
                 ) => Right::Admin,
+                ("/v1/names/add" | "/v1/names/remove", true) => Right::Admin,
                 (path, true) if path.starts_with("/v1/members/") || path.starts_with("/v1/requests/") => Right::Admin,
                 _ => Right::Group,
             };

@@ -13,7 +13,6 @@
 
 mod account;
 mod connection;
-mod packet_queue;
 mod refusal;
 mod resend;
 mod segment;
@@ -24,15 +23,15 @@ mod tests;
 
 pub use account::{GUEST_INBOUND_BUFFER, GUEST_OUTBOUND_BUFFER, GUESTS_BUFFER, MEMBER_BUFFER, MEMBERS_BUFFER};
 pub use connection::{BrokenReason, IDLE_TIMEOUT};
-pub use packet_queue::CONTROL_MTU;
 pub use refusal::{AttachError, LinkCounters, LinkError, LinkEvent, SendError};
 pub use service::{LinkId, MAX_MESSAGE_LEN, Service, Standing};
 
+use super::packet_queue::{PacketQueue, from_smoltcp, to_smoltcp};
 use crate::router::budget::TokenBucket;
 use crate::time::Instant;
+use crate::wire::data::MIN_WIRE_LEN;
 use account::{Account, Accounts, Direction, Scarce, cost};
 use connection::{Connection, ConnectionKey, Opener};
-use packet_queue::PacketQueue;
 use rand_core::CryptoRng;
 use refusal::count;
 use segment::{FIRST_PORT, Segment, destination};
@@ -42,6 +41,18 @@ use smoltcp::wire::{HardwareAddress, IpCidr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
+
+/// Outer IPv6 and UDP headers.
+const OUTER_LEN: usize = 40 + 8;
+
+/// A relay's envelope around the datagram.
+const RELAY_LEN: usize = 8;
+
+/// Transport header, record kind and AEAD tag.
+const SEALED_LEN: usize = 16 + 1 + 16;
+
+/// The longest IP packet of the control link, so that it is one datagram on every path, also behind a relay.
+pub const CONTROL_MTU: usize = MIN_WIRE_LEN - OUTER_LEN - RELAY_LEN - SEALED_LEN;
 
 /// Attached peers of any standing.
 pub const MAX_PEERS: usize = 4096;
@@ -126,7 +137,7 @@ impl ControlLink {
     /// Makes the end of the node whose handshake key is `local`'s. `rng` seeds sequence numbers and ports.
     pub fn new(local: LinkId, rng: &mut impl CryptoRng) -> Self {
         let address = local.address();
-        let mut device = PacketQueue::default();
+        let mut device = PacketQueue::new(CONTROL_MTU);
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = rng.next_u64();
         let mut interface = Interface::new(config, &mut device, smoltcp::time::Instant::ZERO);
@@ -395,13 +406,4 @@ impl Peer {
             opening_rate: TokenBucket::new(OPENING_RATE, OPENING_BURST),
         }
     }
-}
-
-fn to_smoltcp(now: Instant) -> smoltcp::time::Instant {
-    // smoltcp adds spans of minutes to it: half of its range is left for them.
-    smoltcp::time::Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX).min(i64::MAX / 2))
-}
-
-fn from_smoltcp(instant: smoltcp::time::Instant) -> Instant {
-    Instant::from_micros(u64::try_from(instant.total_micros()).unwrap_or(0))
 }

@@ -6,9 +6,9 @@ use super::pressure::Pressure;
 use super::sealing::{Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
-use crate::router::PeerIndex;
 use crate::router::icmp::{AnswerSources, Answerer};
 use crate::router::segment::Cut;
+use crate::router::{Owner, PeerIndex};
 use crate::time::Instant;
 use crate::wire::data::{CHUNK_HEADER_LEN, Lane, RECORD_HEADER_LEN, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
@@ -39,6 +39,8 @@ pub enum Outbound {
     Measure(SocketAddr),
     /// Keep the packet until a session with this member exists.
     Stage(NodeId),
+    /// It is for the resolver on this node.
+    Resolve,
     /// Write this ICMP error into the device; the packet is dropped for the reason.
     Answer(DropReason, Vec<u8>),
     /// Drop it.
@@ -140,6 +142,11 @@ impl Outgoing {
     ) -> Result<(&'t Outlet, Option<Cut>), Outbound> {
         let bytes = &*packet.bytes;
         let inner = InnerPacket::parse(bytes).map_err(|_| Outbound::Drop(DropReason::MalformedPacket))?;
+        if table.answer_sources.contains(inner.destination) {
+            // Of the own addresses alone; the resolver looks closer.
+            let is_ours = table.router.owner(inner.source) == Some(Owner::Local);
+            return Err(if is_ours { Outbound::Resolve } else { Outbound::Drop(DropReason::SourceNotOurs) });
+        }
         let peer = table.router.outbound(&inner).and_then(|peer| {
             table.filter.check(now, peer, &inner, bytes)?;
             Ok(peer)
