@@ -64,6 +64,10 @@ plant_seeds() {
   seed packet ipv4 "45 00 00 1c 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 08 00 00"
   seed packet ipv6 "60 00 00 00 00 08 11 40 fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 02 \
     fd 77 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00 35 00 35 00 08 00 00"
+  # A question for the texts of a long name, with options; the name alone.
+  seed dns_message long "00 08 01 00 00 01 00 00 00 00 00 01 04 6c 6f 6e 67 03 6c 61 62 08 69 6e 74 65 72 6e 61 6c 00 00 10 00 01 \
+    00 00 29 04 d0 00 00 00 00 00 00"
+  seed dns_message pointer "01 32 01 30 02 37 37 02 31 30 07 69 6e 2d 61 64 64 72 04 61 72 70 61 00 00 0c 00 01"
   # Two datagrams of a flow; two chunks of a super-packet, each behind its length.
   local udp tcp
   udp="10 45 00 00 1e 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 0a 00 00 61 62"

@@ -4,13 +4,19 @@
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
-# program that must be there : package that brings it
+# Where packages are unpacked that would change the system if they were installed: what resolves its names.
+UNPACKED=/var/cache/p2plus-unpacked
+
+# program that must be there : package that brings it, with = before it when it is only unpacked
 set_of() {
   case $1 in
     build) echo /usr/bin/cc:gcc /usr/include/stdio.h:libc6-dev /usr/bin/jq:jq ;;
     test)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/bin/ps:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
-        /usr/bin/tcpdump:tcpdump /usr/bin/curl:curl /usr/bin/systemd-analyze:systemd
+        /usr/bin/tcpdump:tcpdump /usr/bin/curl:curl /usr/bin/systemd-analyze:systemd /usr/bin/dig:bind9-dnsutils \
+        /usr/bin/host:bind9-host /usr/bin/dbus-daemon:dbus-daemon /usr/bin/nsenter:util-linux \
+        $UNPACKED/systemd-resolved/usr/bin/resolvectl:=systemd-resolved \
+        $UNPACKED/resolvconf/sbin/resolvconf:=resolvconf $UNPACKED/openresolv/sbin/resolvconf:=openresolv
       ;;
     bench)
       echo /usr/sbin/ip:iproute2 /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
@@ -19,6 +25,10 @@ set_of() {
     leaks)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/bin/tcpdump:tcpdump \
         /usr/bin/perl:perl /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go
+      ;;
+    names)
+      echo /usr/sbin/ip:iproute2 /usr/bin/dig:bind9-dnsutils /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/postfix:postfix \
+        /usr/bin/prosody:prosody /usr/bin/go-sendxmpp:go-sendxmpp /usr/bin/openssl:openssl
       ;;
     ci) echo /usr/bin/shellcheck:shellcheck ;;
     demo)
@@ -40,20 +50,21 @@ missing_packages() {
 
 # What starts our servers at boot.
 enabled_servers() {
-  find /etc/systemd/system -type l 2>/dev/null | grep -E '/(nginx|postfix[^/]*|dovecot|ngircd)\.(service|socket)$' | sort
+  find /etc/systemd/system -type l 2>/dev/null | grep -E '/(nginx|postfix[^/]*|dovecot|ngircd|prosody)\.(service|socket)$' | sort
 }
 
 # Debian's own switch: invoke-rc.d and deb-systemd-invoke ask this program before they start anything.
 POLICY=/usr/sbin/policy-rc.d
 
 forbid_service_starts() {
+  STARTS_FORBIDDEN=yes
   if [ -e $POLICY ] && [ ! -e $POLICY.p2plus-saved ]; then mv $POLICY $POLICY.p2plus-saved; fi
   printf '#!/bin/sh\nexit 101\n' >$POLICY
   chmod 755 $POLICY
 }
 
 clean_up() {
-  rm -f $POLICY
+  if [ -n "${STARTS_FORBIDDEN:-}" ]; then rm -f $POLICY; fi
   if [ -e $POLICY.p2plus-saved ]; then mv $POLICY.p2plus-saved $POLICY; fi
   rm -rf "$SCRATCH"
 }
@@ -69,6 +80,19 @@ install_packages() {
   for server in $(enabled_servers | comm -13 "$SCRATCH/enabled" -); do rm -f "$server"; done
 }
 
+download_package() { (cd "$SCRATCH" && apt-get -o APT::Sandbox::User=root download "$1" >>log 2>&1); }
+
+unpack_package() {
+  if ! download_package "$1" && ! { apt-get update >>"$SCRATCH/log" 2>&1 && download_package "$1"; }; then
+    tail -n 5 "$SCRATCH/log" >&2
+    return 1
+  fi
+  mkdir -p "$UNPACKED"
+  dpkg -x "$SCRATCH/$1"_*.deb "$SCRATCH/$1"
+  rm -rf "${UNPACKED:?}/$1"
+  mv "$SCRATCH/$1" "$UNPACKED/$1"
+}
+
 [ "$EUID" = 0 ] || { echo "packages.sh runs as root" >&2; exit 1; }
 exec {LOCK}>/run/lock/p2plus-packages
 flock $LOCK
@@ -78,6 +102,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   SCRATCH=$(mktemp -d)
   trap clean_up EXIT
   trap 'exit 130' INT TERM HUP
-  forbid_service_starts
-  install_packages "${missing[@]}"
+  mapfile -t installed < <(printf '%s\n' "${missing[@]}" | grep -v '^=')
+  if [ ${#installed[@]} -gt 0 ]; then
+    forbid_service_starts
+    install_packages "${installed[@]}"
+  fi
+  for package in "${missing[@]}"; do
+    case $package in =*) unpack_package "${package#=}" ;; esac
+  done
 fi
