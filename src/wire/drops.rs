@@ -101,6 +101,38 @@ drop_reasons! {
     ControlRefused = "control_refused",
     /// A budget for unverified senders is spent.
     RateLimited = "rate_limited",
+    /// A frame that is none, or a message to its link that is none or hides what it says.
+    MalformedFrame = "malformed_frame",
+    /// A frame of a segment that this node is not in.
+    UnknownSegment = "unknown_segment",
+    /// A frame from a peer that is not in its segment.
+    NotInSegment = "not_in_segment",
+    /// A frame for a peer whose version knows no segments, or that has no device.
+    FramesNotCarried = "frames_not_carried",
+    /// A peer sent a frame from a station that is neither its own device nor behind its bridge.
+    SourceMacNotPeers = "source_mac_not_peers",
+    /// The device of a segment gave a frame from a station that is neither this node nor behind its bridge.
+    SourceMacNotOurs = "source_mac_not_ours",
+    /// A bridge has more stations behind it than it may vouch for.
+    MacTableFull = "mac_table_full",
+    /// Nobody is known to have the frame's destination, and no bridge could.
+    UnknownStation = "unknown_station",
+    /// A frame that bridges keep to one link: spanning tree, pause, LLDP.
+    LinkControl = "link_control",
+    /// A frame to a group that nobody listens to.
+    NoListener = "no_listener",
+    /// A member sends more to everybody than its segment permits.
+    StormLimited = "storm_limited",
+    /// A DHCP server speaks from where the segment has no gateway.
+    RogueDhcp = "rogue_dhcp",
+    /// A router speaks from where the segment has no gateway.
+    RogueRouter = "rogue_router",
+    /// A frame of a segment with an IP packet from or to an address of the overlay, which travel by the overlay alone.
+    OverlayInSegment = "overlay_in_segment",
+    /// ARP or neighbour discovery that claims what is somebody else's.
+    SpoofedNeighbour = "spoofed_neighbour",
+    /// A part of a frame whose other parts did not come in time, or that does not fit them.
+    FragmentLost = "fragment_lost",
     /// The inner destination is this node's IPv4 address, which a network of the host keeps off the interface.
     AddressConflict = "address_conflict",
     /// The device's queue has not been empty for long: the loss of this packet, or of one segment, tells its sender to slow down.
