@@ -237,6 +237,10 @@ fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String
             WhichRecords::Kind(kind) => (None, format!("{} {}", del.name, kind.name())),
             WhichRecords::One(mark) => (None, format!("{} {}", del.name, mark.kind().name())),
         },
+        Operation::SegmentSet(set) => (None, format!("segment {}, tag {}", set.name, set.tag)),
+        Operation::SegmentDel(del) => (None, format!("segment {}", del.name)),
+        Operation::BridgeApprove(approve) => (Some(approve.member.to_string()), format!("segment {}", approve.segment)),
+        Operation::BridgeRevoke(revoke) => (Some(revoke.member.to_string()), format!("segment {}", revoke.segment)),
         Operation::SignerSet(set) => (Some(set.key.to_string()), format!("weight {}", set.weight)),
         Operation::ValidatorSet(set) => match set.seats.as_slice().len() {
             1 => (None, "1 validator".to_owned()),

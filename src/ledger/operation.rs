@@ -23,6 +23,12 @@ use std::net::Ipv4Addr;
 /// The most tags of a member or credential.
 pub const MAX_TAGS: usize = 16;
 
+/// The most members of a segment that routers and DHCP servers may be behind.
+pub const MAX_GATEWAYS: usize = 16;
+
+/// The most frames a second that a segment may let one member send to everybody.
+pub const MAX_STORM_LIMIT: u32 = 100_000;
+
 /// How often an identity was revoked before this membership: 0 for a first one.
 pub type Incarnation = u64;
 
@@ -183,6 +189,44 @@ pub enum WhichRecords {
     Kind(RecordKind),
     /// One.
     One(RecordMark),
+}
+
+/// Makes a segment of the link layer, or sets anew what it is. Whoever has its tag is in it.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SegmentSet {
+    /// Its name.
+    pub name: Label,
+    /// The tag of its members.
+    pub tag: Label,
+    /// The members behind which its routers and DHCP servers are, at most [`MAX_GATEWAYS`].
+    pub gateways: BTreeSet<NodeId>,
+    /// Frames a second that one member may send to everybody, 1 to [`MAX_STORM_LIMIT`].
+    pub storm_limit: u32,
+}
+
+/// Ends a segment, and the bridges into it.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SegmentDel {
+    /// Its name.
+    pub name: Label,
+}
+
+/// Lets a member bridge a network into a segment: it vouches for the stations there.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct BridgeApprove {
+    /// The segment's name.
+    pub segment: Label,
+    /// The member.
+    pub member: NodeId,
+}
+
+/// Takes that back.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct BridgeRevoke {
+    /// The segment's name.
+    pub segment: Label,
+    /// The member.
+    pub member: NodeId,
 }
 
 /// Sets what a key may sign; weight 0 ends it.
@@ -372,6 +416,14 @@ operations! {
     NameSet(NameSet) = 48, "name-set", since 2;
     /// Code 49.
     NameDel(NameDel) = 49, "name-del", since 2;
+    /// Code 38.
+    SegmentSet(SegmentSet) = 38, "segment-set", since 2;
+    /// Code 39.
+    SegmentDel(SegmentDel) = 39, "segment-del", since 2;
+    /// Code 40.
+    BridgeApprove(BridgeApprove) = 40, "bridge-approve", since 2;
+    /// Code 41.
+    BridgeRevoke(BridgeRevoke) = 41, "bridge-revoke", since 2;
     /// Code 64.
     SignerSet(SignerSet) = 64, "signer-set", since 1;
     /// Code 67.

@@ -3,8 +3,8 @@
 use super::block::Block;
 use super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, Net, admit, credential, id, join, key, label};
 use super::operation::{
-    CredentialRevoke, ExitApprove, NameDel, NameSet, Operation, ProtocolSet, Rename, Revoke, RouteApprove, RouteRevoke,
-    RuleDel, Scope, Scopes, SignerSet, Tags, WhichRecords,
+    BridgeApprove, BridgeRevoke, CredentialRevoke, ExitApprove, NameDel, NameSet, Operation, ProtocolSet, Rename,
+    Revoke, RouteApprove, RouteRevoke, RuleDel, Scope, Scopes, SegmentDel, SegmentSet, SignerSet, Tags, WhichRecords,
 };
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
@@ -163,6 +163,30 @@ fn rights_have_the_frozen_bytes_and_state() {
     let entries: Vec<_> = net.state.entries().collect();
     frozen!("rights-state", borsh::to_vec(&entries).unwrap());
     frozen!("genesis-of-version-2", Net::of_version(2).blocks[0].0.encode());
+}
+
+/// Every operation of segments.
+pub(super) fn segments() -> Vec<Operation> {
+    let (lab, gateways) = (label("lab"), [id(NODE), id(NODE + 1)].into());
+    vec![
+        Operation::SegmentSet(SegmentSet { name: lab.clone(), tag: label("lan"), gateways, storm_limit: 1_000 }),
+        Operation::BridgeApprove(BridgeApprove { segment: lab.clone(), member: id(NODE) }),
+        Operation::BridgeRevoke(BridgeRevoke { segment: lab.clone(), member: id(NODE) }),
+        Operation::SegmentDel(SegmentDel { name: lab }),
+    ]
+}
+
+#[test]
+fn segments_have_the_frozen_bytes_and_state() {
+    frozen!("segments", sign(&[ADMIN], segments()).encode());
+    let mut net = Net::new();
+    for seed in [NODE, NODE + 1] {
+        net.order(Operation::Admit(admit(seed, 0))).unwrap();
+    }
+    let set = net.sign(&[ADMIN], segments()[..2].to_vec());
+    net.commit(set).unwrap();
+    let of_segments = net.state.entries().filter(|(key, _)| matches!(key[0], 22 | 23));
+    frozen!("segments-state", borsh::to_vec(&of_segments.collect::<Vec<_>>()).unwrap());
 }
 
 #[test]

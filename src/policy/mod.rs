@@ -16,6 +16,7 @@ pub use names::Names;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::wire::frame::SegmentNumber;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::{RecordData, RecordName};
 use decision::NumberedRule;
@@ -52,6 +53,30 @@ pub struct Subnet {
     pub local: Prefix,
 }
 
+/// A segment of the link layer: the members with its tag share one Ethernet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its number, by which frames name it.
+    pub number: SegmentNumber,
+    /// Its name: one lower-case LDH label, unique.
+    pub name: String,
+    /// The tag of its members.
+    pub tag: String,
+    /// The members behind which its routers and DHCP servers are.
+    pub gateways: BTreeSet<NodeId>,
+    /// The members that vouch for the stations of a network behind them.
+    pub bridges: BTreeSet<NodeId>,
+    /// Frames a second that one member may send to everybody.
+    pub storm_limit: u32,
+}
+
+impl Segment {
+    /// Says whether a member is in it.
+    pub fn has(&self, member: &Member) -> bool {
+        member.tags.contains(&self.tag)
+    }
+}
+
 /// Who belongs to the network and what its rules are, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -62,6 +87,7 @@ pub struct Policy {
     revoked: BTreeSet<NodeId>,
     rules: Vec<NumberedRule>,
     names: Names,
+    segments: Vec<Segment>,
 }
 
 impl Policy {
@@ -106,6 +132,21 @@ impl Policy {
     /// Lends the network's DNS records.
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Adds the segments of the link layer.
+    pub fn with_segments(self, segments: impl IntoIterator<Item = Segment>) -> Self {
+        Self { segments: segments.into_iter().collect(), ..self }
+    }
+
+    /// Iterates over the segments of the link layer, in the order of their names.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// Finds a segment by its name.
+    pub fn segment(&self, name: &str) -> Option<&Segment> {
+        self.segments.iter().find(|segment| segment.name == name)
     }
 
     /// Decides what the holder of `transport_key` may do here.

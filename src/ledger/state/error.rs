@@ -2,11 +2,11 @@
 
 use super::super::address::BadPool;
 use super::super::name::Label;
-use super::super::operation::{Incarnation, MAX_TAGS, RuleNumber, Scope};
+use super::super::operation::{Incarnation, MAX_GATEWAYS, MAX_STORM_LIMIT, MAX_TAGS, RuleNumber, Scope};
 use super::super::validators::BadValidatorSet;
 use super::name_records::{MAX_MEMBERS_RECORDS, MAX_RECORDS, MAX_RECORDS_OF_MEMBER, MAX_RECORDS_OF_NAME};
 use super::routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
-use super::{MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SIGNERS};
+use super::{MAX_BRIDGES, MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SEGMENTS, MAX_SIGNERS};
 use crate::crypto::identity::NodeId;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::RecordName;
@@ -198,6 +198,21 @@ pub enum TxError {
     /// The author has too many credentials.
     #[error("an author has at most {MAX_ISSUED} credentials at a time")]
     TooManyCredentials,
+    /// No segment has this name.
+    #[error("there is no segment {0}")]
+    NoSuchSegment(Label),
+    /// The network has too many segments.
+    #[error("a network has at most {MAX_SEGMENTS} segments")]
+    TooManySegments,
+    /// A segment with too many gateways, or a limit that is none.
+    #[error("a segment has at most {MAX_GATEWAYS} gateways and a storm limit of 1 to {MAX_STORM_LIMIT}")]
+    BadSegment,
+    /// The segment has too many bridges.
+    #[error("a segment has at most {MAX_BRIDGES} bridges")]
+    TooManyBridges,
+    /// The member may not bridge, so that nothing is to be taken back.
+    #[error("{0} may not bridge into the segment {1}")]
+    NotABridge(NodeId, Label),
     /// A signer's key is unusable.
     #[error("the signer's key is unusable")]
     BadSigner,

@@ -234,6 +234,7 @@ impl Draft<'_> {
         if let Some(host) = record.ipv4 {
             self.rest_ipv4(id, host);
         }
+        self.leave_segments(id);
         Some(record)
     }
 }

@@ -19,13 +19,15 @@ mod policy;
 mod records;
 mod routes;
 mod rules;
+mod segments;
 mod table;
 
 pub use addresses::is_default_name;
 pub use error::TxError;
 pub use name_records::NameRecord;
 pub use records::{
-    Approval, Author, CredentialRecord, MemberRecord, Network, Recovery, RouteRecord, RuleRecord, SignerRecord, Tenure,
+    Approval, Author, CredentialRecord, MemberRecord, Network, Recovery, RouteRecord, RuleRecord, SegmentRecord,
+    SignerRecord, Tenure,
 };
 pub use routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
 
@@ -41,8 +43,8 @@ use crate::time::UnixMillis;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::RecordName;
 use records::{
-    AUTHORS, COMMITTERS, CREDENTIALS, ENDINGS, EXITS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS, RECOVERY,
-    ROUTES, RULES, SIGNERS, VALIDATORS, is_readable,
+    AUTHORS, BRIDGES, COMMITTERS, CREDENTIALS, ENDINGS, EXITS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS,
+    RECOVERY, ROUTES, RULES, SEGMENTS, SIGNERS, VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -62,6 +64,10 @@ pub const MAX_ISSUED: usize = 1024;
 
 /// The most rules of a network.
 pub const MAX_RULES: usize = 16_384;
+/// The most segments of a network.
+pub const MAX_SEGMENTS: usize = 256;
+/// The most members that may bridge into one segment.
+pub const MAX_BRIDGES: usize = 256;
 
 /// What the chain says at one height.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -100,6 +106,10 @@ pub enum Effect {
     CredentialMade(Digest),
     /// A credential ended: used up, expired or revoked.
     CredentialEnded(Digest),
+    /// A segment, or who may bridge into it, was set.
+    SegmentSet(Label),
+    /// A segment ended.
+    SegmentEnded(Label),
     /// A signer was set or ended.
     SignerSet(VerifyingKey),
     /// A DNS record of this name was set.
@@ -263,6 +273,22 @@ impl State {
         self.entries.list(&SIGNERS, &[], usize::MAX)
     }
 
+    /// Finds a segment.
+    pub fn segment(&self, name: &Label) -> Option<SegmentRecord> {
+        self.entries.read(&SEGMENTS, name)
+    }
+
+    /// Lists all segments in the order of their names.
+    pub fn segments(&self) -> Vec<(Label, SegmentRecord)> {
+        self.entries.list(&SEGMENTS, &[], usize::MAX)
+    }
+
+    /// Lists who may bridge into the segment with this number.
+    pub fn bridges(&self, segment: u32) -> Vec<NodeId> {
+        let bridges = self.entries.list(&BRIDGES, &segment.to_be_bytes(), usize::MAX);
+        bridges.into_iter().map(|((_, member), ())| member).collect()
+    }
+
     /// Returns the validators of the next height; empty before genesis.
     pub fn validators(&self) -> ValidatorSet {
         self.seats().validators()
@@ -400,6 +426,10 @@ impl Draft<'_> {
             Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),
             Operation::NameSet(set) => self.set_record(signed, set),
             Operation::NameDel(del) => self.delete_records(signed, del),
+            Operation::SegmentSet(set) => self.set_segment(signed, set),
+            Operation::SegmentDel(del) => self.end_segment(signed, del),
+            Operation::BridgeApprove(approve) => self.approve_bridge(signed, approve),
+            Operation::BridgeRevoke(revoke) => self.revoke_bridge(signed, revoke),
             Operation::SignerSet(set) => self.set_signer(signed, set),
             Operation::ValidatorSet(_) | Operation::RecoverySet(_) | Operation::NetworkSet(_) => {
                 Err(TxError::Misplaced(operation.name()))

@@ -3,15 +3,17 @@
 use super::State;
 use super::governance::RULES_SINCE;
 use super::members::incarnation;
-use super::records::{EXITS, MEMBERS, MemberRecord, Network, REVOKED, ROUTES};
+use super::records::{EXITS, MEMBERS, MemberRecord, Network, REVOKED, ROUTES, SegmentRecord};
 use super::table::View;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::NodeId;
 use crate::ledger::address::{ipv6_address, ipv6_host};
+use crate::ledger::name::Label;
 use crate::ledger::operation::Incarnation;
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
-use crate::policy::{Member, Policy, Subnet};
+use crate::policy::{Member, Policy, Segment, Subnet};
+use crate::wire::frame::SegmentNumber;
 use crate::wire::record::{RecordData, RecordName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,9 +29,22 @@ impl State {
         let revoked = self.revoked(pending);
         let member = |(id, record): (NodeId, MemberRecord)| self.policy_member(network.as_ref(), id, &record);
         let names = self.records_in_force(&members, &revoked);
+        let segments = self.segments().into_iter().map(|(name, record)| self.policy_segment(&name, record));
         Policy::new(members.into_iter().map(member), validators, revoked)
             .with_rules(self.policy_rules(network.as_ref()))
             .with_names(names)
+            .with_segments(segments)
+    }
+
+    fn policy_segment(&self, name: &Label, record: SegmentRecord) -> Segment {
+        Segment {
+            number: SegmentNumber(record.number),
+            name: name.to_string(),
+            tag: record.tag.to_string(),
+            gateways: record.gateways,
+            bridges: self.bridges(record.number).into_iter().collect(),
+            storm_limit: record.storm_limit,
+        }
     }
 
     /// Lists the identities that were revoked and are no members, or will not be once `pending` is committed.

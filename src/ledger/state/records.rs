@@ -43,6 +43,8 @@ pub(super) const NAME_TOTALS: Table<Part<2, ()>, NameTotals> = Table::new(24);
 pub(super) const RULE_COUNT: Table<(), RuleCount> = Table::new(25);
 pub(super) const RULES_OF: Table<(NodeId, RuleNumber), ()> = Table::new(26);
 pub(super) const RULE_NUMBERS: Table<Digest, RuleNumber> = Table::new(27);
+pub(super) const SEGMENTS: Table<Label, SegmentRecord> = Table::new(22);
+pub(super) const BRIDGES: Table<(u32, NodeId), ()> = Table::new(23);
 
 /// Says whether an entry that comes from outside belongs to one of the tables and can be read.
 pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
@@ -74,6 +76,8 @@ pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
         Some(25) => RULE_COUNT.accepts(key, value),
         Some(26) => RULES_OF.accepts(key, value),
         Some(27) => RULE_NUMBERS.accepts(key, value),
+        Some(22) => SEGMENTS.accepts(key, value),
+        Some(23) => BRIDGES.accepts(key, value),
         _ => false,
     }
 }
@@ -141,6 +145,19 @@ pub struct CredentialRecord {
     pub uses: u32,
     /// When it ends by itself.
     pub expires: UnixMillis,
+}
+
+/// A segment of the link layer.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SegmentRecord {
+    /// Its number, by which frames name it.
+    pub number: u32,
+    /// The tag of its members.
+    pub tag: Label,
+    /// The members behind which its routers and DHCP servers are.
+    pub gateways: BTreeSet<NodeId>,
+    /// Frames a second that one member may send to everybody.
+    pub storm_limit: u32,
 }
 
 /// What a key may sign.

@@ -339,6 +339,7 @@ pair_keys! {
     VerifyingKey [32], Digest;
     NodeId [32], u64;
     NodeId [32], Prefix;
+    u32 [4], NodeId;
     UnixMillis [8], super::records::Ending;
     UnixMillis [8], super::records::Rest;
 }

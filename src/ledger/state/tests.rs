@@ -2,7 +2,9 @@ use super::*;
 use crate::ledger::address::{Ipv4Choice, Ipv4Pool};
 use crate::ledger::kit::*;
 use crate::ledger::name::Label;
-use crate::ledger::operation::{CredentialRevoke, Rename, Revoke, Scopes, SignerSet};
+use crate::ledger::operation::{
+    BridgeApprove, CredentialRevoke, Rename, Revoke, Scopes, SegmentDel, SegmentSet, SignerSet,
+};
 use crate::ledger::transaction::Transaction;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,6 +16,12 @@ mod order;
 mod properties;
 mod routes;
 mod rules;
+mod segments;
+
+fn segment_set() -> Operation {
+    let (name, tag) = (label("lab"), label("lan"));
+    Operation::SegmentSet(SegmentSet { name, tag, gateways: BTreeSet::new(), storm_limit: 1_000 })
+}
 
 fn small_pool(text: &str) -> Ipv4Choice {
     Ipv4Choice::Given(text.parse::<Ipv4Pool>().unwrap())
@@ -137,6 +145,9 @@ fn each_operation_needs_a_signer_with_its_scope() {
             Scope::Credentials,
             Operation::CredentialRevoke(CredentialRevoke { key_hash: credential(9, 1, until).key_hash }),
         ),
+        (Scope::Rights, segment_set()),
+        (Scope::Rights, Operation::SegmentDel(SegmentDel { name: label("lab") })),
+        (Scope::Rights, Operation::BridgeApprove(BridgeApprove { segment: label("lab"), member: id(NODE) })),
         (
             Scope::Governance,
             Operation::SignerSet(SignerSet { key: key(NODE).verifying_key(), weight: 1, scopes: Scopes::ALL }),
