@@ -20,7 +20,7 @@ use p2plus::router::segment::{Cut, Run, SuperPacket};
 use p2plus::router::{PeerIndex, Prefix, Router};
 use p2plus::session::Session;
 use p2plus::time::Instant;
-use p2plus::wire::data::{Chunk, Lane, SessionIndex};
+use p2plus::wire::data::{Chunk, Lane, Layer, SessionIndex};
 use p2plus::wire::drops::DropReason;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::handshake::OffloadSet;
@@ -154,7 +154,7 @@ impl Link {
             near: table(NEAR, [address(0)].into_iter(), &near),
             far: table(address(0), [NEAR].into_iter(), &far),
             outgoing: outgoing(),
-            incoming: Incoming::new(OffloadSet { tcp: true, udp: true }),
+            incoming: Incoming::new(OffloadSet { tcp: true, udp: true, frames: true }),
             batch: SendBatch::default(),
         }
     }
@@ -197,7 +197,7 @@ impl Link {
 struct Delivered(usize);
 
 impl Delivery for Delivered {
-    fn packet(&mut self, _: &VnetHeader, packet: &[u8]) {
+    fn packet(&mut self, _: Layer, _: &VnetHeader, packet: &[u8]) {
         self.0 += black_box(packet).len();
     }
 
@@ -343,9 +343,10 @@ fn lookups(criterion: &mut Criterion) {
 fn reassembly(criterion: &mut Criterion) {
     let (bytes, vnet) = super_packet();
     let (segments, _) = vnet.segments.expect("a super-packet");
-    let cut = Cut::new(&bytes, segments).expect("plain headers");
+    let cut = Cut::new(Layer::Ip, &bytes, segments).expect("plain headers");
     let (headers, payload) = bytes.split_at(cut.header_len());
     let chunk = |part: p2plus::router::segment::Part| Chunk {
+        layer: Layer::Ip,
         is_last: part.is_last,
         super_packet: 1,
         offset: part.payload.start as u16,

@@ -96,7 +96,7 @@ pub fn session(aes_256_gcm: bool) -> (Arc<Session>, Arc<Session>) {
     let [mut near, mut far] = [INITIATOR, RESPONDER].map(|seed| {
         let mut node = Node::new(seed);
         node.terms.ciphers = CipherSet { aes_256_gcm };
-        node.terms.offload = OffloadSet { tcp: true, udp: true };
+        node.terms.offload = OffloadSet { tcp: true, udp: true, frames: true };
         node
     });
     let mut initiator = near.initiate();

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use p2plus::router::segment::{Run, SuperPacket};
-use p2plus::wire::data::{MIN_SEGMENT_LEN, Record, SessionIndex};
+use p2plus::wire::data::{Layer, MIN_SEGMENT_LEN, Record, SessionIndex};
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::offload::SegmentKind;
@@ -15,7 +15,8 @@ const MAX_DATAGRAMS: usize = 64;
 
 fn is_well_formed(packet: &SuperPacket<'_>) {
     let whole = [packet.headers(), &packet.pieces.concat()].concat();
-    assert!(InnerPacket::parse(&whole).is_ok() && whole.len() <= usize::from(u16::MAX));
+    let link_len = packet.layer.link_len(&whole).unwrap();
+    assert!(InnerPacket::parse(&whole[link_len..]).is_ok() && whole.len() - link_len <= usize::from(u16::MAX));
     if let Some((segments, header_len)) = packet.vnet.segments {
         assert_eq!(usize::from(header_len), packet.headers().len());
         let payload_len = whole.len() - packet.headers().len();
@@ -25,10 +26,23 @@ fn is_well_formed(packet: &SuperPacket<'_>) {
     }
     let mut count = 0;
     packet.split(|packet| {
-        assert!(InnerPacket::parse(packet).is_ok());
+        assert!(InnerPacket::parse(&packet[link_len..]).is_ok());
         count += 1;
     });
     assert!(count <= usize::from(u16::MAX / MIN_SEGMENT_LEN).max(MAX_DATAGRAMS) + 1);
+}
+
+/// Whether it is one packet, or a frame of nothing but one: what is looked at before a row begins.
+fn is_packet(layer: Layer, bytes: &[u8]) -> bool {
+    layer.link_len(bytes).is_some_and(|link_len| InnerPacket::parse(&bytes[link_len..]).is_ok())
+}
+
+fn layer_of(record: &[u8]) -> Layer {
+    match Record::decode(record) {
+        Ok(Record::Chunk(chunk)) => chunk.layer,
+        Ok(Record::Packet { layer, .. }) => layer,
+        _ => Layer::Ip,
+    }
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -41,8 +55,8 @@ fuzz_target!(|bytes: &[u8]| {
         let (index, ecn) = (SessionIndex(u32::from(origin >> 2)), Ecn::from_bits(origin));
         let is_taken = match (Record::decode(record), &mut run) {
             (Ok(Record::Chunk(chunk)), Some(run)) => run.take(index, ecn, &chunk),
-            (Ok(Record::Packet { packet, .. }), Some(run)) if InnerPacket::parse(packet).is_ok() => {
-                run.take_datagram(index, packet)
+            (Ok(Record::Packet { layer, packet, .. }), Some(run)) if is_packet(layer, packet) => {
+                run.take_datagram(index, layer, packet)
             }
             _ => false,
         };
@@ -52,13 +66,13 @@ fuzz_target!(|bytes: &[u8]| {
         run.take().into_iter().for_each(|run| is_well_formed(&run.finish()));
         run = match Record::decode(record) {
             Ok(Record::Chunk(chunk)) => Run::begin(index, ecn, &chunk),
-            Ok(Record::Packet { packet, .. }) if InnerPacket::parse(packet).is_ok() => {
-                Run::begin_datagram(index, packet)
+            Ok(Record::Packet { layer, packet, .. }) if is_packet(layer, packet) => {
+                Run::begin_datagram(index, layer, packet)
             }
             _ => None,
         };
         if let Some(run) = &mut run {
-            assert!(InnerPacket::parse(run.headers()).is_ok());
+            assert!(is_packet(layer_of(record), run.headers()));
         }
     }
     run.into_iter().for_each(|run| is_well_formed(&run.finish()));

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use p2plus::router::segment::Run;
 use p2plus::wire::control::ControlMessage;
 use p2plus::wire::data::{
-    FLAG_NEEDS_CHECKSUM, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
+    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
     bundled_header, next_bundled,
 };
 use p2plus::wire::ecn::Ecn;
@@ -14,22 +14,24 @@ use p2plus::wire::inner::InnerPacket;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(record) = Record::decode(bytes) else { return };
     if let Record::Chunk(chunk) = record {
-        assert_eq!([&chunk.encode_header()[..], chunk.headers, chunk.payload].concat(), bytes);
+        let (header, fields) = chunk.encode_header();
+        assert_eq!([header.as_slice(), &fields, chunk.headers, chunk.payload].concat(), bytes);
         let Some(mut run) = Run::begin(SessionIndex(1), Ecn::NotCapable, &chunk) else { return };
-        assert!(InnerPacket::parse(run.headers()).is_ok());
+        let link_len = chunk.layer.link_len(run.headers()).unwrap();
+        assert!(InnerPacket::parse(&run.headers()[link_len..]).is_ok());
         let packet = run.finish();
         let whole = [packet.headers(), &packet.pieces.concat()].concat();
-        assert!(InnerPacket::parse(&whole).is_ok());
-        packet.split(|packet| assert!(InnerPacket::parse(packet).is_ok()));
+        assert!(InnerPacket::parse(&whole[link_len..]).is_ok());
+        packet.split(|packet| assert!(InnerPacket::parse(&packet[link_len..]).is_ok()));
         return;
     }
-    let (first, content) = match record {
+    let (header, content) = match record {
         Record::Empty => return assert!(bytes.is_empty()),
-        Record::Packet { needs_checksum, packet } => {
+        Record::Packet { layer, needs_checksum, packet } => {
             let _ = InnerPacket::parse(packet);
-            (RECORD_PACKET | if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 }, packet)
+            (layer.record_header(RECORD_PACKET, if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 }), packet)
         }
-        Record::Bundle(content) => {
+        Record::Bundle(layer, content) => {
             let (mut memory, mut again) = (content.to_vec(), Vec::new());
             let mut rest = &mut memory[..];
             while let Some((needs_checksum, packet)) = next_bundled(&mut rest) {
@@ -37,14 +39,18 @@ fuzz_target!(|bytes: &[u8]| {
                 again.extend_from_slice(packet);
             }
             assert_eq!(again, content);
-            (RECORD_BUNDLE, content)
+            (layer.record_header(RECORD_BUNDLE, 0), content)
         }
         Record::Control(content) => {
             let _ = ControlMessage::decode(content);
-            (RECORD_CONTROL, content)
+            (Layer::Ip.record_header(RECORD_CONTROL, 0), content)
         }
-        Record::Stream(content) => (RECORD_STREAM, content),
+        Record::Stream(content) => (Layer::Ip.record_header(RECORD_STREAM, 0), content),
+        Record::Fragment(fragment) => {
+            let (header, fields) = fragment.encode_header();
+            return assert_eq!([header.as_slice(), &fields, fragment.bytes].concat(), bytes);
+        }
         Record::Chunk(_) => unreachable!("returned above"),
     };
-    assert_eq!([&[first], content].concat(), bytes);
+    assert_eq!([header.as_slice(), content].concat(), bytes);
 });

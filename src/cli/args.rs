@@ -137,6 +137,12 @@ pub(super) enum Command {
     /// Look at the resolver of the network's names
     #[command(subcommand)]
     Dns(DnsVerb),
+    /// Let members share an Ethernet, or end that
+    #[command(subcommand)]
+    Segment(SegmentVerb),
+    /// Bridge a network of this host into a segment, or end that
+    #[command(subcommand)]
+    Bridge(BridgeVerb),
     /// Look into the ledger
     #[command(subcommand)]
     Ledger(LedgerVerb),
@@ -411,6 +417,89 @@ pub(super) struct QueryArgs {
     /// A, AAAA, MX, SRV, TXT, PTR … [default: all that there is]
     #[arg(value_name = "TYPE")]
     pub(super) query_type: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum SegmentVerb {
+    /// Make a segment, or change one: whoever has its tag is in it, by an interface p2t-NAME
+    Add(AddSegmentArgs),
+    /// End a segment
+    Rm(RemoveSegmentArgs),
+    /// List the segments
+    List,
+}
+
+#[derive(Args)]
+pub(super) struct AddSegmentArgs {
+    /// The segment's name: lower-case letters, digits and hyphens
+    pub(super) name: NodeName,
+    /// The tag of its members
+    #[arg(long, value_name = "TAG")]
+    pub(super) tag: Option<NodeName>,
+    /// A member behind which its router or DHCP server is; may be repeated. Others may not speak as one
+    #[arg(long = "gateway", value_name = "NODE")]
+    pub(super) gateways: Vec<String>,
+    /// No member may speak as a router or DHCP server
+    #[arg(long, conflicts_with = "gateways")]
+    pub(super) no_gateway: bool,
+    /// Frames a second that one member may send to everybody [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) storm_limit: Option<u32>,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct RemoveSegmentArgs {
+    /// The segment's name
+    pub(super) name: NodeName,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Subcommand)]
+pub(super) enum BridgeVerb {
+    /// Bridge an interface of this host into a segment
+    Add(AddBridgeArgs),
+    /// Take an interface of this host out of its segment
+    Rm(RemoveBridgeArgs),
+    /// List the bridges
+    List,
+    /// Permit a member to bridge into a segment: it vouches for 256 stations
+    Approve(JudgeBridgeArgs),
+    /// Take that back
+    Revoke(JudgeBridgeArgs),
+}
+
+#[derive(Args)]
+pub(super) struct AddBridgeArgs {
+    /// A network card without addresses, or a bridge of this host
+    #[arg(value_name = "IFACE")]
+    pub(super) interface: String,
+    /// The segment's name
+    pub(super) segment: NodeName,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
+}
+
+#[derive(Args)]
+pub(super) struct RemoveBridgeArgs {
+    /// The interface
+    #[arg(value_name = "IFACE")]
+    pub(super) interface: String,
+    /// Only out of this segment
+    pub(super) segment: Option<NodeName>,
+}
+
+#[derive(Args)]
+pub(super) struct JudgeBridgeArgs {
+    /// The segment's name
+    pub(super) segment: NodeName,
+    /// A name, an overlay address or an identity
+    #[arg(value_name = "NODE")]
+    pub(super) peer: String,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
 }
 
 #[derive(Subcommand)]

@@ -88,7 +88,7 @@ pub(super) fn submit(
     Ok(Done::Well)
 }
 
-fn transaction(tx: &str, height: Option<u64>) -> String {
+pub(super) fn transaction(tx: &str, height: Option<u64>) -> String {
     match height {
         Some(height) => format!("tx {tx} is final at height {height}\n"),
         None => format!("tx {tx} is submitted, not final yet\n"),

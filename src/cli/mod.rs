@@ -12,6 +12,7 @@ mod output;
 mod policy;
 mod routes;
 mod scope;
+mod segments;
 mod service;
 mod text;
 
@@ -20,7 +21,9 @@ use crate::daemon::api::policy::Verdict;
 use crate::daemon::api::types::ErrorEnvelope;
 use crate::daemon::config::ConfigError;
 use crate::daemon::failure::{ErrorCode, Failure};
-use args::{Cli, Command, ConfigVerb, ExitVerb, InvitesVerb, LedgerVerb, PolicyVerb, ServiceVerb};
+use args::{
+    BridgeVerb, Cli, Command, ConfigVerb, ExitVerb, InvitesVerb, LedgerVerb, PolicyVerb, SegmentVerb, ServiceVerb,
+};
 use clap::{CommandFactory, Parser};
 use output::Output;
 use scope::Scope;
@@ -133,6 +136,18 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             LedgerVerb::Show(args) => ledger::show(&scope, output, args),
             LedgerVerb::Verify => ledger::verify(&scope, output),
             LedgerVerb::Upgrade(args) => ledger::upgrade(&scope, output, &args),
+        },
+        Command::Segment(verb) => match verb {
+            SegmentVerb::Add(args) => segments::add(&scope, output, &args),
+            SegmentVerb::Rm(args) => segments::remove(&scope, output, &args),
+            SegmentVerb::List => segments::list(&scope, output),
+        },
+        Command::Bridge(verb) => match verb {
+            BridgeVerb::Add(args) => segments::bridge(&scope, output, &args),
+            BridgeVerb::Rm(args) => segments::unbridge(&scope, output, &args),
+            BridgeVerb::List => segments::bridges(&scope, output),
+            BridgeVerb::Approve(args) => segments::judge(&scope, output, &args, true),
+            BridgeVerb::Revoke(args) => segments::judge(&scope, output, &args, false),
         },
         Command::Config(verb) => match verb {
             ConfigVerb::Check => config::check(&scope, output),

@@ -205,6 +205,8 @@ mod tests {
             is_tunnel: index == 7,
             mtu: 1500,
             queue_len: 1000,
+            controller: None,
+            is_bridge: false,
         };
         let address = |interface, address: [u8; 4], prefix_len| InterfaceAddress {
             interface,

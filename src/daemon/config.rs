@@ -271,7 +271,7 @@ impl From<OptionalZone> for String {
 pub struct QueueCount(u8);
 
 /// Threads each way at most: as many lanes as there are workers beside the node's own.
-const MAX_QUEUES: u8 = 15;
+const MAX_QUEUES: u8 = 14;
 
 impl TryFrom<u8> for QueueCount {
     type Error = String;

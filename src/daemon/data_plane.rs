@@ -9,6 +9,7 @@
 //! attempt under way, never gets that far.
 
 use super::inbox::{FromWire, Inbox, Sender};
+use super::taps::Taps;
 use super::workers::{PacketHandler, Workers};
 use crate::io::batch::{Datagram, DatagramShape, SendBatch};
 use crate::io::clock;
@@ -19,7 +20,7 @@ use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Open
 use crate::node::table::ForwardingTable;
 use crate::router::segment::SuperPacket;
 use crate::time::Instant;
-use crate::wire::data::{Lane, SessionIndex};
+use crate::wire::data::{Lane, Layer, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::offload::VnetHeader;
 use arc_swap::ArcSwap;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub takes_ipv4: Arc<AtomicBool>,
     /// What the kernel's routing rules know our own datagrams by; 0 without an interface.
     pub mark: u32,
+    /// The devices of this node's segments.
+    pub taps: Arc<ArcSwap<Taps>>,
 }
 
 /// Starts the threads: one on each queue of the device, one on each queue of each socket.
@@ -75,72 +78,110 @@ fn start_outgoing(
     sender: UdpSender,
     worker: u8,
 ) -> io::Result<()> {
-    let way_out = WayOut {
-        links: Links::open(shared.mark),
-        shared,
-        sender,
-        answers: device.clone(),
-        outgoing: Outgoing::new(Lane::new(worker, 0)),
-        batch: SendBatch::default(),
-    };
+    let way_out = WayOut { answers: device.clone(), exit: Exit::new(shared, sender, worker) };
     workers.read_device(device, way_out)
 }
 
 /// The thread from the device to the sockets.
 struct WayOut {
-    shared: Shared,
-    sender: UdpSender,
     /// Where ICMP answers go.
     answers: Device,
+    exit: Exit,
+}
+
+impl PacketHandler for WayOut {
+    fn begin(&mut self) {
+        self.exit.begin();
+    }
+
+    fn take(&mut self, mut packet: DevicePacket<'_>) {
+        let now = clock::now().instant;
+        let table = self.exit.shared.table.load();
+        let outcome = self.exit.seal(now, |outgoing, batch| outgoing.seal(&table, now, &mut packet, batch));
+        if let Some(answer) = self.exit.settle(now, Layer::Ip, outcome, &mut packet)
+            && self.answers.write(&answer).is_err()
+        {
+            self.exit.shared.drops.count(DropReason::DeviceRefused);
+        }
+    }
+
+    fn end(&mut self) {
+        self.exit.flush(clock::now().instant);
+    }
+}
+
+/// A thread's way to the sockets: what it seals, and where that waits to be sent.
+pub(super) struct Exit {
+    pub(super) shared: Shared,
+    sender: UdpSender,
     outgoing: Outgoing,
     links: Links,
     batch: SendBatch,
 }
 
-impl PacketHandler for WayOut {
-    fn begin(&mut self) {
+impl Exit {
+    /// Begins with nothing sealed. `worker` is the number of this thread's lane.
+    pub(super) fn new(shared: Shared, sender: UdpSender, worker: u8) -> Self {
+        let (outgoing, links) = (Outgoing::new(Lane::new(worker, 0)), Links::open(shared.mark));
+        Self { shared, sender, outgoing, links, batch: SendBatch::default() }
+    }
+
+    /// Cuts frames to this length of packets.
+    pub(super) fn limit_frames(&mut self, mtu: u16) {
+        self.outgoing.limit_frames(mtu);
+    }
+
+    /// Takes the news that the device had nothing until now.
+    pub(super) fn begin(&mut self) {
         self.outgoing.device_was_empty(clock::now().instant);
     }
 
-    fn take(&mut self, mut packet: DevicePacket<'_>) {
-        let Self { shared, outgoing, batch, .. } = self;
-        let table = shared.table.load();
-        let now = clock::now().instant;
-        let mut outcome = outgoing.seal(&table, now, &mut packet, batch);
-        if let Outbound::Measure(to) = outcome {
-            outgoing.learn_link(now, to, self.links.mtu(to));
-            outcome = outgoing.seal(&table, now, &mut packet, batch);
-        }
+    /// Seals, and once more when the link had to be measured first.
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        mut seal: impl FnMut(&mut Outgoing, &mut SendBatch) -> Outbound,
+    ) -> Outbound {
+        let outcome = seal(&mut self.outgoing, &mut self.batch);
+        let Outbound::Measure(to) = outcome else { return outcome };
+        self.outgoing.learn_link(now, to, self.links.mtu(to));
+        seal(&mut self.outgoing, &mut self.batch)
+    }
+
+    /// Does what became of a packet or frame. Returns what the device is told of it.
+    pub(super) fn settle(
+        &mut self,
+        now: Instant,
+        layer: Layer,
+        outcome: Outbound,
+        packet: &mut DevicePacket<'_>,
+    ) -> Option<Vec<u8>> {
+        let shared = &self.shared;
+        let mut answered = None;
         match outcome {
             Outbound::Sealed => {}
-            Outbound::Stage(peer) => forward::each_whole(&mut packet, |packet| {
-                shared.tell(FromWire::Unsent { peer, packet: packet.to_vec() });
+            Outbound::Stage(peer) => forward::each_whole(layer, packet, |packet| {
+                shared.tell(FromWire::Unsent { peer, layer, packet: packet.to_vec() });
             }),
-            Outbound::Resolve => forward::each_whole(&mut packet, |packet| {
+            Outbound::Resolve => forward::each_whole(layer, packet, |packet| {
                 shared.tell(FromWire::Query { packet: packet.to_vec() });
             }),
             Outbound::Answer(reason, answer) => {
                 shared.drops.count(reason);
-                if self.answers.write(&answer).is_err() {
-                    shared.drops.count(DropReason::DeviceRefused);
-                }
+                answered = Some(answer);
             }
             Outbound::Drop(reason) => shared.drops.count(reason),
             // It was measured a moment ago.
             Outbound::Measure(_) => shared.drops.count(DropReason::TooLarge),
         }
-        if batch.is_full() {
+        if self.batch.is_full() {
             self.flush(now);
         }
+        answered
     }
 
-    fn end(&mut self) {
-        self.flush(clock::now().instant);
-    }
-}
-
-impl WayOut {
-    fn flush(&mut self, now: Instant) {
+    /// Sends what is sealed.
+    pub(super) fn flush(&mut self, now: Instant) {
         let Self { shared, outgoing, batch, .. } = self;
         for (reason, count) in outgoing.finish(now, batch) {
             shared.drops.add(reason, count as u64);
@@ -228,29 +269,26 @@ struct ToHost {
 }
 
 impl Delivery for ToHost {
-    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]) {
-        if self.is_withheld(packet) {
-            self.dropped(DropReason::AddressConflict);
-        } else if self.device.write_parts(vnet, &[packet]).is_err() {
-            self.dropped(DropReason::DeviceRefused);
+    fn packet(&mut self, layer: Layer, vnet: &VnetHeader, packet: &[u8]) {
+        match self.write(layer, vnet, &[packet]) {
+            Ok(()) => {}
+            Err(NotWritten::For(reason)) => self.dropped(reason),
+            Err(NotWritten::By(_)) => self.dropped(DropReason::DeviceRefused),
         }
     }
 
     fn super_packet(&mut self, packet: &SuperPacket<'_>) {
-        if self.is_withheld(packet.headers()) {
-            self.dropped(DropReason::AddressConflict);
-            return;
-        }
         let mut parts = Vec::with_capacity(1 + packet.pieces.len());
         parts.push(packet.headers());
         parts.extend(&packet.pieces);
-        match self.device.write_parts(&packet.vnet, &parts) {
+        match self.write(packet.layer, &packet.vnet, &parts) {
             Ok(()) => {}
-            Err(WriteError::Refused(error)) if packet.vnet.segments.is_some() => {
+            Err(NotWritten::For(reason)) => self.dropped(reason),
+            Err(NotWritten::By(WriteError::Refused(error))) if packet.vnet.segments.is_some() => {
                 tracing::debug!(%error, "a super-packet is split");
-                packet.split(|packet| self.packet(&VnetHeader::default(), packet));
+                packet.split(|bytes| self.packet(packet.layer, &VnetHeader::default(), bytes));
             }
-            Err(_) => self.dropped(DropReason::DeviceRefused),
+            Err(NotWritten::By(_)) => self.dropped(DropReason::DeviceRefused),
         }
     }
 
@@ -259,7 +297,30 @@ impl Delivery for ToHost {
     }
 }
 
+/// Why the host did not get something.
+enum NotWritten {
+    /// It was not to, for this reason.
+    For(DropReason),
+    /// Its device did not take it.
+    By(WriteError),
+}
+
 impl ToHost {
+    /// Writes a packet to the device, a frame to that of its segment.
+    fn write(&self, layer: Layer, vnet: &VnetHeader, parts: &[&[u8]]) -> Result<(), NotWritten> {
+        match layer {
+            Layer::Ip if parts.first().is_some_and(|front| self.is_withheld(front)) => {
+                Err(NotWritten::For(DropReason::AddressConflict))
+            }
+            Layer::Ip => self.device.write_parts(vnet, parts).map_err(NotWritten::By),
+            Layer::Link(segment) => {
+                let taps = self.shared.taps.load();
+                let device = taps.get(segment).ok_or(NotWritten::For(DropReason::UnknownSegment))?;
+                device.write_parts(vnet, parts).map_err(NotWritten::By)
+            }
+        }
+    }
+
     /// Says whether a packet is for the IPv4 address that the interface does not have.
     fn is_withheld(&self, packet: &[u8]) -> bool {
         is_ipv4(packet) && !self.shared.takes_ipv4.load(Ordering::Relaxed)

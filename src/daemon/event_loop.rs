@@ -16,6 +16,8 @@ use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
 use super::paths::Paths;
 use super::pending::{LOOK_INTERVAL, Pong, Task};
+use super::segment_orders;
+use super::segments::SegmentDevices;
 use super::status::{self, state_of};
 use crate::io::clock::{self, OsRng};
 use crate::io::device::Device;
@@ -91,6 +93,7 @@ pub struct EventLoop {
     pongs: Vec<Pong>,
     dropped: Vec<(TxId, String)>,
     host: HostSide,
+    segments: SegmentDevices,
     host_check_at: Option<Instant>,
     host_recheck_at: Option<Instant>,
     remember_at: Option<Instant>,
@@ -104,6 +107,12 @@ impl EventLoop {
         let takes_ipv4 = Arc::clone(&parts.shared.takes_ipv4);
         Self {
             host: HostSide::new(parts.host.take(), parts.device.index(), settings, takes_ipv4),
+            segments: SegmentDevices::new(
+                Arc::clone(&parts.shared.taps),
+                parts.device.index().is_some(),
+                parts.config.tunnel.offload,
+                parts.files.bridges(),
+            ),
             parts,
             pending: Vec::new(),
             pongs: Vec::new(),
@@ -148,8 +157,14 @@ impl EventLoop {
         let is_busy = self.pending.iter().any(|(task, _)| task.is_work());
         let look =
             (!self.pending.is_empty()).then(|| now.instant + if is_busy { Duration::ZERO } else { LOOK_INTERVAL });
-        let deadlines =
-            [self.parts.node.poll_timeout(), self.host_check_at, self.host_recheck_at, self.remember_at, look];
+        let deadlines = [
+            self.parts.node.poll_timeout(),
+            self.segments.poll_timeout(),
+            self.host_check_at,
+            self.host_recheck_at,
+            self.remember_at,
+            look,
+        ];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(LONGEST_SLEEP, |at| at.saturating_since(now.instant).min(LONGEST_SLEEP))
     }
@@ -162,7 +177,7 @@ impl EventLoop {
                 node.handle_record(now, index, path, &record);
             }
             Message::Wire(FromWire::News { index, path, .. }) => node.handle_news(now, index, path),
-            Message::Wire(FromWire::Unsent { peer, packet }) => node.handle_unsent(now, peer, packet),
+            Message::Wire(FromWire::Unsent { peer, layer, packet }) => node.handle_unsent(now, peer, layer, packet),
             Message::Wire(FromWire::Query { packet }) => node.handle_query(now, &packet),
             Message::Call(call) => self.answer(now, *call),
             // A host that never rests is looked at all the same.
@@ -172,6 +187,7 @@ impl EventLoop {
                     tracing::error!(%failure, "the configuration was not reloaded");
                 }
             }
+            Message::SegmentLost(segment) => self.segments.lose(now.instant, segment),
             Message::Failed(_) | Message::Stop => {}
         }
     }
@@ -185,6 +201,9 @@ impl EventLoop {
         }
         if self.host_recheck_at.is_some_and(|at| now.instant >= at) {
             self.look_at_host(now);
+        }
+        if self.segments.poll_timeout().is_some_and(|at| now.instant >= at) {
+            self.segments.look(now.instant, &mut self.parts.network);
         }
         if self.parts.node.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.parts.node.handle_timeout(now);
@@ -228,6 +247,9 @@ impl EventLoop {
                 let behind = behind_of(&self.parts.node);
                 tracing::debug!(?behind, "what lies behind members changed");
                 self.host.set_behind(&mut self.parts.network, behind);
+            }
+            NodeEvent::Segments(wanted) => {
+                self.segments.follow(clock::now().instant, &mut self.parts.network, wanted);
             }
             NodeEvent::Cut(members) => {
                 for (id, name) in members {
@@ -311,8 +333,10 @@ impl EventLoop {
     fn read_endpoints(&mut self, now: Now) {
         let listen = self.parts.sender.local_addresses();
         let mut endpoints = self.parts.config.underlay.endpoints.clone();
+        let bridges: Vec<_> = self.segments.bridge_indices().collect();
         let addresses = match self.parts.network.underlay_addresses() {
-            Ok(addresses) => addresses,
+            // What is reached through a segment is reached through the overlay.
+            Ok(addresses) => addresses.into_iter().filter(|it| !bridges.contains(&it.interface)).collect(),
             Err(error) => {
                 tracing::warn!(%error, "the host's addresses are not known");
                 Vec::new()
@@ -343,6 +367,11 @@ impl EventLoop {
         let outcome = match request {
             Request::Status => Ok(Reply::Status(Box::new(self.status(now, caller.right)))).into(),
             Request::Reload => self.reload().map(Reply::Reloaded).into(),
+            Request::Link(request) => {
+                let Parts { node, network, files, .. } = &mut self.parts;
+                let host = segment_orders::Host { segments: &mut self.segments, network, files };
+                segment_orders::answer(node, now, host, request)
+            }
             request => {
                 let around = Surroundings {
                     network: &self.parts.paths.network,
@@ -468,6 +497,7 @@ impl EventLoop {
         self.parts.node.say_goodbye(clock::now());
         self.flush();
         self.remember();
+        self.segments.end(&mut self.parts.network);
     }
 }
 

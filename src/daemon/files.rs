@@ -5,12 +5,14 @@
 //!   consensus.log a validator's votes            ticket          while this node is still joining
 //!   listen        addresses given to init, join  name            the node name to ask for
 //!   port          a free one, where the default was taken
+//!   bridges       interfaces of this host that are in segments
 //!   refusal       why the last ticket did not work   memory      handshakes that must not come again, where peers were
 //! ```
 
 use super::api::types::PublicKeys;
 use super::failure::{ErrorCode, Failure};
 use super::paths::Paths;
+use super::segments::BridgeOrder;
 use crate::crypto::exchange::{TransportKey, TransportSecret};
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, SigningKey};
@@ -56,6 +58,8 @@ const REFUSAL_FILE: &str = "refusal";
 const MEMORY_FILE: &str = "memory";
 const ACCEPTED_FILE: &str = "accepted";
 const REQUESTS_FILE: &str = "requests";
+/// Interfaces of this host that are bridged into segments.
+const BRIDGES_FILE: &str = "bridges";
 
 /// Longer than any of the small files: 10,000 peers' memory; bytes.
 const FILE_MAX: usize = 4 << 20;
@@ -294,6 +298,25 @@ impl NodeFiles {
         if let Err(error) = self.folder.write_file(PORT_FILE, format!("{port}\n").as_bytes()) {
             tracing::warn!(%error, "the chosen port could not be stored");
         }
+    }
+
+    /// Reads which interfaces of this host are to be in which segments: one a line, with the segment's name.
+    pub fn bridges(&self) -> Vec<BridgeOrder> {
+        let bytes = self.folder.read_file(BRIDGES_FILE, FILE_MAX).ok().flatten().unwrap_or_default();
+        let order = |line: &str| {
+            let (interface, segment) = line.split_once(' ')?;
+            Some(BridgeOrder { interface: interface.to_owned(), segment: segment.to_owned() })
+        };
+        String::from_utf8_lossy(&bytes).lines().filter_map(order).collect()
+    }
+
+    /// Stores them.
+    ///
+    /// # Errors
+    /// What the system says: they would be forgotten at the next start.
+    pub fn write_bridges(&self, orders: &[BridgeOrder]) -> Result<(), Failure> {
+        let lines = orders.iter().map(|order| format!("{} {}\n", order.interface, order.segment));
+        Ok(self.folder.write_file(BRIDGES_FILE, lines.collect::<String>().as_bytes())?)
     }
 
     /// Reads what an earlier run remembered; nothing where that is missing or damaged: it only saves time.

@@ -24,8 +24,9 @@ use crate::node::table::Inlet;
 use crate::path::Path;
 use crate::policy::Rights;
 use crate::session::{Origin, Source};
-use crate::wire::data::SessionIndex;
+use crate::wire::data::{Layer, SessionIndex};
 use crate::wire::drops::DropReason;
+use crate::wire::frame::SegmentNumber;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -161,6 +162,8 @@ pub enum FromWire {
     Unsent {
         /// The member.
         peer: NodeId,
+        /// A packet, or a frame of a segment.
+        layer: Layer,
         /// The inner packet.
         packet: Vec<u8>,
     },
@@ -192,6 +195,8 @@ pub enum Message {
     Call(Box<Call>),
     /// The host's network configuration changed.
     Host(NetworkEvent),
+    /// The device of a segment is gone.
+    SegmentLost(SegmentNumber),
     /// A data thread ended unasked.
     Failed(WorkerFailure),
     /// Read the configuration again (SIGHUP).
@@ -403,7 +408,7 @@ mod tests {
         let kept = (0..50_000).filter(|number| inbox.offer(record(1, 0, guest(*number))).is_ok()).count();
         assert_eq!(kept, Queue::Guests.bounds().capacity);
         assert_eq!(inbox.offer(record(1, 0, guest(0))), Err(DropReason::GuestQueueFull));
-        let unsent = |peer: u8| FromWire::Unsent { peer: NodeId([peer; 32]), packet: vec![0; 40] };
+        let unsent = |peer: u8| FromWire::Unsent { peer: NodeId([peer; 32]), layer: Layer::Ip, packet: vec![0; 40] };
         assert_eq!((0..50_000).filter(|_| inbox.offer(unsent(1)).is_ok()).count(), Queue::Unsent.bounds().share);
         assert_eq!(inbox.offer(unsent(1)), Err(DropReason::UnsentQueueFull));
         assert_eq!(inbox.offer(unsent(2)), Ok(()), "one dead member keeps another's packets out");

@@ -25,9 +25,13 @@ mod policy_orders;
 mod route_orders;
 mod rule_text;
 mod run;
+mod segment_orders;
+pub mod segment_plane;
+mod segments;
 mod self_test;
 pub mod setup;
 mod status;
+pub mod taps;
 mod views;
 pub mod workers;
 

@@ -60,11 +60,13 @@ pub struct Surroundings<'a> {
     pub host_names: HostNamesReport,
 }
 
-/// Answers a request, or says what to wait for. `Status` and `Reload` are the event loop's own.
+/// Answers a request, or says what to wait for. `Status`, `Link` and `Reload` are the event loop's own.
 pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, request: Request) -> Outcome {
     match request {
         Request::Name(request) => super::names::answer(node, now, around, request),
-        Request::Status | Request::Reload => Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into(),
+        Request::Status | Request::Link(_) | Request::Reload => {
+            Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into()
+        }
         Request::Peers => Ok(Reply::Peers(views::peers(node, now))).into(),
         Request::Members => Ok(Reply::Members(views::members(node))).into(),
         Request::Ip(ip) => addresses(node, ip.peer.as_deref()).into(),
@@ -454,6 +456,9 @@ fn advice(reason: &TxError) -> Option<&'static str> {
         TxError::TooManyRules => {
             "end some: `p2plus policy rm`; one rule can name a tag or a prefix instead of many members"
         }
+        TxError::NoSuchSegment(_) => "`p2plus segment list` lists those that there are",
+        TxError::NotABridge(..) => "`p2plus bridge list` lists those that may",
+        TxError::TooManySegments => "end one that is no longer needed: `p2plus segment rm`",
         TxError::TooMany => "wait: block time has to reach the next day",
         reason => return super::names::advice(reason),
     })
@@ -462,9 +467,12 @@ fn advice(reason: &TxError) -> Option<&'static str> {
 fn code_of(reason: &TxError) -> ErrorCode {
     match reason {
         TxError::NotAuthorized { .. } | TxError::NameReserved(_) => ErrorCode::NotAuthorized,
-        TxError::NotAMember(_) | TxError::NoSuchCredential | TxError::NoSuchRule(_) | TxError::NoSuchRoute(..) => {
-            ErrorCode::NotFound
-        }
+        TxError::NotAMember(_)
+        | TxError::NoSuchCredential
+        | TxError::NoSuchRule(_)
+        | TxError::NoSuchRoute(..)
+        | TxError::NoSuchSegment(_)
+        | TxError::NotABridge(..) => ErrorCode::NotFound,
         TxError::AlreadyMember(_)
         | TxError::AlreadyRevoked
         | TxError::NameTaken(_)
@@ -474,7 +482,7 @@ fn code_of(reason: &TxError) -> ErrorCode {
         | TxError::RouteExists(..)
         | TxError::EarlierProtocol(_)
         | TxError::PoolExhausted => ErrorCode::Conflict,
-        TxError::TooManyTags | TxError::BadCredential | TxError::BadRoute(..) => ErrorCode::Usage,
+        TxError::TooManyTags | TxError::BadCredential | TxError::BadRoute(..) | TxError::BadSegment => ErrorCode::Usage,
         reason => super::names::code_of(reason).unwrap_or(ErrorCode::Failed),
     }
 }

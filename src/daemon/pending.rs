@@ -1,5 +1,6 @@
 //! What callers of the control API wait for: a block, pongs, a condition.
 
+use super::api::link::Bridged;
 use super::api::request::{Authorize, Condition, Finality, Reply, Wait};
 use super::api::types::{self, PingReply, PingReport, Waited};
 use super::failure::{ErrorCode, Failure};
@@ -63,6 +64,8 @@ pub enum Awaited {
     Revoked(NodeId),
     /// A ticket.
     Invited(Box<Invited>),
+    /// What was bridged, and the same.
+    Bridged(Box<Bridged>),
 }
 
 /// An invitation on its way.
@@ -220,6 +223,12 @@ fn finished(node: &Node<OsRng>, tx: TxId, height: Option<u64>, awaited: &Awaited
     match awaited {
         Awaited::Submitted | Awaited::Revoked(_) => Ok(submitted(tx, height)),
         Awaited::Invited(invited) => invitation(node, invited, height),
+        Awaited::Bridged(bridged) => Ok(Reply::Bridged(Bridged {
+            is_approved: height.is_some(),
+            tx: Some(tx.to_string()),
+            height,
+            ..bridged.as_ref().clone()
+        })),
     }
 }
 

@@ -10,6 +10,8 @@ use super::files::NodeFiles;
 use super::founding::invitation;
 use super::host_names::HostNames;
 use super::inbox::{Inbox, Message};
+use super::segment_plane;
+use super::segments::no_taps;
 use super::setup::{DeviceChoice, RunArgs};
 use super::workers::Workers;
 use crate::crypto::aead::IS_NULL;
@@ -72,12 +74,15 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         // Without an interface there is nothing to keep off it.
         takes_ipv4: Arc::new(AtomicBool::new(device.index().is_none())),
         mark,
+        taps: no_taps().map_err(|error| system("descriptors", &error))?,
     };
 
     let failed = inbox.clone();
     let mut workers =
         Workers::new(move |failure| failed.put(Message::Failed(failure))).map_err(|error| system("threads", &error))?;
     data_plane::start(&mut workers, &shared, &device, sockets.receivers, &sockets.sender)
+        .map_err(|error| system("threads", &error))?;
+    segment_plane::start(&mut workers, &shared, sockets.sender.by_queue(0), args.config.tunnel.mtu.0)
         .map_err(|error| system("threads", &error))?;
     watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;
 

@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!   p2p-device-N  Device::read                ──► PacketHandler::take            seal into a SendBatch, UdpSender::send_each
+//!   p2p-segments  Device::read, of all segments ──► FrameHandler::take      likewise
 //!   p2p-udp-N-M   UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
 
+use super::taps::Taps;
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, PacketBuffer};
 use crate::io::device::{Device, ReadEnd};
@@ -17,6 +19,8 @@ use crate::io::stop::Wake;
 use crate::io::udp::{ReceiveEnd, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
 use crate::node::forward::DevicePacket;
+use crate::wire::frame::SegmentNumber;
+use arc_swap::ArcSwap;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -49,6 +53,24 @@ pub trait PacketHandler {
     fn end(&mut self);
 }
 
+/// What is done with the frames of the segments' devices, on their thread.
+pub trait FrameHandler {
+    /// Frames come, of devices that were empty until now.
+    fn begin(&mut self);
+
+    /// Takes a frame that a segment's device gave.
+    fn take(&mut self, segment: SegmentNumber, device: &Device, frame: DevicePacket<'_>);
+
+    /// Nothing more is there.
+    fn end(&mut self);
+
+    /// A segment's device is gone: somebody removed it.
+    fn lost(&mut self, segment: SegmentNumber, end: &ReadEnd);
+}
+
+/// Frames that are read from one segment's device before the others have their turn.
+const FRAMES_A_TURN: usize = 64;
+
 /// The running threads. Dropping it stops and joins them.
 pub struct Workers {
     stop: StopSignal,
@@ -77,6 +99,45 @@ impl Workers {
                     Ok(()) => {}
                     Err(ReadEnd::Stopped) => return Ok(()),
                     Err(end @ ReadEnd::Gone(_)) => return Err(end.to_string()),
+                }
+            }
+        })
+    }
+
+    /// Starts the thread that reads the devices of all segments, those that are there from time to time, and lends each frame to `handler`.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn read_segments(
+        &mut self,
+        taps: Arc<ArcSwap<Taps>>,
+        mut handler: impl FrameHandler + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn("p2p-segments".to_owned(), move |stop| {
+            let (mut buffer, mut ready) = (PacketBuffer::default(), Vec::new());
+            loop {
+                let current = taps.load_full();
+                let mut devices: Vec<_> = current.devices().collect();
+                let mut is_drained = true;
+                while !current.replaced().is_triggered() {
+                    let waiting = devices.iter().map(|(_, device)| device);
+                    if Device::wait_any(waiting, stop, current.replaced(), &mut ready).is_err() {
+                        return Ok(());
+                    }
+                    if is_drained {
+                        handler.begin();
+                    }
+                    is_drained = true;
+                    let mut is_ready = ready.iter().copied();
+                    devices.retain(|(segment, device)| {
+                        if !is_ready.next().unwrap_or(false) {
+                            return true;
+                        }
+                        let turn = take_turn(*segment, device, stop, &mut buffer, &mut handler);
+                        is_drained &= !matches!(turn, Ok(Turn::Over));
+                        turn.map_err(|end| handler.lost(*segment, &end)).is_ok()
+                    });
+                    handler.end();
                 }
             }
         })
@@ -215,6 +276,31 @@ fn read_all(
     }
     handler.end();
     Ok(())
+}
+
+/// How a device's turn among others ended.
+enum Turn {
+    /// It has nothing more.
+    Drained,
+    /// The others' time has come.
+    Over,
+}
+
+/// Takes what a segment's device has, up to a share.
+fn take_turn(
+    segment: SegmentNumber,
+    device: &Device,
+    stop: &StopSignal,
+    buffer: &mut PacketBuffer,
+    handler: &mut impl FrameHandler,
+) -> Result<Turn, ReadEnd> {
+    for _ in 0..FRAMES_A_TURN {
+        match device.read(stop, buffer)? {
+            Some(vnet) => handler.take(segment, device, DevicePacket { vnet, bytes: buffer.packet() }),
+            None => return Ok(Turn::Drained),
+        }
+    }
+    Ok(Turn::Over)
 }
 
 #[cfg(test)]

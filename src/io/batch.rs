@@ -12,11 +12,12 @@ use crate::node::forward::Arrival;
 use crate::node::forward::Outbox;
 use crate::path::Path;
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::MAX_LINK_HEADER;
 use crate::wire::offload::VNET_HEADER_LEN;
 use std::ops::Range;
 
-/// The longest packet that a device gives: a super-packet of 64 KiB.
-const MAX_PACKET: usize = 1 << 16;
+/// The longest packet that a device gives: a super-packet of 64 KiB, behind a frame's link header.
+const MAX_PACKET: usize = (1 << 16) + MAX_LINK_HEADER;
 
 /// Bytes of datagrams after which they leave: a super-packet, or hundreds of small packets.
 const FULL_BYTES: usize = 64 << 10;

@@ -1,4 +1,4 @@
-//! The device through which the host's packets come and go: a TUN interface, or none at all.
+//! The device through which the host's packets come and go: a TUN interface, or none at all; and TAP interfaces, for frames.
 //!
 //! Owns the descriptor and its counters. Refuses to know addresses and routes ([`network`](super::network) sets them) and what a packet says.
 //! Each packet has the kernel's vnet header in front: a read may give a super-packet of 64 KiB, and a write may be one.
@@ -10,13 +10,14 @@
 
 use super::StopSignal;
 use super::batch::PacketBuffer;
-use super::stop::Wake;
+use super::stop::{Wake, wait_any};
 use crate::crypto::hash::domain_hash;
+use crate::wire::frame::MacAddress;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::offload::VnetHeader;
 use std::ffi::CString;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +39,19 @@ pub struct TunConfig {
     pub mtu: u16,
     /// How many threads will read; one at least.
     pub queues: usize,
+    /// Whether the host gives and takes super-packets, as far as its kernel can.
+    pub offload: bool,
+}
+
+/// What a TAP interface is opened with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapConfig {
+    /// The interface's name, at most 15 bytes.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// The longest packet in a frame, in bytes.
+    pub mtu: u16,
     /// Whether the host gives and takes super-packets, as far as its kernel can.
     pub offload: bool,
 }
@@ -148,7 +162,7 @@ struct Shared {
 }
 
 enum Backend {
-    Tun { queues: Vec<SyncDevice>, name: String, index: u32, offload: OffloadSet },
+    Kernel { queues: Vec<SyncDevice>, name: String, index: u32, offload: OffloadSet },
     Absent,
 }
 
@@ -158,27 +172,39 @@ impl Device {
     /// # Errors
     /// See [`DeviceError`]; an interface that exists is never adopted, a killed daemon's vanished with it.
     pub fn open(config: &TunConfig) -> Result<Self, DeviceError> {
-        let name = &config.name;
+        let builder = DeviceBuilder::new().layer(Layer::L3).mtu(config.mtu).multi_queue(config.queues > 1);
+        Self::create(&config.name, builder, config.queues, config.offload)
+    }
+
+    /// Creates a TAP interface, which stays down likewise.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn open_tap(config: &TapConfig) -> Result<Self, DeviceError> {
+        let builder = DeviceBuilder::new().layer(Layer::L2).mtu(config.mtu).mac_addr(config.mac.0);
+        Self::create(&config.name, builder, 1, config.offload)
+    }
+
+    fn create(name: &str, builder: DeviceBuilder, queue_count: usize, offload: bool) -> Result<Self, DeviceError> {
         if interface_index(name)?.is_some() {
-            return Err(DeviceError::NameInUse { name: name.clone() });
+            return Err(DeviceError::NameInUse { name: name.to_owned() });
         }
-        let builder = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(config.mtu).offload(true).enable(false);
-        let builder = builder.multi_queue(config.queues > 1);
+        let builder = builder.name(name).offload(true).enable(false);
         let device = builder.build_sync().map_err(|source| open_error(name, source))?;
-        let failed = |source| DeviceError::Failed { name: name.clone(), source };
+        let failed = |source| DeviceError::Failed { name: name.to_owned(), source };
         let index = device.if_index().map_err(failed)?;
         let mut queues = vec![device];
-        while queues.len() < config.queues {
+        while queues.len() < queue_count {
             queues.push(queues[0].try_clone().map_err(failed)?);
         }
         queues.iter().try_for_each(|queue| queue.set_nonblocking(true)).map_err(failed)?;
-        let offload = if config.offload {
+        let offload = if offload {
             offer_offload(&queues[0])
         } else {
-            set_offload(&queues[0], 0).map(|()| OffloadSet::default())
+            set_offload(&queues[0], 0).map(|()| OffloadSet { frames: true, ..OffloadSet::default() })
         };
         let offload = offload.map_err(failed)?;
-        Ok(Self::of(Backend::Tun { queues, name: name.clone(), index, offload }))
+        Ok(Self::of(Backend::Kernel { queues, name: name.to_owned(), index, offload }))
     }
 
     /// Makes the device of a node without one: nothing is ever read, what is written is counted and dropped.
@@ -192,7 +218,7 @@ impl Device {
 
     /// Returns the device once for each of its queues. What is written to one is answered to it, as far as the kernel can tell flows apart.
     pub fn queues(&self) -> Vec<Self> {
-        let count = if let Backend::Tun { queues, .. } = &self.shared.backend { queues.len() } else { 1 };
+        let count = if let Backend::Kernel { queues, .. } = &self.shared.backend { queues.len() } else { 1 };
         (0..count).map(|queue| Self { shared: Arc::clone(&self.shared), queue }).collect()
     }
 
@@ -203,7 +229,7 @@ impl Device {
 
     fn tun(&self) -> Option<&SyncDevice> {
         match &self.shared.backend {
-            Backend::Tun { queues, .. } => queues.get(self.queue),
+            Backend::Kernel { queues, .. } => queues.get(self.queue),
             Backend::Absent => None,
         }
     }
@@ -211,7 +237,7 @@ impl Device {
     /// Returns the interface's name, if there is one.
     pub fn name(&self) -> Option<&str> {
         match &self.shared.backend {
-            Backend::Tun { name, .. } => Some(name),
+            Backend::Kernel { name, .. } => Some(name),
             Backend::Absent => None,
         }
     }
@@ -219,15 +245,15 @@ impl Device {
     /// Returns the interface's index, if there is one.
     pub fn index(&self) -> Option<u32> {
         match &self.shared.backend {
-            Backend::Tun { index, .. } => Some(*index),
+            Backend::Kernel { index, .. } => Some(*index),
             Backend::Absent => None,
         }
     }
 
-    /// Returns the super-packets that the host takes from here.
+    /// Returns the super-packets that the host takes from here; frames it takes wherever there is a device.
     pub fn offload(&self) -> OffloadSet {
         match self.shared.backend {
-            Backend::Tun { offload, .. } => offload,
+            Backend::Kernel { offload, .. } => offload,
             Backend::Absent => OffloadSet::default(),
         }
     }
@@ -242,6 +268,20 @@ impl Device {
             None => stop.sleep(Duration::MAX),
         };
         if wake == Wake::Stopped { Err(ReadEnd::Stopped) } else { Ok(()) }
+    }
+
+    /// Waits until one of `devices` has something to read, or `replaced` is triggered. Says in `ready` which have, one word for each.
+    ///
+    /// # Errors
+    /// [`ReadEnd::Stopped`].
+    pub fn wait_any<'d>(
+        devices: impl Iterator<Item = &'d Self>,
+        stop: &StopSignal,
+        replaced: &StopSignal,
+        ready: &mut Vec<bool>,
+    ) -> Result<(), ReadEnd> {
+        let fds: Vec<BorrowedFd<'d>> = devices.filter_map(|device| device.tun().map(SyncDevice::as_fd)).collect();
+        if wait_any(stop, replaced, &fds, ready) == Wake::Stopped { Err(ReadEnd::Stopped) } else { Ok(()) }
     }
 
     /// Reads one packet, or super-packet, without waiting; `None` when there is none.
@@ -348,14 +388,28 @@ impl Device {
 
 /// Returns the default name of a network's interface: `p2p-NET`, with a long name cut and a few digits of its hash in the place of the rest.
 pub fn default_interface_name(network: &str) -> String {
-    let whole = format!("p2p-{network}");
+    interface_name("p2p-", network)
+}
+
+/// Returns the name of a segment's interface: `p2t-SEGMENT`, likewise cut.
+pub fn segment_interface_name(segment: &str) -> String {
+    interface_name("p2t-", segment)
+}
+
+/// Returns the name of the bridge that is made for a segment: `p2b-SEGMENT`, likewise cut.
+pub fn segment_bridge_name(segment: &str) -> String {
+    interface_name("p2b-", segment)
+}
+
+fn interface_name(prefix: &str, of: &str) -> String {
+    let whole = format!("{prefix}{of}");
     if whole.len() <= NAME_MAX {
         return whole;
     }
     // 5 hexadecimal digits: two of a machine's few networks that begin alike still get different names.
-    let digest = domain_hash("P2Plus/1 interface name", &[network.as_bytes()]).to_string();
-    let kept: String = network.chars().filter(char::is_ascii).take(NAME_MAX - "p2p-".len() - 5).collect();
-    format!("p2p-{kept}{}", &digest[..5])
+    let digest = domain_hash("P2Plus/1 interface name", &[of.as_bytes()]).to_string();
+    let kept: String = of.chars().filter(char::is_ascii).take(NAME_MAX - prefix.len() - 5).collect();
+    format!("{prefix}{kept}{}", &digest[..5])
 }
 
 /// Super-packets of TCP, also those that tell of a mark (CWR, RFC 3168 §6.1.2).
@@ -366,9 +420,9 @@ const OF_UDP: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 /// Has the host give and take as much as it can, on all queues.
 fn offer_offload(device: &SyncDevice) -> io::Result<OffloadSet> {
     match set_offload(device, OF_TCP | OF_UDP) {
-        Ok(()) => Ok(OffloadSet { tcp: true, udp: true }),
+        Ok(()) => Ok(OffloadSet { tcp: true, udp: true, frames: true }),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            set_offload(device, OF_TCP).map(|()| OffloadSet { tcp: true, udp: false })
+            set_offload(device, OF_TCP).map(|()| OffloadSet { tcp: true, udp: false, frames: true })
         }
         Err(error) => Err(error),
     }
@@ -458,5 +512,8 @@ mod tests {
         assert_eq!(default_interface_name("elevenbytes"), "p2p-elevenbytes");
         let (left, right) = (default_interface_name("long-network-one"), default_interface_name("long-network-two"));
         assert!(left != right && left.len() == NAME_MAX && left.starts_with("p2p-long-n"), "{left}");
+        assert_eq!(segment_interface_name("lab"), "p2t-lab");
+        let long = [segment_interface_name("long-network-one"), segment_bridge_name("long-network-one")];
+        assert_eq!(long, [left.replace("p2p", "p2t"), left.replace("p2p", "p2b")]);
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod batch;
+pub mod bridge;
 pub mod clock;
 pub mod device;
 pub mod device_name;

@@ -58,6 +58,10 @@ pub struct Interface {
     pub mtu: u32,
     /// How many packets wait for it at most.
     pub queue_len: u32,
+    /// Whether it joins others into one link.
+    pub is_bridge: bool,
+    /// The bridge, or the like, that it is a port of.
+    pub controller: Option<u32>,
 }
 
 /// An address of an interface.
@@ -328,13 +332,19 @@ pub(super) fn interface_of(link: &LinkMessage) -> Interface {
         is_tunnel: false,
         mtu: 0,
         queue_len: 0,
+        is_bridge: false,
+        controller: None,
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::TxQueueLen(length) => interface.queue_len = *length,
-            LinkAttribute::LinkInfo(infos) => interface.is_tunnel = infos.iter().any(is_tunnel),
+            LinkAttribute::Controller(index) => interface.controller = (*index != 0).then_some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                interface.is_tunnel = infos.iter().any(is_tunnel);
+                interface.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
+            }
             _ => {}
         }
     }

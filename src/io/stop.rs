@@ -70,6 +70,17 @@ impl StopSignal {
     }
 }
 
+/// Waits until one of `fds` is readable, or one of the two signals is triggered. Says in `ready` which of `fds` are, one word for each.
+/// [`Wake::Stopped`] is of `stop` alone.
+pub(super) fn wait_any(stop: &StopSignal, other: &StopSignal, fds: &[BorrowedFd<'_>], ready: &mut Vec<bool>) -> Wake {
+    let signals = [stop, other].map(|signal| readable(signal.0.eventfd.as_raw_fd()));
+    let mut all: Vec<_> = signals.into_iter().chain(fds.iter().map(|fd| readable(fd.as_raw_fd()))).collect();
+    let wake = poll(&mut all, None);
+    ready.clear();
+    ready.extend(all[signals.len()..].iter().map(|fd| fd.revents != 0));
+    wake
+}
+
 fn readable(fd: RawFd) -> libc::pollfd {
     libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
@@ -102,6 +113,24 @@ mod tests {
         assert_eq!(waiting.join().unwrap(), Wake::Stopped);
         assert_eq!(stop.sleep(Duration::from_secs(60)), Wake::Stopped);
         assert!(stop.is_triggered());
+    }
+
+    #[test]
+    fn of_several_descriptors_the_readable_ones_are_told_and_either_signal_ends_the_wait() {
+        use std::io::Write;
+        use std::os::fd::AsFd;
+        let [stop, other] = [(); 2].map(|()| StopSignal::new().unwrap());
+        let pipes = [(); 3].map(|()| std::io::pipe().unwrap());
+        let fds: Vec<_> = pipes.iter().map(|(reader, _)| reader.as_fd()).collect();
+        let mut ready = vec![true; 9];
+        (&pipes[1].1).write_all(b"x").unwrap();
+        assert_eq!(wait_any(&stop, &other, &fds, &mut ready), Wake::Ready);
+        assert_eq!(ready, [false, true, false]);
+        other.trigger();
+        assert_eq!(wait_any(&stop, &other, &[], &mut ready), Wake::Ready);
+        assert!(ready.is_empty());
+        stop.trigger();
+        assert_eq!(wait_any(&stop, &other, &fds, &mut ready), Wake::Stopped);
     }
 
     #[test]

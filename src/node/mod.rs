@@ -44,8 +44,9 @@ use crate::router::icmp::AnswerSources;
 use crate::session::{LocalKeys, Terms};
 use crate::time::{Instant, Now};
 use crate::wire::control::Request;
-use crate::wire::data::SessionIndex;
+use crate::wire::data::{Layer, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
+use crate::wire::frame::{MacAddress, SegmentNumber};
 use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
 use crate::wire::record::ZoneName;
 use control::{ControlLink, LinkError, LinkId};
@@ -58,6 +59,7 @@ use reach::Reach;
 pub use reach::Underlay;
 use requests::Requests;
 use resolver::Resolver;
+pub use routing::OwnSegment;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -119,6 +121,8 @@ pub enum NodeEvent {
     },
     /// What lies behind this node or behind others changed, or who is used for it.
     Routes,
+    /// Have a device for each of these segments, and for no other.
+    Segments(Vec<OwnSegment>),
     /// Members were cut just now, each with the name that it had.
     Cut(Vec<(NodeId, String)>),
     /// The ledger has a new block.
@@ -276,11 +280,11 @@ impl<R: CryptoRng> Node<R> {
         self.settle(now);
     }
 
-    /// Takes an inner packet for a member that there is no session with.
-    pub fn handle_unsent(&mut self, now: Now, peer: NodeId, packet: Vec<u8>) {
+    /// Takes an inner packet, or a frame, for a member that there is no session with.
+    pub fn handle_unsent(&mut self, now: Now, peer: NodeId, layer: Layer, packet: Vec<u8>) {
         self.notice(now);
         let (peers, mut ctx) = self.peers_and_context(now);
-        peers.stage(&mut ctx, peer, packet);
+        peers.stage(&mut ctx, peer, layer, packet);
         self.settle(now);
     }
 
@@ -398,6 +402,12 @@ impl<R: CryptoRng> Node<R> {
         probe
     }
 
+    /// Lists the stations that were heard behind the bridges of a segment, each with the member whose bridge it is, this node by `None`, and
+    /// the time since.
+    pub fn stations(&self, now: Instant, segment: SegmentNumber) -> Vec<(MacAddress, Option<NodeId>, Duration)> {
+        self.routing.stations(now, segment)
+    }
+
     /// Says goodbye to all peers, at the end of the daemon.
     pub fn say_goodbye(&mut self, now: Now) {
         self.notice(now);
@@ -498,6 +508,9 @@ impl<R: CryptoRng> Node<R> {
             self.tell(NodeEvent::Routes);
         }
         self.follow_names();
+        if self.routing.handle_segments(&self.own_id, &self.policy) {
+            self.tell(NodeEvent::Segments(self.routing.own_segments().to_vec()));
+        }
         let is_member = self.policy.member(&self.own_id).is_some();
         let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));
         if became {

@@ -6,20 +6,38 @@ use super::pulse::Heartbeat;
 use super::subnets::{Accepted, Subnets, behind};
 use super::table::{ForwardingTable, Inlet, Outlets};
 use crate::crypto::identity::NodeId;
-use crate::policy::Policy;
+use crate::policy::{Policy, Segment};
+use crate::router::bridge::{Plan, Role, Segments, node_mac};
 use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::{PeerIndex, Prefix, Router};
 use crate::session::BySession;
 use crate::time::Instant;
+use crate::wire::frame::{MacAddress, SegmentNumber};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A segment that this node is in, for its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSegment {
+    /// Its number.
+    pub number: SegmentNumber,
+    /// Its name.
+    pub name: String,
+    /// The device's address.
+    pub mac: MacAddress,
+    /// This node may bridge a network into it.
+    pub is_bridge: bool,
+}
 
 /// What outlasts a table: routes and own addresses, which change only with the policy, and the sessions, while only the gate changes.
 pub(super) struct Routing {
     router: Arc<Router>,
     filter: Arc<Filter>,
+    segments: Arc<Segments>,
+    own_segments: Vec<OwnSegment>,
     members: Numbering,
     addresses: Vec<IpAddr>,
     subnets: Vec<Prefix>,
@@ -36,6 +54,8 @@ impl Routing {
         Self {
             router: Arc::default(),
             filter: Arc::new(Filter::closed(started)),
+            segments: Arc::default(),
+            own_segments: Vec::new(),
             members: Numbering::default(),
             addresses: Vec::new(),
             subnets: Vec::new(),
@@ -117,6 +137,51 @@ impl Routing {
         number.is_some_and(|peer| self.filter.mentions(peer)) || self.behind_others.mentions(member)
     }
 
+    /// Follows a policy's segments. Returns whether this node is in others than before.
+    pub(super) fn handle_segments(&mut self, own: &NodeId, policy: &Policy) -> bool {
+        let member = policy.member(own);
+        let of_own = policy.segments().filter(|segment| member.is_some_and(|member| segment.has(member)));
+        let of_own: Vec<_> = of_own.collect();
+        let plans: Vec<_> = of_own.iter().map(|segment| (segment.number, self.plan(own, policy, segment))).collect();
+        self.segments = Arc::new(Segments::new(plans, &self.segments));
+        let own_segments = of_own.iter().map(|segment| OwnSegment {
+            number: segment.number,
+            name: segment.name.clone(),
+            mac: node_mac(segment.number, own),
+            is_bridge: segment.bridges.contains(own),
+        });
+        let own_segments: Vec<_> = own_segments.collect();
+        let changed = own_segments != self.own_segments;
+        self.own_segments = own_segments;
+        changed
+    }
+
+    fn plan(&mut self, own: &NodeId, policy: &Policy, segment: &Segment) -> Plan {
+        let role = |member: &NodeId| Role {
+            is_bridge: segment.bridges.contains(member),
+            is_gateway: segment.gateways.contains(member),
+            ..Role::plain(segment.number, member)
+        };
+        let others = policy.members().filter(|member| member.id != *own && segment.has(member));
+        let peers = others.filter_map(|member| Some((self.members.number(member.id)?, role(&member.id)))).collect();
+        Plan { own: role(own), peers, storm_limit: segment.storm_limit, overlay: self.subnets.clone() }
+    }
+
+    /// The segments that this node is in.
+    pub(super) fn own_segments(&self) -> &[OwnSegment] {
+        &self.own_segments
+    }
+
+    /// The stations behind the bridges of a segment.
+    pub(super) fn stations(&self, now: Instant, segment: SegmentNumber) -> Vec<(MacAddress, Option<NodeId>, Duration)> {
+        let members = self.members.all();
+        let stations = self.segments.get(segment).map(|segment| segment.stations(now)).unwrap_or_default();
+        let named = stations.into_iter().map(|(mac, place, silence)| {
+            (mac, place.peer().and_then(|peer| members.get(peer.position()).copied()), silence)
+        });
+        named.collect()
+    }
+
     /// This node's overlay addresses, each with the prefix length of its subnet.
     pub(super) fn interface_addresses(&self) -> Vec<(IpAddr, u8)> {
         let len = |address: IpAddr| {
@@ -145,6 +210,7 @@ impl Routing {
             generation: self.generation,
             router: Arc::clone(&self.router),
             filter: Arc::clone(&self.filter),
+            segments: Arc::clone(&self.segments),
             members: self.members.all(),
             outlets: Arc::clone(&self.outlets),
             inlets: Arc::clone(&self.inlets),

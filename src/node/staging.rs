@@ -1,8 +1,9 @@
-//! Packets that wait for a session: a few per peer, not for long, and not many of all peers together, so that the first packet of a
+//! Packets and frames that wait for a session: a few per peer, not for long, and not many of all peers together, so that the first packet of a
 //! connection is not lost and packets to dead peers do not pile up.
 
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
+use crate::wire::data::Layer;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -27,13 +28,13 @@ pub struct Staging {
 
 #[derive(Debug, Default)]
 struct Queue {
-    packets: VecDeque<(Instant, Vec<u8>)>,
+    packets: VecDeque<(Instant, Layer, Vec<u8>)>,
     bytes: usize,
 }
 
 impl Staging {
     /// Adds a packet. Returns how many older ones had to go for it; a packet that exceeds the queue alone is refused as one.
-    pub fn push(&mut self, now: Instant, key: TransportKey, packet: Vec<u8>) -> usize {
+    pub fn push(&mut self, now: Instant, key: TransportKey, layer: Layer, packet: Vec<u8>) -> usize {
         if packet.len() > MAX_BYTES {
             return 1;
         }
@@ -51,17 +52,17 @@ impl Staging {
         self.bytes += packet.len();
         let queue = self.queues.entry(key).or_default();
         queue.bytes += packet.len();
-        queue.packets.push_back((now, packet));
+        queue.packets.push_back((now, layer, packet));
         dropped
     }
 
     /// Takes all packets of a peer that are not too old; returns them with the number of those that were.
-    pub fn take(&mut self, now: Instant, key: &TransportKey) -> (Vec<Vec<u8>>, usize) {
+    pub fn take(&mut self, now: Instant, key: &TransportKey) -> (Vec<(Layer, Vec<u8>)>, usize) {
         let Some(queue) = self.queues.remove(key) else { return (Vec::new(), 0) };
         self.bytes -= queue.bytes;
         let waited = queue.packets.len();
-        let young = queue.packets.into_iter().filter(|(at, _)| !is_too_old(now, *at));
-        let young: Vec<_> = young.map(|(_, packet)| packet).collect();
+        let young = queue.packets.into_iter().filter(|(at, ..)| !is_too_old(now, *at));
+        let young: Vec<_> = young.map(|(_, layer, packet)| (layer, packet)).collect();
         let expired = waited - young.len();
         (young, expired)
     }
@@ -90,7 +91,7 @@ impl Staging {
     }
 
     fn front(&self, key: &TransportKey) -> Option<Instant> {
-        self.queues.get(key)?.packets.front().map(|(at, _)| *at)
+        self.queues.get(key)?.packets.front().map(|(at, ..)| *at)
     }
 
     fn oldest(&self) -> Option<TransportKey> {
@@ -99,7 +100,7 @@ impl Staging {
 
     fn pop(&mut self, key: TransportKey) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        if let Some((_, packet)) = queue.packets.pop_front() {
+        if let Some((.., packet)) = queue.packets.pop_front() {
             queue.bytes -= packet.len();
             self.bytes -= packet.len();
         }
@@ -128,23 +129,23 @@ mod tests {
     #[test]
     fn packets_come_back_in_order_and_young() {
         let mut staging = Staging::default();
-        staging.push(Instant::ZERO, KEY, vec![1]);
-        staging.push(Instant::ZERO + Duration::from_secs(1), KEY, vec![2]);
-        staging.push(Instant::ZERO + Duration::from_secs(2), KEY, vec![3]);
+        staging.push(Instant::ZERO, KEY, Layer::Ip, vec![1]);
+        staging.push(Instant::ZERO + Duration::from_secs(1), KEY, Layer::Ip, vec![2]);
+        staging.push(Instant::ZERO + Duration::from_secs(2), KEY, Layer::Ip, vec![3]);
         let (packets, expired) = staging.take(Instant::ZERO + MAX_AGE, &KEY);
-        assert_eq!((packets, expired), (vec![vec![2], vec![3]], 1));
+        assert_eq!((packets, expired), (vec![(Layer::Ip, vec![2]), (Layer::Ip, vec![3])], 1));
         assert!(staging.is_empty() && staging.bytes == 0);
     }
 
     #[test]
     fn neither_number_nor_bytes_grow_without_bound() {
         let mut staging = Staging::default();
-        let dropped: usize = (0..1000).map(|_| staging.push(Instant::ZERO, KEY, vec![0; 100])).sum();
+        let dropped: usize = (0..1000).map(|_| staging.push(Instant::ZERO, KEY, Layer::Ip, vec![0; 100])).sum();
         assert_eq!(dropped, 1000 - MAX_PACKETS);
-        let dropped: usize = (0..1000).map(|_| staging.push(Instant::ZERO, KEY, vec![0; 9000])).sum();
+        let dropped: usize = (0..1000).map(|_| staging.push(Instant::ZERO, KEY, Layer::Ip, vec![0; 9000])).sum();
         assert_eq!(staging.queues[&KEY].packets.len(), MAX_BYTES / 9000);
         assert_eq!(dropped + MAX_BYTES / 9000, 1000 + MAX_PACKETS);
-        assert_eq!(staging.push(Instant::ZERO, KEY, vec![0; MAX_BYTES + 1]), 1);
+        assert_eq!(staging.push(Instant::ZERO, KEY, Layer::Ip, vec![0; MAX_BYTES + 1]), 1);
         staging.take(Instant::ZERO, &KEY);
         assert_eq!(staging.bytes, 0);
     }
@@ -158,10 +159,10 @@ mod tests {
         let mut dropped = 0;
         // The higher the key the older the packet.
         for number in 0..in_all as u8 {
-            dropped += staging.push(at(200 - number), key(number), vec![0; MAX_BYTES]);
+            dropped += staging.push(at(200 - number), key(number), Layer::Ip, vec![0; MAX_BYTES]);
         }
         assert_eq!((dropped, staging.bytes), (0, MAX_STAGED_BYTES));
-        assert_eq!(staging.push(at(201), key(200), vec![0; 1]), 1);
+        assert_eq!(staging.push(at(201), key(200), Layer::Ip, vec![0; 1]), 1);
         assert!(!staging.has(&key(in_all as u8 - 1)) && staging.has(&key(0)) && staging.has(&key(200)));
         assert_eq!(staging.bytes, MAX_STAGED_BYTES - MAX_BYTES + 1);
         assert_eq!(staging.expire(Instant::ZERO + 2 * MAX_AGE), in_all);

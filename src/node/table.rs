@@ -7,6 +7,7 @@ use super::pulse::Heartbeat;
 use crate::crypto::identity::NodeId;
 use crate::path::Path;
 use crate::policy::Rights;
+use crate::router::bridge::Segments;
 use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::{PeerIndex, Router};
@@ -80,6 +81,8 @@ pub struct ForwardingTable {
     pub router: Arc<Router>,
     /// Which packets may pass.
     pub filter: Arc<Filter>,
+    /// The segments of the link layer that this node is in.
+    pub segments: Arc<Segments>,
     /// The members, by the position of their numbers.
     pub members: Arc<Vec<NodeId>>,
     /// Where to seal.
@@ -101,6 +104,7 @@ impl ForwardingTable {
             generation: 0,
             router: Arc::default(),
             filter: Arc::new(Filter::closed(Instant::ZERO)),
+            segments: Arc::default(),
             members: Arc::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),

@@ -7,6 +7,7 @@
 //! Owns the routes and both checks, as an immutable value that the slow node builds and the data threads read. Knows nothing of sessions
 //! and paths, and of a peer only its [`PeerIndex`].
 
+pub mod bridge;
 pub mod budget;
 pub mod classifier;
 pub mod filter;

@@ -6,11 +6,12 @@
 //! ```
 //! A chunk holds whole segments, so that a lost datagram costs just those, and it is complete by itself: no chunk waits for another, nothing
 //! is kept beyond a batch. Datagrams of one flow that come as whole packets become one super-packet, too: the kernel takes a row of small
-//! ones at a third of the cost. Owns the arithmetic. Refuses to know sessions, and to trust a peer: what reaches the kernel is made of one's own
+//! ones at a third of the cost. A frame's link header counts as the front of the headers. Owns the arithmetic. Refuses to know sessions, and to trust a peer: what reaches the kernel is made of one's own
 //! reading of the headers.
 
-use crate::wire::data::{Chunk, MAX_SUPER_PAYLOAD, MIN_SEGMENT_LEN, SessionIndex};
+use crate::wire::data::{Chunk, Layer, MAX_SUPER_PAYLOAD, MIN_SEGMENT_LEN, SessionIndex};
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::MAX_LINK_HEADER;
 use crate::wire::offload::{MAX_PLAIN_HEADERS, PlainHeaders, SegmentKind, Segmentation, VnetHeader, complete_checksum};
 use std::ops::Range;
 
@@ -20,9 +21,14 @@ const MAX_PIECES: usize = MAX_SUPER_PAYLOAD / MIN_SEGMENT_LEN as usize + 1;
 /// Datagrams of a super-packet that is made here, at most: what Linux takes as one (`UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
 const MAX_DATAGRAMS: usize = 64;
 
+/// Bytes of all headers in front of a chunk's payload at most.
+const MAX_HEADERS: usize = MAX_LINK_HEADER + MAX_PLAIN_HEADERS;
+
 /// How a super-packet is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut {
+    /// Bytes of the link header: none but of a frame.
+    link_len: usize,
     plain: PlainHeaders,
     segment_len: usize,
     payload_len: usize,
@@ -38,19 +44,31 @@ pub struct Part {
 }
 
 impl Cut {
-    /// Reads how `packet`, which the kernel gave with these `segments`, is to be cut; `None` when it is neither TCP nor UDP or contradicts
-    /// the vnet header.
-    pub fn new(packet: &[u8], segments: Segmentation) -> Option<Self> {
+    /// Reads how `bytes`, a packet or frame which the kernel gave with these `segments`, are to be cut; `None` when they are neither TCP nor
+    /// UDP or contradict the vnet header.
+    pub fn new(layer: Layer, bytes: &[u8], segments: Segmentation) -> Option<Self> {
+        let link_len = layer.link_len(bytes)?;
+        let packet = &bytes[link_len..];
         let plain = PlainHeaders::parse(packet).or_else(|| PlainHeaders::parse_extended(packet))?;
         let segment_len = usize::from(segments.segment_len);
         let payload_len = packet.len() - plain.header_len();
         let is_good = plain.kind() == segments.kind && segment_len > 0 && plain.may_be_cut(packet);
-        is_good.then_some(Self { plain, segment_len, payload_len })
+        is_good.then_some(Self { link_len, plain, segment_len, payload_len })
     }
 
-    /// Bytes of the headers.
+    /// Cuts TCP into segments with no more payload than `longest`: a stream may be cut anywhere. Datagrams stay what they are.
+    pub fn narrowed(self, longest: usize) -> Self {
+        match self.plain.kind() {
+            SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
+                Self { segment_len: self.segment_len.min(longest.max(MIN_SEGMENT_LEN.into())), ..self }
+            }
+            SegmentKind::Udp => self,
+        }
+    }
+
+    /// Bytes of the headers, that of the link included.
     pub fn header_len(&self) -> usize {
-        self.plain.header_len()
+        self.link_len + self.plain.header_len()
     }
 
     /// Payload bytes of a segment.
@@ -60,7 +78,7 @@ impl Cut {
 
     /// Bytes of the longest segment with its headers.
     pub fn longest_segment(&self) -> usize {
-        self.plain.header_len() + self.segment_len.min(self.payload_len)
+        self.header_len() + self.segment_len.min(self.payload_len)
     }
 
     /// Says whether the parts may travel as chunks.
@@ -84,18 +102,19 @@ impl Cut {
     /// # Panics
     /// When `out` is shorter than headers and payload of the segment, or `packet` is not the one that was cut.
     pub fn write_segment(&self, packet: &[u8], part: &Part, out: &mut [u8]) -> usize {
-        let (header_len, payload_len) = (self.plain.header_len(), part.payload.len());
+        let (header_len, payload_len) = (self.header_len(), part.payload.len());
         let (headers, payload) = packet.split_at(header_len);
         let out = &mut out[..header_len + payload_len];
         out[..header_len].copy_from_slice(headers);
         out[header_len..].copy_from_slice(&payload[part.payload.clone()]);
         self.make_part(&mut out[..header_len], part);
-        let is_inside = complete_checksum(out, self.plain.checksum());
+        let is_inside = complete_checksum(&mut out[self.link_len..], self.plain.checksum());
         debug_assert!(is_inside, "the checksum is in the headers");
         out.len()
     }
 
     fn make_part(&self, headers: &mut [u8], part: &Part) {
+        let headers = &mut headers[self.link_len..];
         let (offset, is_first) = (part.payload.start, part.payload.start == 0);
         let index = offset / self.segment_len;
         self.plain.move_to(headers, offset as u32, index as u16, is_first, part.is_last);
@@ -105,9 +124,10 @@ impl Cut {
 
 /// What goes on from each other, on its way to the device: contiguous chunks of one super-packet, or datagrams of one flow.
 pub struct Run<'d> {
+    layer: Layer,
     of: RunOf,
     cut: Cut,
-    headers: [u8; MAX_PLAIN_HEADERS],
+    headers: [u8; MAX_HEADERS],
     /// The part of the super-packet's payload that is here.
     part: Part,
     pieces: Vec<&'d [u8]>,
@@ -124,8 +144,10 @@ enum RunOf {
 
 /// What a [`Run`] came to: one packet for the device.
 pub struct SuperPacket<'d> {
+    /// Whose: the packets' device, or that of a segment.
+    pub layer: Layer,
     cut: Cut,
-    headers: [u8; MAX_PLAIN_HEADERS],
+    headers: [u8; MAX_HEADERS],
     /// What the kernel is told of it.
     pub vnet: VnetHeader,
     /// The payload, in order.
@@ -136,49 +158,63 @@ impl<'d> Run<'d> {
     /// Begins with a chunk that came in the session `origin` with this mark; `None` when its headers are not those of a packet that can be
     /// cut.
     pub fn begin(origin: SessionIndex, ecn: Ecn, chunk: &Chunk<'d>) -> Option<Self> {
-        let plain = PlainHeaders::parse(chunk.headers)?;
-        if plain.header_len() != chunk.headers.len() || !plain.may_be_cut(chunk.headers) {
+        let link_len = chunk.layer.link_len(chunk.headers)?;
+        let of_packet = &chunk.headers[link_len..];
+        let plain = PlainHeaders::parse(of_packet)?;
+        if plain.header_len() != of_packet.len() || !plain.may_be_cut(of_packet) {
             return None;
         }
-        let mut headers = [0; MAX_PLAIN_HEADERS];
-        headers[..plain.header_len()].copy_from_slice(chunk.headers);
+        let mut headers = [0; MAX_HEADERS];
+        headers[..chunk.headers.len()].copy_from_slice(chunk.headers);
         let start = usize::from(chunk.offset);
         let part = Part { payload: start..start + chunk.payload.len(), is_last: chunk.is_last };
-        let cut = Cut { plain, segment_len: chunk.segment_len.into(), payload_len: part.payload.end };
+        let cut = Cut { link_len, plain, segment_len: chunk.segment_len.into(), payload_len: part.payload.end };
         let mut pieces = Vec::with_capacity(MAX_PIECES.min(64));
         pieces.push(chunk.payload);
-        Some(Self { of: RunOf::Chunks(origin, chunk.super_packet, ecn), cut, headers, part, pieces })
+        Some(Self {
+            layer: chunk.layer,
+            of: RunOf::Chunks(origin, chunk.super_packet, ecn),
+            cut,
+            headers,
+            part,
+            pieces,
+        })
     }
 
     /// Begins with a UDP packet that came in the session `origin` and whose checksum is left to do; `None` when no other can follow it.
-    pub fn begin_datagram(origin: SessionIndex, packet: &'d [u8]) -> Option<Self> {
-        let plain = PlainHeaders::parse(packet).filter(|plain| plain.kind() == SegmentKind::Udp)?;
-        let (front, payload) = packet.split_at(plain.header_len());
-        if payload.is_empty() || !plain.is_same_flow(front, front) {
+    pub fn begin_datagram(origin: SessionIndex, layer: Layer, packet: &'d [u8]) -> Option<Self> {
+        let link_len = layer.link_len(packet)?;
+        let plain = PlainHeaders::parse(&packet[link_len..]).filter(|plain| plain.kind() == SegmentKind::Udp)?;
+        let (front, payload) = packet.split_at(link_len + plain.header_len());
+        let of_packet = &front[link_len..];
+        if payload.is_empty() || !plain.is_same_flow(of_packet, of_packet) {
             return None;
         }
-        let mut headers = [0; MAX_PLAIN_HEADERS];
+        let mut headers = [0; MAX_HEADERS];
         headers[..front.len()].copy_from_slice(front);
         let part = Part { payload: 0..payload.len(), is_last: false };
-        let cut = Cut { plain, segment_len: payload.len(), payload_len: payload.len() };
-        Some(Self { of: RunOf::Datagrams(origin), cut, headers, part, pieces: vec![payload] })
+        let cut = Cut { link_len, plain, segment_len: payload.len(), payload_len: payload.len() };
+        Some(Self { layer, of: RunOf::Datagrams(origin), cut, headers, part, pieces: vec![payload] })
     }
 
-    /// The headers as a packet without payload: what decides whether the packet may come in.
+    /// The headers as a packet, or a frame with one, without payload: what decides whether the packet may come in.
     pub fn headers(&mut self) -> &mut [u8] {
-        let headers = &mut self.headers[..self.cut.plain.header_len()];
-        self.cut.plain.set_payload_len(headers, 0);
+        let headers = &mut self.headers[..self.cut.header_len()];
+        self.cut.plain.set_payload_len(&mut headers[self.cut.link_len..], 0);
         headers
     }
 
     /// Takes a UDP packet, whose checksum is left to do, that is of the same flow and as long, or shorter and the last. Returns whether it is.
-    pub fn take_datagram(&mut self, origin: SessionIndex, packet: &'d [u8]) -> bool {
-        let plain = self.cut.plain;
-        let Some((front, payload)) = packet.split_at_checked(plain.header_len()) else { return false };
+    pub fn take_datagram(&mut self, origin: SessionIndex, layer: Layer, packet: &'d [u8]) -> bool {
+        let Cut { link_len, plain, .. } = self.cut;
+        let Some((front, payload)) = packet.split_at_checked(self.cut.header_len()) else { return false };
+        let (link, of_packet) = front.split_at(link_len);
         let goes_on = self.of == RunOf::Datagrams(origin)
+            && self.layer == layer
             && !self.part.is_last
-            && PlainHeaders::parse(packet) == Some(plain)
-            && plain.is_same_flow(&self.headers[..front.len()], front)
+            && self.headers[..link_len] == *link
+            && PlainHeaders::parse(&packet[link_len..]) == Some(plain)
+            && plain.is_same_flow(&self.headers[link_len..front.len()], of_packet)
             && (1..=self.cut.segment_len).contains(&payload.len())
             && self.pieces.len() < MAX_DATAGRAMS
             && self.part.payload.end + payload.len() <= MAX_SUPER_PAYLOAD;
@@ -193,10 +229,11 @@ impl<'d> Run<'d> {
     /// Takes a chunk that goes on where this ends. Returns whether it does.
     pub fn take(&mut self, origin: SessionIndex, ecn: Ecn, chunk: &Chunk<'d>) -> bool {
         let goes_on = !self.part.is_last
+            && self.layer == chunk.layer
             && self.of == RunOf::Chunks(origin, chunk.super_packet, ecn)
             && self.part.payload.end == usize::from(chunk.offset)
             && self.cut.segment_len == usize::from(chunk.segment_len)
-            && self.cut.plain.header_len() == chunk.headers.len()
+            && self.cut.header_len() == chunk.headers.len()
             && self.pieces.len() < MAX_PIECES;
         if goes_on {
             self.part.payload.end += chunk.payload.len();
@@ -208,23 +245,24 @@ impl<'d> Run<'d> {
 
     /// Ends the run: one packet, which stands for several if it is longer than a segment.
     pub fn finish(mut self) -> SuperPacket<'d> {
-        let (plain, segment_len) = (self.cut.plain, self.cut.segment_len);
-        let headers = &mut self.headers[..plain.header_len()];
+        let Cut { link_len, plain, segment_len, .. } = self.cut;
+        let headers = &mut self.headers[..self.cut.header_len()];
         self.cut.make_part(headers, &self.part);
         let payload_len = self.part.payload.len();
         let segments = (payload_len > segment_len).then(|| {
-            let has_cwr = plain.has_cwr(headers);
+            let has_cwr = plain.has_cwr(&headers[link_len..]);
             (Segmentation { kind: plain.kind(), segment_len: segment_len as u16, has_cwr }, plain.header_len() as u16)
         });
-        let vnet = VnetHeader { checksum: Some(plain.checksum()), segments };
-        SuperPacket { cut: Cut { payload_len, ..self.cut }, headers: self.headers, vnet, pieces: self.pieces }
+        let vnet = VnetHeader { checksum: Some(plain.checksum()), segments }.behind(link_len);
+        let cut = Cut { payload_len, ..self.cut };
+        SuperPacket { layer: self.layer, cut, headers: self.headers, vnet, pieces: self.pieces }
     }
 }
 
 impl SuperPacket<'_> {
     /// The headers in front of the payload.
     pub fn headers(&self) -> &[u8] {
-        &self.headers[..self.cut.plain.header_len()]
+        &self.headers[..self.cut.header_len()]
     }
 
     /// Lends each of its segments as a packet of its own, with all checksums: for a device that takes no super-packets.
@@ -242,7 +280,8 @@ impl SuperPacket<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::data::{CHUNK_HEADER_LEN, Record};
+    use crate::wire::data::{CHUNK_FIELDS_LEN, RECORD_HEADER_LEN, Record};
+    use crate::wire::frame::{LINK_HEADER_LEN, SegmentNumber, TAG_LEN};
     use crate::wire::inner::InnerPacket;
     use crate::wire::testing::{ip, leave_checksum};
     use etherparse::{PacketHeaders, TransportHeader};
@@ -264,19 +303,38 @@ mod tests {
         bytes
     }
 
+    const SEGMENT: Layer = Layer::Link(SegmentNumber(3));
+
+    /// A packet behind the link header that a frame of its version has, with or without a tag; or as it is.
+    fn in_layer(layer: Layer, is_tagged: bool, packet: &[u8]) -> Vec<u8> {
+        let tag: &[u8] = if is_tagged { &[0x81, 0, 0xa0, 42] } else { &[] };
+        let ethertype: [u8; 2] = if packet[0] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] };
+        match layer {
+            Layer::Ip => packet.to_vec(),
+            Layer::Link(_) => [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], tag, &ethertype, packet].concat(),
+        }
+    }
+
     fn segmentation(packet: &[u8], segment_len: u16) -> Segmentation {
         Segmentation { kind: PlainHeaders::parse(packet).unwrap().kind(), segment_len, has_cwr: true }
     }
 
     /// The records of a super-packet's chunks.
     fn chunks(packet: &[u8], segment_len: u16, room: usize) -> Vec<Vec<u8>> {
-        let cut = Cut::new(packet, segmentation(packet, segment_len)).unwrap();
-        let (headers, payload) = packet.split_at(cut.header_len());
+        layer_chunks(Layer::Ip, packet, segment_len, room)
+    }
+
+    /// The same of a packet or frame.
+    fn layer_chunks(layer: Layer, bytes: &[u8], segment_len: u16, room: usize) -> Vec<Vec<u8>> {
+        let link_len = layer.link_len(bytes).unwrap();
+        let cut = Cut::new(layer, bytes, segmentation(&bytes[link_len..], segment_len)).unwrap();
+        let (headers, payload) = bytes.split_at(cut.header_len());
         let record = |part: Part| {
             let offset = part.payload.start as u16;
             let payload = &payload[part.payload];
-            let chunk = Chunk { is_last: part.is_last, super_packet: 9, offset, segment_len, headers, payload };
-            [&chunk.encode_header()[..], headers, payload].concat()
+            let chunk = Chunk { layer, is_last: part.is_last, super_packet: 9, offset, segment_len, headers, payload };
+            let (header, fields) = chunk.encode_header();
+            [header.as_slice(), &fields, headers, payload].concat()
         };
         cut.parts(room).map(record).collect()
     }
@@ -311,6 +369,7 @@ mod tests {
         let mut seen = Vec::new();
         for packet in packets {
             packet.split(|bytes| {
+                let bytes = &bytes[packet.layer.link_len(bytes).unwrap()..];
                 InnerPacket::parse(bytes).unwrap();
                 let headers = PacketHeaders::from_ip_slice(bytes).unwrap();
                 let payload = headers.payload.slice().to_vec();
@@ -334,15 +393,21 @@ mod tests {
         #[test]
         fn what_arrives_is_what_was_sent_without_what_was_lost(
             is_ipv6: bool, is_tcp: bool, segment_len in 536u16..1400, count in 1usize..40, tail in 0usize..1400,
-            room in 0usize..1400, lost in any::<u64>(),
+            room in 0usize..1400, lost in any::<u64>(), is_frame: bool, is_tagged: bool,
         ) {
+            let layer = if is_frame { SEGMENT } else { Layer::Ip };
             let tail = tail.min(usize::from(segment_len));
             let payload: Vec<u8> = (0..count * usize::from(segment_len) + tail).map(|byte| (byte / 7) as u8).collect();
-            let packet = super_packet(is_ipv6, is_tcp, &payload);
-            let mut records = chunks(&packet, segment_len, room);
+            let packet = in_layer(layer, is_tagged, &super_packet(is_ipv6, is_tcp, &payload));
+            let mut records = layer_chunks(layer, &packet, segment_len, room);
             let all = runs(&records);
             prop_assert_eq!(all.len(), 1);
-            prop_assert_eq!(whole(&all[0]), packet);
+            prop_assert_eq!(whole(&all[0]), packet.clone());
+            let link_len = layer.link_len(&packet).unwrap();
+            let plain = PlainHeaders::parse(&packet[link_len..]).unwrap();
+            prop_assert_eq!(all[0].vnet.checksum.unwrap().start, plain.checksum().start + link_len as u16);
+            let told = all[0].vnet.segments.map(|(_, header_len)| usize::from(header_len));
+            prop_assert!(told.is_none_or(|len| len == link_len + plain.header_len()));
             drop(all);
             let mut number = 0;
             records.retain(|_| {
@@ -360,24 +425,32 @@ mod tests {
 
         #[test]
         fn whatever_a_peer_makes_up_the_kernel_gets_one_well_formed_packet(
-            bytes in prop::collection::vec(any::<u8>(), 0..200), version in 0u8..3, fill in 0usize..60_000,
+            bytes in prop::collection::vec(any::<u8>(), 0..200), version in 0u8..3, fill in 0usize..60_000, is_frame: bool,
         ) {
             let mut record = bytes;
             record.resize(record.len() + fill, 1);
             if let Some(first) = record.first_mut() {
-                *first = *first & 0x10 | 1;
+                *first = *first & 0x10 | if is_frame { 6 } else { 1 };
             }
-            // Half of the cases look like a packet.
-            for (at, byte) in [(1, 40), (8, if version == 0 { 0x45 } else { 0x60 }), (8 + 9, 6), (8 + 6, 6), (8 + 32, 0x50)] {
-                if version < 2 && record.len() > at {
+            // Most of the cases look like a packet, or like a frame with one.
+            let (fields, link) = if is_frame { (5, LINK_HEADER_LEN) } else { (1, 0) };
+            let ip = fields + 7 + link;
+            let (ethertype, first) = if version == 0 { ([8, 0], 0x45) } else { ([0x86, 0xdd], 0x60) };
+            if version < 2 && record.len() > ip + 40 {
+                if is_frame {
+                    record[ip - 2..ip].copy_from_slice(&ethertype);
+                    record[ip - 8] = 2;
+                }
+                for (at, byte) in [(fields, 40 + link as u8), (ip, first), (ip + 9, 6), (ip + 6, 6), (ip + 32, 0x50)] {
                     record[at] = byte;
                 }
             }
             let Ok(Record::Chunk(chunk)) = Record::decode(&record) else { return Ok(()) };
             let Some(mut run) = Run::begin(ORIGIN, Ecn::NotCapable, &chunk) else { return Ok(()) };
-            prop_assert!(InnerPacket::parse(run.headers()).is_ok());
+            let link_len = chunk.layer.link_len(run.headers()).unwrap();
+            prop_assert!(InnerPacket::parse(&run.headers()[link_len..]).is_ok());
             let packet = run.finish();
-            prop_assert!(InnerPacket::parse(&whole(&packet)).is_ok());
+            prop_assert!(InnerPacket::parse(&whole(&packet)[link_len..]).is_ok());
             let segments = packet.vnet.segments.map(|(segments, _)| segments.segment_len);
             prop_assert!(segments.is_none_or(|len| len >= MIN_SEGMENT_LEN));
         }
@@ -413,7 +486,7 @@ mod tests {
         );
         assert!(!run.take(ORIGIN, Ecn::NotCapable, &chunk(&records[2])), "after the last");
         let mut changed = records[0].clone();
-        changed[CHUNK_HEADER_LEN + 40 + 13] |= 2;
+        changed[RECORD_HEADER_LEN + CHUNK_FIELDS_LEN + 40 + 13] |= 2;
         assert!(Run::begin(ORIGIN, Ecn::NotCapable, &chunk(&changed)).is_none(), "SYN");
     }
 
@@ -429,9 +502,9 @@ mod tests {
     fn datagrams_of_one_flow_become_one_super_packet_that_a_shorter_one_ends() {
         for is_ipv6 in [false, true] {
             let packets: Vec<_> = [64, 64, 64, 30].map(|len| datagram(is_ipv6, 2000, &vec![len as u8; len])).into();
-            let mut run = Run::begin_datagram(ORIGIN, &packets[0]).unwrap();
-            assert!(packets[1..].iter().all(|packet| run.take_datagram(ORIGIN, packet)));
-            assert!(!run.take_datagram(ORIGIN, &packets[3]), "after a shorter one");
+            let mut run = Run::begin_datagram(ORIGIN, Layer::Ip, &packets[0]).unwrap();
+            assert!(packets[1..].iter().all(|packet| run.take_datagram(ORIGIN, Layer::Ip, packet)));
+            assert!(!run.take_datagram(ORIGIN, Layer::Ip, &packets[3]), "after a shorter one");
             let whole = run.finish();
             let (segments, header_len) = whole.vnet.segments.unwrap();
             assert_eq!((segments.kind, segments.segment_len), (SegmentKind::Udp, 64));
@@ -442,10 +515,40 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_one_flow_become_one_super_packet_and_those_of_another_link_or_segment_do_not() {
+        let packets: Vec<_> =
+            [64, 64, 30].map(|len| in_layer(SEGMENT, true, &datagram(false, 2000, &vec![7; len]))).into();
+        let mut run = Run::begin_datagram(ORIGIN, SEGMENT, &packets[0]).unwrap();
+        let mut other = packets[1].clone();
+        other[11] = 9;
+        assert!(!run.take_datagram(ORIGIN, SEGMENT, &other), "another station");
+        assert!(!run.take_datagram(ORIGIN, Layer::Link(SegmentNumber(4)), &packets[1]), "another segment");
+        let untagged = in_layer(SEGMENT, false, &datagram(false, 2000, &[7; 64]));
+        assert!(!run.take_datagram(ORIGIN, SEGMENT, &untagged), "another VLAN");
+        assert!(packets[1..].iter().all(|packet| run.take_datagram(ORIGIN, SEGMENT, packet)));
+        let whole = run.finish();
+        assert_eq!((whole.layer, whole.vnet.checksum.unwrap().start), (SEGMENT, 18 + 20));
+        assert_eq!(whole.headers()[..18], packets[0][..18]);
+        let mut seen = Vec::new();
+        whole.split(|frame| seen.push(frame[..LINK_HEADER_LEN + TAG_LEN] == packets[0][..18] && frame.len() >= 76));
+        assert_eq!(seen, [true; 3]);
+    }
+
+    #[test]
+    fn a_stream_is_cut_to_what_a_narrower_path_takes_and_datagrams_stay_whole() {
+        let packet = super_packet(false, true, &[5; 3000]);
+        let cut = Cut::new(Layer::Ip, &packet, segmentation(&packet, 1460)).unwrap();
+        assert_eq!([2000, 1460, 1300, 10].map(|longest| cut.narrowed(longest).segment_len()), [1460, 1460, 1300, 536]);
+        let packet = super_packet(false, false, &[5; 3000]);
+        let cut = Cut::new(Layer::Ip, &packet, segmentation(&packet, 1460)).unwrap();
+        assert_eq!(cut.narrowed(1300).segment_len(), 1460);
+    }
+
+    #[test]
     fn datagrams_that_are_not_of_one_flow_do_not_mix() {
         let first = datagram(false, 2000, &[1; 100]);
         let records = chunks(&super_packet(false, true, &[5; 3000]), 1000, 0);
-        let mut run = Run::begin_datagram(ORIGIN, &first).unwrap();
+        let mut run = Run::begin_datagram(ORIGIN, Layer::Ip, &first).unwrap();
         let mut others = vec![
             datagram(false, 2001, &[1; 100]),
             datagram(true, 2000, &[1; 100]),
@@ -459,15 +562,18 @@ mod tests {
             others.push(other);
         }
         for other in &others {
-            assert!(!run.take_datagram(ORIGIN, other), "{other:?}");
+            assert!(!run.take_datagram(ORIGIN, Layer::Ip, other), "{other:?}");
         }
-        assert!(!run.take_datagram(SessionIndex(8), &first), "another peer");
+        assert!(!run.take_datagram(SessionIndex(8), Layer::Ip, &first), "another peer");
         assert!(!run.take(ORIGIN, Ecn::NotCapable, &chunk(&records[1])));
-        assert!(run.take_datagram(ORIGIN, &first));
+        assert!(run.take_datagram(ORIGIN, Layer::Ip, &first));
         let fragmentable = others.last().unwrap();
-        assert!(Run::begin_datagram(ORIGIN, fragmentable).is_none(), "its identification means something");
-        assert!(Run::begin_datagram(ORIGIN, &others[3]).is_none() && Run::begin_datagram(ORIGIN, &others[4]).is_none());
-        while run.take_datagram(ORIGIN, &first) {}
+        assert!(Run::begin_datagram(ORIGIN, Layer::Ip, fragmentable).is_none(), "its identification means something");
+        assert!(
+            Run::begin_datagram(ORIGIN, Layer::Ip, &others[3]).is_none()
+                && Run::begin_datagram(ORIGIN, Layer::Ip, &others[4]).is_none()
+        );
+        while run.take_datagram(ORIGIN, Layer::Ip, &first) {}
         assert_eq!(run.finish().pieces.len(), MAX_DATAGRAMS);
     }
 
@@ -479,7 +585,7 @@ mod tests {
         let len = packet.len() as u16;
         packet[2..4].copy_from_slice(&len.to_be_bytes());
         let segments = Segmentation { kind: SegmentKind::TcpV4, segment_len: 1400, has_cwr: false };
-        let cut = Cut::new(&packet, segments).unwrap();
+        let cut = Cut::new(Layer::Ip, &packet, segments).unwrap();
         assert!(!cut.fits_chunks());
         let mut out = [0; 1500];
         let lens: Vec<_> = cut.parts(0).map(|part| cut.write_segment(&packet, &part, &mut out)).collect();
@@ -487,7 +593,8 @@ mod tests {
         assert!(InnerPacket::parse(&out[..244]).is_ok() && out[20..24] == [1; 4]);
 
         let (headers, payload) = packet.split_at(44);
-        let chunk = Chunk { is_last: true, super_packet: 9, offset: 0, segment_len: 1400, headers, payload };
+        let chunk =
+            Chunk { layer: Layer::Ip, is_last: true, super_packet: 9, offset: 0, segment_len: 1400, headers, payload };
         assert!(Run::begin(ORIGIN, Ecn::NotCapable, &chunk).is_none());
     }
 
@@ -495,9 +602,12 @@ mod tests {
     fn what_the_kernel_does_not_say_of_its_own_packets_is_not_believed() {
         let packet = super_packet(false, true, &[5; 3000]);
         let good = segmentation(&packet, 1000);
-        assert!(Cut::new(&packet, good).is_some_and(|cut| cut.fits_chunks()));
-        assert_eq!(Cut::new(&packet, Segmentation { kind: SegmentKind::TcpV6, ..good }), None);
-        assert_eq!(Cut::new(&packet, Segmentation { segment_len: 0, ..good }), None);
-        assert!(Cut::new(&packet, Segmentation { segment_len: 535, ..good }).is_some_and(|cut| !cut.fits_chunks()));
+        assert!(Cut::new(Layer::Ip, &packet, good).is_some_and(|cut| cut.fits_chunks()));
+        assert_eq!(Cut::new(Layer::Ip, &packet, Segmentation { kind: SegmentKind::TcpV6, ..good }), None);
+        assert_eq!(Cut::new(Layer::Ip, &packet, Segmentation { segment_len: 0, ..good }), None);
+        assert!(
+            Cut::new(Layer::Ip, &packet, Segmentation { segment_len: 535, ..good })
+                .is_some_and(|cut| !cut.fits_chunks())
+        );
     }
 }

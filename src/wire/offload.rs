@@ -100,6 +100,15 @@ impl VnetHeader {
         })
     }
 
+    /// Returns what the kernel says of the same packet with so many bytes of a link header in front.
+    pub fn behind(self, link_len: usize) -> Self {
+        let link_len = link_len as u16;
+        Self {
+            checksum: self.checksum.map(|it| PartialChecksum { start: it.start.saturating_add(link_len), ..it }),
+            segments: self.segments.map(|(segments, header_len)| (segments, header_len.saturating_add(link_len))),
+        }
+    }
+
     /// Returns the bytes for the kernel.
     pub fn encode(&self) -> [u8; VNET_HEADER_LEN] {
         let mut bytes = [0; VNET_HEADER_LEN];
@@ -336,6 +345,9 @@ mod tests {
         let words = [72u16, 0x0584, 40, 16].map(u16::to_ne_bytes).concat();
         assert_eq!(header.encode().to_vec(), [&[1, 0x84][..], &words].concat());
         assert_eq!(VnetHeader::decode(&header.encode()), Ok(header));
+        let framed = header.behind(18);
+        assert_eq!((framed.checksum.unwrap().start, framed.checksum.unwrap().offset), (58, 16));
+        assert_eq!((framed.segments, VnetHeader::default().behind(18)), (Some((segments, 90)), VnetHeader::default()));
         assert_eq!(VnetHeader::decode(&[0; 10]), Ok(VnetHeader::default()));
         assert_eq!(VnetHeader::decode(&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0]), Err(UnknownSegmentation(3)));
     }

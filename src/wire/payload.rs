@@ -77,18 +77,22 @@ pub struct OffloadSet {
     pub tcp: bool,
     /// Those of UDP.
     pub udp: bool,
+    /// Not a super-packet: frames of the network's segments, which older versions do not know.
+    pub frames: bool,
 }
 
 const OFFLOAD_TCP: u8 = 1 << 0;
 const OFFLOAD_UDP: u8 = 1 << 1;
+const OFFLOAD_FRAMES: u8 = 1 << 2;
 
 impl OffloadSet {
     fn from_bits(bits: u8) -> Self {
-        Self { tcp: bits & OFFLOAD_TCP != 0, udp: bits & OFFLOAD_UDP != 0 }
+        Self { tcp: bits & OFFLOAD_TCP != 0, udp: bits & OFFLOAD_UDP != 0, frames: bits & OFFLOAD_FRAMES != 0 }
     }
 
     fn bits(self) -> u8 {
-        (u8::from(self.tcp) * OFFLOAD_TCP) | (u8::from(self.udp) * OFFLOAD_UDP)
+        let [tcp, udp, frames] = [self.tcp, self.udp, self.frames].map(u8::from);
+        (tcp * OFFLOAD_TCP) | (udp * OFFLOAD_UDP) | (frames * OFFLOAD_FRAMES)
     }
 }
 
@@ -255,7 +259,7 @@ mod tests {
         versions: Versions { lowest: 1, highest: 4 },
         ciphers: CipherSet { aes_256_gcm: true },
         ledger: LedgerHead { height: 5, head: [6; 8] },
-        offload: OffloadSet { tcp: true, udp: false },
+        offload: OffloadSet { tcp: true, udp: false, frames: true },
     };
 
     const ANSWER: Answer = Answer {
@@ -265,14 +269,14 @@ mod tests {
         key_retired: true,
         guest: true,
         ledger: LedgerHead { height: 5, head: [6; 8] },
-        offload: OffloadSet { tcp: true, udp: true },
+        offload: OffloadSet { tcp: true, udp: true, frames: false },
     };
 
     #[test]
     fn an_offer_has_the_bytes_of_the_document() {
         let bytes = OFFER.encode();
         assert_eq!(bytes[..16], [2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 4, 3, 0]);
-        assert_eq!(bytes[16..], [5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6, 1, 0, 0, 0]);
+        assert_eq!(bytes[16..], [5, 0, 0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6, 6, 6, 6, 5, 0, 0, 0]);
         assert_eq!(Offer::decode(&bytes), Ok(OFFER));
     }
 

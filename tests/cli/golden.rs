@@ -87,9 +87,29 @@ fn every_answer_is_the_documented_json_and_the_usual_text() {
         ("dns-query", &["dns", "query", "b", "MX"]),
         ("reload", &["reload"]),
     ];
+    check_all(&commands);
+}
+
+#[test]
+fn segments_and_bridges_are_the_documented_json_and_the_usual_text() {
+    check_all(&[
+        ("segment-list", &["segment", "list"]),
+        ("segment-add", &["segment", "add", "lab", "--tag", "lan", "--gateway", "b", "--storm-limit", "500"]),
+        ("segment-rm", &["segment", "rm", "lab"]),
+        ("bridge-list", &["bridge", "list"]),
+        ("bridge-add", &["bridge", "add", "eth1", "lab"]),
+        ("bridge-add-no-wait", &["bridge", "add", "eth1", "lab", "--no-wait"]),
+        ("bridge-rm", &["bridge", "rm", "eth1"]),
+        ("bridge-approve", &["bridge", "approve", "lab", "b"]),
+        ("bridge-revoke", &["bridge", "revoke", "lab", "b"]),
+    ]);
+}
+
+/// Compares what each command prints, as JSON and as text, with the files of its name.
+fn check_all(commands: &[(&str, &[&str])]) {
     let (host, _daemon) = sample_host();
     for (name, args) in commands {
-        let json = host.run(&[args, &["--json"]].concat());
+        let json = host.run(&[args, &["--json"][..]].concat());
         assert_eq!((json.code, json.stderr.as_str()), (0, ""), "{name}");
         check(&format!("{name}.json"), &pretty(&json.stdout));
         let text = host.run(args);

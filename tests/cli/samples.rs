@@ -1,5 +1,6 @@
 //! One fixed value of each documented type.
 
+use p2plus::daemon::api::link::{BridgeView, Bridged, LinkRequest, SegmentView, StationView};
 use p2plus::daemon::api::names::*;
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::request::{Reply, Request};
@@ -333,6 +334,80 @@ fn names(request: &NameRequest) -> NameReply {
     }
 }
 
+fn link(request: &LinkRequest) -> Reply {
+    match request {
+        LinkRequest::Segments => Reply::Segments(segments()),
+        LinkRequest::Bridges | LinkRequest::RemoveBridge(_) => Reply::Bridges(bridges()),
+        LinkRequest::AddBridge(add) => Reply::Bridged(Bridged {
+            interface: add.interface.clone(),
+            segment: add.segment.clone(),
+            bridge: add.finality.wait.then(|| "p2b-lab".into()),
+            problem: (!add.finality.wait).then(|| "this node has no device for the segment".into()),
+            is_approved: add.finality.wait,
+            tx: add.finality.wait.then(|| TX.into()),
+            height: add.finality.wait.then_some(13),
+        }),
+        LinkRequest::SetSegment(_) | LinkRequest::RemoveSegment(_) | LinkRequest::JudgeBridge(_) => {
+            Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) })
+        }
+    }
+}
+
+fn segments() -> Vec<SegmentView> {
+    let own = SegmentView {
+        name: "lab".into(),
+        number: 7,
+        tag: "lan".into(),
+        members: vec!["a".into(), "b".into()],
+        gateways: vec!["b".into()],
+        bridges: vec!["b".into()],
+        storm_limit: 1000,
+        is_member: true,
+        device: Some("p2t-lab".into()),
+        mac: Some("02:00:00:00:00:0a".into()),
+        problem: None,
+        stations: vec![StationView { mac: "52:54:00:00:00:01".into(), behind: "b".into(), seen_seconds: 4 }],
+    };
+    let broken = SegmentView {
+        name: "attic".into(),
+        number: 9,
+        device: None,
+        problem: Some("the interface p2t-attic exists already\u{1b}[2J".into()),
+        stations: vec![],
+        gateways: vec![],
+        bridges: vec![],
+        ..own.clone()
+    };
+    let other = SegmentView { name: "plant".into(), is_member: false, mac: None, problem: None, ..broken.clone() };
+    vec![broken, own, other]
+}
+
+fn bridges() -> Vec<BridgeView> {
+    let other = BridgeView {
+        segment: "lab".into(),
+        member: "b".into(),
+        is_approved: true,
+        interface: None,
+        bridge: None,
+        problem: None,
+    };
+    let own = BridgeView {
+        member: "a".into(),
+        is_approved: false,
+        interface: Some("eth1".into()),
+        bridge: Some("p2b-lab".into()),
+        ..other.clone()
+    };
+    let late = BridgeView {
+        segment: "plant".into(),
+        interface: Some("eth2".into()),
+        bridge: None,
+        problem: Some("there is no interface eth2".into()),
+        ..own.clone()
+    };
+    vec![own, other, late]
+}
+
 /// What the scripted node answers to a request, and nothing else about it.
 pub fn reply(request: &Request) -> Reply {
     match request {
@@ -411,6 +486,7 @@ pub fn reply(request: &Request) -> Reply {
         Request::LedgerShow(_) => Reply::LedgerShow(transaction()),
         Request::LedgerVerify => Reply::LedgerVerify(verified(None)),
         Request::Name(request) => Reply::Name(names(request)),
+        Request::Link(request) => link(request),
         Request::Reload => Reply::Reloaded(Reloaded {
             changed: vec!["node.log_level".into()],
             needs_restart: vec!["tunnel.mtu".into()],

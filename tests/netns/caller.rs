@@ -13,7 +13,7 @@ use p2plus::policy::Policy;
 use p2plus::session::{
     Aim, Established, Indices, Initiator, InitiatorStep, LaneSealer, Local, LocalKeys, Source, Terms, TimestampSource,
 };
-use p2plus::wire::data::{Datagram, Lane, RECORD_PACKET};
+use p2plus::wire::data::{Datagram, Lane, RECORD_HEADER_LEN, RECORD_PACKET};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ pub fn keys(node: &Node, transport: [u8; 32]) -> LocalKeys {
 impl Caller {
     /// Lets the founder admit a member whose keys follow from `number`.
     pub fn admit(founder: &Node, number: usize) -> Self {
+        Self::admit_with(founder, number, &[])
+    }
+
+    /// The same with these options of `authorize`.
+    pub fn admit_with(founder: &Node, number: usize, options: &[&str]) -> Self {
         let seed = |what: u8| {
             let mut seed = [what; 32];
             // Not in front: X25519 ignores the lowest bits of a secret.
@@ -58,8 +63,14 @@ impl Caller {
         keys.node_id = id;
         let transport_key = hex::encode(keys.transport_key().0);
         let (id, name) = (id.to_string(), format!("caller-{number}"));
-        founder.ask(&["authorize", &id, "--name", &name, "--node-key", &node_key, "--transport-key", &transport_key]);
+        let words = ["authorize", &id, "--name", &name, "--node-key", &node_key, "--transport-key", &transport_key];
+        founder.ask(&[&words, options].concat());
         Self { name, keys }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> NodeId {
+        self.keys.node_id
     }
 
     /// Its overlay address of one family.
@@ -113,9 +124,14 @@ impl Caller {
 impl Line {
     /// Sends an inner packet, whatever it says.
     pub fn send(&mut self, packet: &[u8]) {
-        let mut datagram = vec![0; HEADROOM + packet.len() + TAILROOM];
-        datagram[HEADROOM - 1] = RECORD_PACKET;
-        datagram[HEADROOM..HEADROOM + packet.len()].copy_from_slice(packet);
+        self.send_record(&[&[RECORD_PACKET], packet].concat());
+    }
+
+    /// Sends a record, whatever it says.
+    pub fn send_record(&mut self, record: &[u8]) {
+        let front = HEADROOM - RECORD_HEADER_LEN;
+        let mut datagram = vec![0; front + record.len() + TAILROOM];
+        datagram[front..front + record.len()].copy_from_slice(record);
         self.sealer.seal(clock::now().instant, &mut datagram).unwrap();
         self.socket.send_to(&datagram, self.target).unwrap();
     }

@@ -2,13 +2,13 @@
 //! a kernel without 802.1Q has no such link of its own.
 //!
 //! ```text
-//!   sockets ── untagged ── plain ╌╌ a thread: + tag, - tag ╌╌ tap0
+//!   sockets ── untagged ── plain ╌╌ a thread: + tag, - tag ╌╌ p2t-lab
 //! ```
 //! Frames pass with their vnet header, so that a super-packet stays one.
 
 use crate::lab::Host;
 use crate::socket::{open_link, receive_with_control, set_option, wait_for_either};
-use crate::tap::{LINK_HEADER_LEN, TAG_LEN, TAGGED, behind};
+use p2plus::wire::frame::{ETHERTYPE_TAG, LINK_HEADER_LEN, TAG_LEN};
 use p2plus::wire::offload::{VNET_HEADER_LEN, VnetHeader};
 use socket2::Socket;
 use std::io::ErrorKind;
@@ -71,10 +71,10 @@ fn carry([plain, tagged]: &[Socket; 2], ended: &AtomicBool) {
         wait_for_either([plain, tagged], LOOK);
         while let Some((len, None)) = take(plain, &mut memory[..MEMORY - TAG_LEN]) {
             memory.copy_within(TAG_AT..len, TAG_AT + TAG_LEN);
-            memory[TAG_AT..TAG_AT + 2].copy_from_slice(&TAGGED);
+            memory[TAG_AT..TAG_AT + 2].copy_from_slice(&ETHERTYPE_TAG.to_be_bytes());
             memory[TAG_AT + 2..TAG_AT + 4].copy_from_slice(&TAG.to_be_bytes());
             let (vnet, _) = memory.split_first_chunk_mut::<VNET_HEADER_LEN>().unwrap();
-            *vnet = behind(VnetHeader::decode(vnet).unwrap(), TAG_LEN).encode();
+            *vnet = VnetHeader::decode(vnet).unwrap().behind(TAG_LEN).encode();
             put(tagged, &memory[..len + TAG_LEN]);
         }
         // The kernel takes the tag out of a frame and names it beside.

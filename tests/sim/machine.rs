@@ -30,7 +30,7 @@ use p2plus::router::PeerIndex;
 use p2plus::router::segment::SuperPacket;
 use p2plus::session::LocalKeys;
 use p2plus::time::{Instant, Now};
-use p2plus::wire::data::Lane;
+use p2plus::wire::data::{Lane, Layer};
 use p2plus::wire::drops::{DropReason, Drops};
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::handshake::{CipherSet, OffloadSet, Timestamp};
@@ -389,7 +389,7 @@ struct Host<'n> {
 }
 
 impl Delivery for Host<'_> {
-    fn packet(&mut self, _vnet: &VnetHeader, packet: &[u8]) {
+    fn packet(&mut self, _layer: Layer, _vnet: &VnetHeader, packet: &[u8]) {
         let packet = UdpPacket::decode(packet).expect("the simulator's devices carry UDP alone");
         self.delivered.push(Delivered { at: self.now, packet });
     }
@@ -439,7 +439,7 @@ impl SimNode {
             Outbound::Measure(_) => panic!("the link was measured"),
             Outbound::Sealed => {}
             Outbound::Resolve => panic!("nobody asks for names here"),
-            Outbound::Stage(peer) => self.node.handle_unsent(now, peer, packet.to_vec()),
+            Outbound::Stage(peer) => self.node.handle_unsent(now, peer, Layer::Ip, packet.to_vec()),
             Outbound::Answer(reason, _) | Outbound::Drop(reason) => self.drops.count(reason),
         }
         self.settle(now);

@@ -8,6 +8,7 @@
 //! daemon takes [`server::Call`]s from a channel and answers each.
 
 pub mod access;
+pub mod link;
 pub mod names;
 pub mod policy;
 pub mod request;

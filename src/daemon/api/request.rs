@@ -1,5 +1,6 @@
 //! What can be asked, and what is answered: one enum each, for both ends of the socket. `route` says how they travel.
 
+use super::link::{self, LinkRequest};
 use super::names::{NameReply, NameRequest};
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
 use super::routes::{self, Accept, Advertise, AnswerRequest, UseExit};
@@ -85,6 +86,8 @@ pub enum Request {
     LedgerUpgrade(LedgerUpgrade),
     /// About names.
     Name(NameRequest),
+    /// About segments and bridges.
+    Link(LinkRequest),
     /// Reads the configuration again.
     Reload,
 }
@@ -329,6 +332,12 @@ pub enum Reply {
     LedgerVerify(types::VerifyReport),
     /// To `Name`.
     Name(NameReply),
+    /// To `Link` with `Segments`.
+    Segments(Vec<link::SegmentView>),
+    /// To `Link` with `Bridges` and `RemoveBridge`.
+    Bridges(Vec<link::BridgeView>),
+    /// To `Link` with `AddBridge`.
+    Bridged(link::Bridged),
     /// To `Reload`.
     Reloaded(types::Reloaded),
 }

@@ -2,6 +2,7 @@
 //!
 //! A request without arguments is a `GET`; every other is a `POST` with a JSON object. Unknown fields are refused.
 
+use super::link::LinkRequest;
 use super::names::NameRequest;
 use super::request::Request;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,7 @@ impl Request {
             | Self::Exits
             | Self::LedgerStatus => (path, None),
             Self::Name(request) => request.to_http(),
+            Self::Link(request) => request.to_http(),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -106,7 +108,11 @@ impl Request {
             (Method::Post, "/v1/invites/revoke") => serde_json::from_slice(body).map(Self::RevokeInvite),
             (Method::Post, "/v1/ledger/log") => serde_json::from_slice(body).map(Self::LedgerLog),
             (Method::Post, "/v1/ledger/show") => serde_json::from_slice(body).map(Self::LedgerShow),
-            _ => return Some(NameRequest::from_http(method, path, body)?.map(Self::Name)),
+            _ => {
+                let name = || NameRequest::from_http(method, path, body).map(|request| request.map(Self::Name));
+                let link = || LinkRequest::from_http(method, path, body).map(|request| request.map(Self::Link));
+                return name().or_else(link);
+            }
         })
     }
 
@@ -114,6 +120,7 @@ impl Request {
     pub fn right(&self) -> Right {
         match self {
             Self::Name(request) => request.right(),
+            Self::Link(request) => request.right(),
             Self::Status => Right::Anybody,
             Self::Peers
             | Self::Ping(_)
@@ -154,6 +161,7 @@ impl Request {
     fn path(&self) -> &'static str {
         match self {
             Self::Name(request) => request.to_http().0,
+            Self::Link(request) => request.to_http().0,
             Self::Status => "/v1/status",
             Self::Peers => "/v1/peers",
             Self::Ping(_) => "/v1/ping",

@@ -172,6 +172,8 @@ mod tests {
             is_tunnel: false,
             mtu: 1500,
             queue_len: 0,
+            controller: None,
+            is_bridge: false,
         };
         let interfaces = [interface(1, "lo", true), interface(2, "eth0", false), interface(3, "p2p-lab", false)];
         let address = |interface, text: &str, prefix_len| InterfaceAddress {

@@ -5,7 +5,9 @@
 
 use super::links::fits_any_link;
 use crate::path::Path;
-use crate::wire::data::{self, BUNDLED_HEADER_LEN, RECORD_BUNDLE, RECORD_HEADER_LEN, RECORD_PACKET, SessionIndex};
+use crate::wire::data::{
+    self, BUNDLED_HEADER_LEN, Layer, RECORD_BUNDLE, RECORD_HEADER_LEN, RECORD_PACKET, SessionIndex,
+};
 use crate::wire::ecn::Ecn;
 
 /// Packets up to this length wait, while the device has more, to share a datagram with others, in bytes.
@@ -14,6 +16,8 @@ pub(super) const MAX_BUNDLED: usize = 512;
 /// How a datagram leaves: packets share one that leave in the same way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leaving {
+    /// Packets, or frames of this segment.
+    pub(super) layer: Layer,
     /// Sealed in this session.
     pub(super) session: SessionIndex,
     /// By this path.
@@ -33,7 +37,7 @@ pub(super) struct Bundle {
 impl Bundle {
     /// Begins with no packet.
     pub(super) fn new(leaving: Leaving) -> Self {
-        Self { leaving, packets: 0, len: RECORD_HEADER_LEN }
+        Self { leaving, packets: 0, len: leaving.layer.record_header_len() }
     }
 
     /// How it leaves.
@@ -65,15 +69,17 @@ impl Bundle {
         self.len += BUNDLED_HEADER_LEN + packet.len();
     }
 
-    /// Writes the record's first byte; a packet alone becomes a packet's record. Returns the record's length.
+    /// Writes the record's header; a packet alone becomes a packet's record. Returns the record's length.
     pub(super) fn close(&self, record: &mut [u8]) -> usize {
+        let layer = self.leaving.layer;
+        let header_len = layer.record_header_len();
         if self.packets > 1 {
-            record[0] = RECORD_BUNDLE;
+            record[..header_len].copy_from_slice(layer.record_header(RECORD_BUNDLE, 0).as_slice());
             return self.len;
         }
-        let flags = record[RECORD_HEADER_LEN + BUNDLED_HEADER_LEN - 1];
-        record.copy_within(RECORD_HEADER_LEN + BUNDLED_HEADER_LEN..self.len, RECORD_HEADER_LEN);
-        record[0] = RECORD_PACKET | flags;
+        let flags = record[header_len + BUNDLED_HEADER_LEN - 1];
+        record.copy_within(header_len + BUNDLED_HEADER_LEN..self.len, header_len);
+        record[..header_len].copy_from_slice(layer.record_header(RECORD_PACKET, flags).as_slice());
         self.len - BUNDLED_HEADER_LEN
     }
 }

@@ -1,6 +1,7 @@
-//! Packet in: from a datagram to a packet for the device.
+//! Packet in: from a datagram to a packet or frame for a device.
 
 use super::bundle::MAX_BUNDLED;
+use super::fragments::Fragments;
 use super::paid::{Paid, Trust};
 use super::pressure::Pressure;
 use crate::node::control::CONTROL_MTU;
@@ -11,11 +12,12 @@ use crate::session::{BySession, Source};
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
 use crate::wire::data::{
-    self, Chunk, Datagram, DatagramError, KIND_MASK, RECORD_CHUNK, RECORD_HEADER_LEN, RECORD_PACKET, Record,
-    SessionIndex,
+    self, Chunk, Datagram, DatagramError, Fragment, KIND_MASK, Lane, Layer, RECORD_CHUNK, RECORD_FRAME,
+    RECORD_FRAME_CHUNK, RECORD_PACKET, Record, SessionIndex,
 };
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::Frame;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, VnetHeader};
@@ -42,10 +44,10 @@ impl From<Path> for Arrival {
 
 /// Where the packets go that datagrams carried.
 pub trait Delivery {
-    /// Takes a packet for the device.
-    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]);
+    /// Takes a packet for the device, or a frame for that of its segment.
+    fn packet(&mut self, layer: Layer, vnet: &VnetHeader, packet: &[u8]);
 
-    /// Takes what several made up together for the device.
+    /// Takes what several made up together, likewise.
     fn super_packet(&mut self, packet: &SuperPacket<'_>);
 
     /// Takes note that a packet was given up.
@@ -72,6 +74,7 @@ pub struct Incoming {
     paid: Paid,
     generation: u64,
     pressure: Pressure,
+    fragments: Fragments,
 }
 
 impl Incoming {
@@ -150,16 +153,17 @@ impl<'t, 'd> Opening<'t, 'd> {
         };
         let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some(header.receiver);
         // Where this host cannot keep up, its socket's queue is the narrow place of the path, and says so as a router does.
-        let is_large =
-            plaintext.len() > MAX_BUNDLED && matches!(plaintext[0] & KIND_MASK, RECORD_PACKET | RECORD_CHUNK);
+        let bulk = [RECORD_PACKET, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK];
+        let is_large = plaintext.len() > MAX_BUNDLED && bulk.contains(&(plaintext[0] & KIND_MASK));
         let is_chosen = is_large && self.incoming.pressure.chooses(self.now);
         let ecn = if is_chosen { Ecn::Congested } else { arrival.ecn };
-        (self.record(inlet, ecn, plaintext, delivery), news)
+        (self.record(inlet, header.lane, ecn, plaintext, delivery), news)
     }
 
     /// Ends the batch: what waited for more to come is delivered.
     pub fn end(mut self, delivery: &mut impl Delivery) {
         self.end_run(delivery);
+        (0..self.incoming.fragments.expire(self.now)).for_each(|_| delivery.dropped(DropReason::FragmentLost));
     }
 
     fn drop(&mut self, reason: DropReason, delivery: &mut impl Delivery) -> (Inbound<'d>, Option<SessionIndex>) {
@@ -184,12 +188,13 @@ impl<'t, 'd> Opening<'t, 'd> {
     fn record(
         &mut self,
         inlet: &Inlet,
+        lane: Lane,
         ecn: Ecn,
         plaintext: &'d mut [u8],
         delivery: &mut impl Delivery,
     ) -> Inbound<'d> {
         if let Some(first) = plaintext.first()
-            && first & KIND_MASK == RECORD_CHUNK
+            && matches!(first & KIND_MASK, RECORD_CHUNK | RECORD_FRAME_CHUNK)
         {
             match Record::decode(plaintext) {
                 Ok(Record::Chunk(chunk)) => self.chunk(inlet, ecn, &chunk, delivery),
@@ -198,15 +203,17 @@ impl<'t, 'd> Opening<'t, 'd> {
             return Inbound::Done;
         }
         match Record::decode(plaintext) {
-            Ok(Record::Packet { needs_checksum, .. }) => {
-                self.packet(inlet, ecn, needs_checksum, &mut plaintext[RECORD_HEADER_LEN..], delivery);
+            Ok(Record::Packet { layer, needs_checksum, .. }) => {
+                let packet = &mut plaintext[layer.record_header_len()..];
+                self.packet(inlet, (layer, ecn), needs_checksum, packet, delivery);
             }
-            Ok(Record::Bundle(_)) => {
-                let mut rest = &mut plaintext[RECORD_HEADER_LEN..];
+            Ok(Record::Bundle(layer, _)) => {
+                let mut rest = &mut plaintext[layer.record_header_len()..];
                 while let Some((needs_checksum, packet)) = data::next_bundled(&mut rest) {
-                    self.packet(inlet, ecn, needs_checksum, packet, delivery);
+                    self.packet(inlet, (layer, ecn), needs_checksum, packet, delivery);
                 }
             }
+            Ok(Record::Fragment(fragment)) => self.fragment(inlet, lane, ecn, &fragment, delivery),
             Ok(record) if is_for_node(&record) => return Inbound::Record(inlet.session.local_index(), plaintext),
             Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
         }
@@ -221,7 +228,7 @@ impl<'t, 'd> Opening<'t, 'd> {
         }
         self.end_run(delivery);
         let Some(mut run) = Run::begin(index, ecn, chunk) else { return delivery.dropped(DropReason::MalformedRecord) };
-        match self.check(inlet, ecn, run.headers()) {
+        match self.check(inlet, (chunk.layer, ecn), run.headers()) {
             Ok(()) => self.run = Some(run),
             Err(reason) => delivery.dropped(reason),
         }
@@ -232,40 +239,71 @@ impl<'t, 'd> Opening<'t, 'd> {
     fn packet(
         &mut self,
         inlet: &Inlet,
-        ecn: Ecn,
+        (layer, ecn): (Layer, Ecn),
         needs_checksum: bool,
         packet: &'d mut [u8],
         delivery: &mut impl Delivery,
     ) {
-        if let Err(reason) = self.check(inlet, ecn, packet) {
+        if let Err(reason) = self.check(inlet, (layer, ecn), packet) {
             return delivery.dropped(reason);
         }
         if !needs_checksum {
             // Packets of one flow keep their order.
             self.end_run(delivery);
-            return delivery.packet(&VnetHeader::default(), packet);
+            return delivery.packet(layer, &VnetHeader::default(), packet);
         }
-        let Some(plain) = PlainHeaders::parse(packet) else { return delivery.dropped(DropReason::MalformedPacket) };
-        let (headers, payload) = packet.split_at_mut(plain.header_len());
+        let Some((link_len, plain)) = plain_headers(layer, packet) else {
+            return delivery.dropped(DropReason::MalformedPacket);
+        };
+        let (headers, payload) = packet[link_len..].split_at_mut(plain.header_len());
         plain.set_payload_len(headers, payload.len());
         let (packet, index) = (&*packet, inlet.session.local_index());
-        if self.run.as_mut().is_some_and(|run| run.take_datagram(index, packet)) {
+        if self.run.as_mut().is_some_and(|run| run.take_datagram(index, layer, packet)) {
             return;
         }
         self.end_run(delivery);
-        self.run = Run::begin_datagram(index, packet).filter(|_| self.incoming.offload.udp);
+        self.run = Run::begin_datagram(index, layer, packet).filter(|_| self.incoming.offload.udp);
         if self.run.is_none() {
-            delivery.packet(&VnetHeader { checksum: Some(plain.checksum()), segments: None }, packet);
+            let vnet = VnetHeader { checksum: Some(plain.checksum()), segments: None }.behind(link_len);
+            delivery.packet(layer, &vnet, packet);
+        }
+    }
+
+    /// Takes a part of a frame. The whole is looked at when it is whole.
+    fn fragment(&mut self, inlet: &Inlet, lane: Lane, ecn: Ecn, fragment: &Fragment<'_>, delivery: &mut impl Delivery) {
+        if inlet.peer.is_none() {
+            return delivery.dropped(DropReason::RecordNotAllowed);
+        }
+        let origin = (inlet.session.local_index(), lane);
+        match self.incoming.fragments.take(self.now, origin, ecn, fragment) {
+            Ok(None) => {}
+            Ok(Some((ecn, mut frame))) => {
+                self.end_run(delivery);
+                let layer = Layer::Link(fragment.segment);
+                match self.check(inlet, (layer, ecn), &mut frame) {
+                    Ok(()) => delivery.packet(layer, &VnetHeader::default(), &frame),
+                    Err(reason) => delivery.dropped(reason),
+                }
+            }
+            Err(lost) => (0..lost).for_each(|_| delivery.dropped(DropReason::FragmentLost)),
         }
     }
 
     /// Lets an inner packet through only from a member, from that member's own address, to this node, as the network's rules allow, and marks
-    /// it as the path did.
-    fn check(&self, inlet: &Inlet, ecn: Ecn, packet: &mut [u8]) -> Result<(), DropReason> {
+    /// it as the path did. A frame as its segment permits.
+    fn check(&self, inlet: &Inlet, (layer, ecn): (Layer, Ecn), bytes: &mut [u8]) -> Result<(), DropReason> {
         let peer = inlet.peer.ok_or(DropReason::RecordNotAllowed)?;
-        let inner = InnerPacket::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
-        self.table.router.inbound(peer, &inner)?;
-        self.table.filter.check(self.now, peer, &inner, packet)?;
+        match layer {
+            Layer::Ip => {
+                let inner = InnerPacket::parse(bytes).map_err(|_| DropReason::MalformedPacket)?;
+                self.table.router.inbound(peer, &inner)?;
+                self.table.filter.check(self.now, peer, &inner, bytes)?;
+            }
+            Layer::Link(segment) => self.table.segments.get(segment)?.inbound(self.now, peer, bytes)?,
+        }
+        // What is not IP knows no marks, and fills no queue.
+        let Some(link_len) = layer.link_len(bytes) else { return Ok(()) };
+        let packet = &mut bytes[link_len..];
         let left = Ecn::of(packet);
         let marked = left.received_in(ecn).ok_or(DropReason::Congested)?;
         if marked != left {
@@ -281,13 +319,24 @@ impl<'t, 'd> Opening<'t, 'd> {
     }
 }
 
+/// Finds the headers of a packet, or of one that a frame consists of, whose checksum is left to do.
+fn plain_headers(layer: Layer, bytes: &[u8]) -> Option<(usize, PlainHeaders)> {
+    let link_len = layer.link_len(bytes)?;
+    // Behind a frame's packet there may be padding, which no length would count.
+    let is_whole = match layer {
+        Layer::Ip => true,
+        Layer::Link(_) => Frame::parse(bytes).ok()?.ip(bytes)?.ok()?.len() + link_len == bytes.len(),
+    };
+    PlainHeaders::parse(&bytes[link_len..]).filter(|_| is_whole).map(|plain| (link_len, plain))
+}
+
 /// Says whether the node takes such a record. What waits for it is bounded in records, so each has a bound.
 fn is_for_node(record: &Record<'_>) -> bool {
     match record {
         Record::Empty => true,
         Record::Control(content) => content.len() <= MAX_CONTROL_LEN,
         Record::Stream(packet) => packet.len() <= CONTROL_MTU,
-        Record::Packet { .. } | Record::Bundle(_) | Record::Chunk(_) => false,
+        Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_) => false,
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) const fn overhead(endpoint: SocketAddr) -> usize {
 
 /// The longest inner packet that is sent without asking: no IPv6 link is narrower than 1280 bytes (RFC 8200 §5), and no IPv4 link that
 /// P2Plus works on than [`MIN_WIRE_LEN`].
-pub(super) const fn fits_any_link(endpoint: SocketAddr) -> usize {
+pub(in crate::node) const fn fits_any_link(endpoint: SocketAddr) -> usize {
     let narrowest = if endpoint.is_ipv4() { MIN_WIRE_LEN } else { 1280 };
     narrowest - overhead(endpoint)
 }

@@ -5,6 +5,9 @@
 //! on: a packet without a session is staged, everything that is not an inner packet goes to [`super::Node`].
 
 mod bundle;
+mod fragments;
+#[cfg(test)]
+mod frame_tests;
 mod incoming;
 mod links;
 mod outgoing;
@@ -15,6 +18,8 @@ mod sealing;
 mod testing;
 #[cfg(test)]
 mod tests;
+
+pub(super) use links::fits_any_link;
 
 pub use incoming::{Arrival, Delivery, Inbound, Incoming, Opening};
 pub use outgoing::{DevicePacket, Outbound, Outgoing, each_whole};

@@ -1,4 +1,4 @@
-//! Packet out: from a packet of the device to sealed datagrams.
+//! Packet out: from a packet or frame of a device to sealed datagrams.
 
 use super::bundle::{Bundle, Leaving, MAX_BUNDLED};
 use super::links::{Links, fits_any_link};
@@ -10,23 +10,24 @@ use crate::router::icmp::{AnswerSources, Answerer};
 use crate::router::segment::Cut;
 use crate::router::{Owner, PeerIndex};
 use crate::time::Instant;
-use crate::wire::data::{CHUNK_HEADER_LEN, Lane, RECORD_HEADER_LEN, TRANSPORT_HEADER_LEN};
+use crate::wire::data::{CHUNK_FIELDS_LEN, Lane, Layer, RECORD_HEADER_LEN, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::{Frame, SegmentNumber};
 use crate::wire::handshake::OffloadSet;
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
-use crate::wire::offload::{PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
+use crate::wire::offload::{PartialChecksum, PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
 use std::net::SocketAddr;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.
-const CHUNK_EXTRA: usize = CHUNK_HEADER_LEN - RECORD_HEADER_LEN;
+const CHUNK_EXTRA: usize = CHUNK_FIELDS_LEN;
 
-/// A packet as the device gave it.
+/// A packet, or a frame, as the device gave it.
 pub struct DevicePacket<'p> {
     /// What the kernel says of it.
     pub vnet: VnetHeader,
-    /// IP and all above it.
+    /// IP and all above it, behind the link header of a frame.
     pub bytes: &'p mut [u8],
 }
 
@@ -54,11 +55,13 @@ pub struct Outgoing {
     /// Of the table that the sealers follow.
     generation: u64,
     answerer: Answerer,
-    /// The number of the latest super-packet.
-    super_packet: u16,
+    /// The number of the latest super-packet or frame that left in parts.
+    number: u16,
     /// Small packets in the outbox that wait for more of them, behind what was pushed.
     bundle: Option<Bundle>,
     pressure: Pressure,
+    /// The longest record of frames, in bytes, where the link takes longer ones.
+    longest_frames: usize,
     /// Packets and segments that were not sealed although [`Outbound::Sealed`] was said of what they were part of, and why.
     lost: Vec<(DropReason, usize)>,
 }
@@ -71,11 +74,18 @@ impl Outgoing {
             links: Links::default(),
             generation: 0,
             answerer: Answerer::new(),
-            super_packet: 0,
+            number: 0,
             bundle: None,
             pressure: Pressure::default(),
+            longest_frames: usize::MAX,
             lost: Vec::new(),
         }
+    }
+
+    /// Cuts frames so that no datagram is longer than one with a packet, or a super-packet's segment, of `mtu` bytes: what the operator thinks
+    /// that paths behind the own link take.
+    pub fn limit_frames(&mut self, mtu: u16) {
+        self.longest_frames = usize::from(mtu) + CHUNK_EXTRA;
     }
 
     /// Takes the news that the device had nothing until now.
@@ -106,15 +116,48 @@ impl Outgoing {
             Ok(way) => way,
             Err(instead) => return instead,
         };
-        let is_chosen = self.choose(now, packet);
-        let sealed = match cut {
-            Some(cut) => self.super_packet(now, outlet, (&cut, packet), is_chosen, outbox),
-            None if is_chosen => Err(DropReason::QueueStanding),
-            None => self.packet(now, outlet, packet, outbox),
-        };
-        match sealed {
+        let is_chosen = self.choose(now, packet.bytes);
+        let way = Way { layer: Layer::Ip, outlet, room: usize::MAX };
+        match self.seal_for(now, way, (cut, packet), is_chosen, outbox) {
             Ok(()) => Outbound::Sealed,
             Err(reason) => Outbound::Drop(reason),
+        }
+    }
+
+    /// Seals a frame of a segment's device, or each part of a super-frame, for a peer in the segment.
+    pub fn seal_frame(
+        &mut self,
+        table: &ForwardingTable,
+        now: Instant,
+        (segment, peer): (SegmentNumber, PeerIndex),
+        frame: &mut DevicePacket<'_>,
+        outbox: &mut impl Outbox,
+    ) -> Outbound {
+        self.follow(table, now, outbox);
+        let (way, cut) = match self.frame_way(table, now, (segment, peer), frame) {
+            Ok(way) => way,
+            Err(instead) => return instead,
+        };
+        let packet_at = way.layer.link_len(frame.bytes);
+        let is_chosen = packet_at.is_some_and(|at| self.choose(now, &mut frame.bytes[at..]));
+        match self.seal_for(now, way, (cut, frame), is_chosen, outbox) {
+            Ok(()) => Outbound::Sealed,
+            Err(reason) => Outbound::Drop(reason),
+        }
+    }
+
+    fn seal_for(
+        &mut self,
+        now: Instant,
+        way: Way<'_>,
+        (cut, packet): (Option<Cut>, &mut DevicePacket<'_>),
+        is_chosen: bool,
+        outbox: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        match cut {
+            Some(cut) => self.super_packet(now, way, (&cut, packet), is_chosen, outbox),
+            None if is_chosen => Err(DropReason::QueueStanding),
+            None => self.packet(now, way, packet, outbox),
         }
     }
 
@@ -163,10 +206,8 @@ impl Outgoing {
             }
             Err(reason) => return Err(Outbound::Drop(reason)),
         };
-        // When the machine slept and this thread woke first, the node, once it has the packet, makes new keys.
-        let outlet = table.outlets.get(peer).filter(|_| !table.heartbeat.is_stale(now));
-        let outlet = outlet.ok_or_else(|| stage(table, peer))?;
-        let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(bytes, segments)) {
+        let outlet = outlet(table, now, peer)?;
+        let cut = match packet.vnet.segments.map(|(segments, _)| Cut::new(Layer::Ip, bytes, segments)) {
             Some(None) => return Err(Outbound::Drop(DropReason::MalformedPacket)),
             Some(cut) => cut,
             None => None,
@@ -187,6 +228,40 @@ impl Outgoing {
         Ok((outlet, cut))
     }
 
+    /// Says how a frame leaves for a peer, and how it is cut if it stands for several: a stream into what the link takes, whatever the
+    /// kernel cuts it into.
+    fn frame_way<'t>(
+        &mut self,
+        table: &'t ForwardingTable,
+        now: Instant,
+        (segment, peer): (SegmentNumber, PeerIndex),
+        frame: &DevicePacket<'_>,
+    ) -> Result<(Way<'t>, Option<Cut>), Outbound> {
+        let (layer, bytes) = (Layer::Link(segment), &*frame.bytes);
+        let outlet = outlet(table, now, peer)?;
+        if !outlet.session.offload().frames {
+            return Err(Outbound::Drop(DropReason::FramesNotCarried));
+        }
+        let cut = match frame.vnet.segments.map(|(segments, _)| Cut::new(layer, bytes, segments)) {
+            Some(None) => return Err(Outbound::Drop(DropReason::MalformedFrame)),
+            Some(cut) => cut.filter(|_| is_unpadded(layer, bytes)),
+            None => None,
+        };
+        if frame.vnet.segments.is_some() != cut.is_some() {
+            return Err(Outbound::Drop(DropReason::MalformedFrame));
+        }
+        let needed = cut.as_ref().map_or(bytes.len(), |cut| CHUNK_EXTRA + cut.longest_segment());
+        let extra = layer.record_header_len() - RECORD_HEADER_LEN;
+        let endpoint = outlet.path.remote;
+        let longest = match fits_any_link(endpoint) {
+            longest if needed + extra <= longest => longest,
+            _ => self.links.longest(now, endpoint).ok_or(Outbound::Measure(endpoint))?,
+        };
+        let room = longest.min(self.longest_frames).saturating_sub(extra);
+        let cut = cut.map(|cut| cut.narrowed(room.saturating_sub(CHUNK_EXTRA + cut.header_len())));
+        Ok((Way { layer, outlet, room }, cut))
+    }
+
     /// Builds the ICMP error about a packet that is dropped for `reason`, when one may be sent.
     fn refuse(
         &mut self,
@@ -203,13 +278,13 @@ impl Outgoing {
 
     /// Says whether a packet, or the first of its segments, is lost to tell its sender that the queue stands. One that can be marked is marked
     /// instead.
-    fn choose(&mut self, now: Instant, packet: &mut DevicePacket<'_>) -> bool {
-        if packet.bytes.len() <= MAX_BUNDLED || !self.pressure.chooses(now) {
+    fn choose(&mut self, now: Instant, packet: &mut [u8]) -> bool {
+        if packet.len() <= MAX_BUNDLED || !self.pressure.chooses(now) {
             return false;
         }
-        let marked = Ecn::of(packet.bytes).received_in(Ecn::Congested);
+        let marked = Ecn::of(packet).received_in(Ecn::Congested);
         if let Some(marked) = marked {
-            marked.write(packet.bytes);
+            marked.write(packet);
         }
         marked.is_none()
     }
@@ -218,45 +293,50 @@ impl Outgoing {
     fn packet(
         &mut self,
         now: Instant,
-        outlet: &Outlet,
+        Way { layer, outlet: Outlet { session, path }, room }: Way<'_>,
         packet: &mut DevicePacket<'_>,
         outbox: &mut impl Outbox,
     ) -> Result<(), DropReason> {
-        let Outlet { session, path } = outlet;
-        let needs_checksum = leaves_checksum(packet, session.offload())?;
-        let ecn = Ecn::of(packet.bytes);
+        let is_in_parts = packet.bytes.len() > room;
+        let offload = if is_in_parts { OffloadSet::default() } else { session.offload() };
+        let needs_checksum = leaves_checksum(layer, packet, offload)?;
+        let ecn = mark(layer, packet.bytes);
         if packet.bytes.len() <= MAX_BUNDLED {
             self.sealers.claim(session)?;
-            let leaving = Leaving { session: session.local_index(), path: *path, ecn };
+            let leaving = Leaving { layer, session: session.local_index(), path: *path, ecn };
             return self.bundle(now, leaving, needs_checksum, packet.bytes, outbox);
         }
         self.close_bundle(now, outbox);
         let sealer = self.sealers.claim(session)?;
-        Sending { sealer, now, path: *path, ecn, outbox }.packet(needs_checksum, packet.bytes)
+        let mut sending = Sending { sealer, layer, now, number: &mut self.number, path: *path, ecn, outbox };
+        match layer {
+            Layer::Link(segment) if is_in_parts => sending.fragments(segment, packet.bytes, room),
+            _ => sending.packet(needs_checksum, packet.bytes),
+        }
     }
 
     /// Seals a super-packet: without its first segment if that is chosen to be lost, because those behind it tell the receiver so at once.
     fn super_packet(
         &mut self,
         now: Instant,
-        outlet: &Outlet,
+        Way { layer, outlet: Outlet { session, path }, room }: Way<'_>,
         (cut, packet): (&Cut, &DevicePacket<'_>),
         is_chosen: bool,
         outbox: &mut impl Outbox,
     ) -> Result<(), DropReason> {
         self.close_bundle(now, outbox);
-        let Outlet { session, path } = outlet;
         let sealer = self.sealers.claim(session)?;
-        self.super_packet = self.super_packet.wrapping_add(1);
         if is_chosen {
             self.lost.push((DropReason::QueueStanding, 1));
         }
         let parts = cut.parts(0).skip(usize::from(is_chosen));
-        let mut sending = Sending { sealer, now, path: *path, ecn: Ecn::of(packet.bytes), outbox };
-        if cut.fits_chunks() && takes(session.offload(), packet.vnet) {
-            sending.chunks(cut, parts, packet.bytes, self.super_packet)
+        let ecn = mark(layer, packet.bytes);
+        let mut sending = Sending { sealer, layer, now, number: &mut self.number, path: *path, ecn, outbox };
+        let is_short = cut.longest_segment().saturating_add(CHUNK_EXTRA) <= room;
+        if is_short && cut.fits_chunks() && takes(session.offload(), packet.vnet) {
+            sending.chunks(cut, parts, packet.bytes)
         } else {
-            sending.segments(cut, parts, packet.bytes)
+            sending.segments(cut, parts, packet.bytes, room)
         }
     }
 
@@ -288,13 +368,46 @@ impl Outgoing {
     }
 
     fn seal_bundle(&mut self, now: Instant, bundle: &Bundle, outbox: &mut impl Outbox) -> Result<(), DropReason> {
-        let Leaving { session, path, ecn } = bundle.leaving();
+        let Leaving { session, path, ecn, .. } = bundle.leaving();
         let sealer = self.sealers.get(session).ok_or(DropReason::UnknownSession)?;
         let room = outbox.room(datagram_len(Bundle::capacity(&path))).ok_or(DropReason::TooLarge)?;
         let len = datagram_len(bundle.close(&mut room[TRANSPORT_HEADER_LEN..]));
         sealer.seal(now, &mut room[..len])?;
         outbox.push(len, path, ecn);
         Ok(())
+    }
+}
+
+/// How a packet or frame leaves.
+#[derive(Clone, Copy)]
+struct Way<'t> {
+    layer: Layer,
+    outlet: &'t Outlet,
+    /// The longest frame in one datagram, in bytes; a packet's length was looked at before.
+    room: usize,
+}
+
+/// Finds where to seal for a peer, or says what becomes of what is for it instead.
+fn outlet(table: &ForwardingTable, now: Instant, peer: PeerIndex) -> Result<&Outlet, Outbound> {
+    // When the machine slept and this thread woke first, the node, once it has the packet, makes new keys.
+    let outlet = table.outlets.get(peer).filter(|_| !table.heartbeat.is_stale(now));
+    outlet.ok_or_else(|| stage(table, peer))
+}
+
+/// What the IP header of a packet, or of the one in a frame, says of congestion.
+fn mark(layer: Layer, bytes: &[u8]) -> Ecn {
+    layer.link_len(bytes).map_or(Ecn::NotCapable, |at| Ecn::of(&bytes[at..]))
+}
+
+/// Says whether nothing follows the IP packet in a frame: where something does, lengths made anew would count it in.
+fn is_unpadded(layer: Layer, bytes: &[u8]) -> bool {
+    match layer {
+        Layer::Ip => true,
+        Layer::Link(_) => {
+            let frame = Frame::parse(bytes).ok();
+            let packet = frame.and_then(|frame| Some((frame.link_len, frame.ip(bytes)?.ok()?.len())));
+            packet.is_some_and(|(link_len, len)| link_len + len == bytes.len())
+        }
     }
 }
 
@@ -305,13 +418,21 @@ fn stage(table: &ForwardingTable, peer: PeerIndex) -> Outbound {
 }
 
 /// Says whether the packet's transport checksum is left to a peer whose kernel completes it; completes it, if it is not.
-fn leaves_checksum(packet: &mut DevicePacket<'_>, offload: OffloadSet) -> Result<bool, DropReason> {
+fn leaves_checksum(layer: Layer, packet: &mut DevicePacket<'_>, offload: OffloadSet) -> Result<bool, DropReason> {
     let Some(checksum) = packet.vnet.checksum else { return Ok(false) };
-    let is_plain = PlainHeaders::parse(packet.bytes).is_some_and(|plain| plain.checksum() == checksum);
-    if is_plain && offload.tcp {
+    if offload.tcp && plain_checksum(layer, packet.bytes) == Some(checksum) {
         return Ok(true);
     }
+    // Done once, for all to whom a frame goes.
+    packet.vnet.checksum = None;
     complete_checksum(packet.bytes, checksum).then_some(false).ok_or(DropReason::MalformedPacket)
+}
+
+/// Where the receiver will find the transport checksum, by the headers alone.
+fn plain_checksum(layer: Layer, bytes: &[u8]) -> Option<PartialChecksum> {
+    let link_len = layer.link_len(bytes).filter(|_| is_unpadded(layer, bytes))?;
+    let plain = PlainHeaders::parse(&bytes[link_len..])?;
+    VnetHeader { checksum: Some(plain.checksum()), segments: None }.behind(link_len).checksum
 }
 
 /// Says whether a device takes such a super-packet.
@@ -323,9 +444,9 @@ fn takes(offload: OffloadSet, vnet: VnetHeader) -> bool {
     }
 }
 
-/// Lends each packet that `packet` stands for, whole and with all checksums.
-pub fn each_whole(packet: &mut DevicePacket<'_>, mut lend: impl FnMut(&[u8])) {
-    let cut = packet.vnet.segments.and_then(|(segments, _)| Cut::new(packet.bytes, segments));
+/// Lends each packet or frame that `packet` stands for, whole and with all checksums.
+pub fn each_whole(layer: Layer, packet: &mut DevicePacket<'_>, mut lend: impl FnMut(&[u8])) {
+    let cut = packet.vnet.segments.and_then(|(segments, _)| Cut::new(layer, packet.bytes, segments));
     match (cut, packet.vnet) {
         (Some(cut), _) => {
             let mut segment = vec![0; cut.longest_segment()];
@@ -335,6 +456,7 @@ pub fn each_whole(packet: &mut DevicePacket<'_>, mut lend: impl FnMut(&[u8])) {
             }
         }
         (None, VnetHeader { checksum: Some(checksum), segments: None }) => {
+            packet.vnet.checksum = None;
             if complete_checksum(packet.bytes, checksum) {
                 lend(packet.bytes);
             }

@@ -5,14 +5,15 @@ use crate::path::Path;
 use crate::router::segment::{Cut, Part};
 use crate::session::{BySession, LaneSealer, Session};
 use crate::time::Instant;
-use crate::wire::data::{self, Chunk, FLAG_NEEDS_CHECKSUM, Lane, RECORD_PACKET, SessionIndex};
+use crate::wire::data::{self, Chunk, FLAG_NEEDS_CHECKSUM, Fragment, Lane, Layer, RECORD_PACKET, SessionIndex};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::{MAX_LINK_HEADER, SegmentNumber};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-/// The longest packet that a segment of a super-packet becomes, in bytes: no device has a larger MTU.
-const MAX_SEGMENT_PACKET: usize = 9217;
+/// The longest packet or frame that a segment of a super-packet becomes, in bytes: no device has a larger MTU.
+const MAX_SEGMENT_PACKET: usize = 9217 + MAX_LINK_HEADER;
 
 /// Where datagrams are sealed: memory of the shell's.
 pub trait Outbox {
@@ -62,12 +63,16 @@ impl Sealers {
     }
 }
 
-/// One packet of the device on its way into the outbox.
+/// One packet or frame of a device on its way into the outbox.
 pub(super) struct Sending<'s, O> {
     /// Of its session.
     pub(super) sealer: &'s mut LaneSealer,
+    /// Which of the two it is.
+    pub(super) layer: Layer,
     /// When.
     pub(super) now: Instant,
+    /// The number of the latest super-packet or frame that left in parts.
+    pub(super) number: &'s mut u16,
     /// The path that its datagrams leave by.
     pub(super) path: Path,
     /// Their mark.
@@ -80,7 +85,20 @@ impl<O: Outbox> Sending<'_, O> {
     /// Seals a packet that stands for itself.
     pub(super) fn packet(&mut self, needs_checksum: bool, packet: &[u8]) -> Result<(), DropReason> {
         let flags = if needs_checksum { FLAG_NEEDS_CHECKSUM } else { 0 };
-        self.seal(&[&[RECORD_PACKET | flags], packet])
+        self.seal(&[self.layer.record_header(RECORD_PACKET, flags).as_slice(), packet])
+    }
+
+    /// Seals a frame that is longer than one datagram may be, in parts of at most `room` bytes.
+    pub(super) fn fragments(&mut self, segment: SegmentNumber, bytes: &[u8], room: usize) -> Result<(), DropReason> {
+        if bytes.len() > data::MAX_FRAME_LEN {
+            return Err(DropReason::TooLarge);
+        }
+        let frame = self.next_number();
+        for fragment in Fragment::cut(segment, frame, bytes, room) {
+            let (header, fields) = fragment.encode_header();
+            self.seal(&[header.as_slice(), &fields, fragment.bytes])?;
+        }
+        Ok(())
     }
 
     /// Seals a super-packet in chunks of one segment each: what the own link takes beyond that, the path may not.
@@ -89,12 +107,13 @@ impl<O: Outbox> Sending<'_, O> {
         cut: &Cut,
         parts: impl Iterator<Item = Part>,
         packet: &[u8],
-        super_packet: u16,
     ) -> Result<(), DropReason> {
         let (headers, payload) = packet.split_at(cut.header_len());
+        let super_packet = self.next_number();
         for part in parts {
             let (offset, segment_len) = (part.payload.start as u16, cut.segment_len() as u16);
             let chunk = Chunk {
+                layer: self.layer,
                 is_last: part.is_last,
                 super_packet,
                 offset,
@@ -102,17 +121,19 @@ impl<O: Outbox> Sending<'_, O> {
                 headers,
                 payload: &payload[part.payload],
             };
-            self.seal(&[&chunk.encode_header(), headers, chunk.payload])?;
+            let (header, fields) = chunk.encode_header();
+            self.seal(&[header.as_slice(), &fields, headers, chunk.payload])?;
         }
         Ok(())
     }
 
-    /// Seals each segment of a super-packet as a packet of its own.
+    /// Seals each segment of a super-packet as a packet or frame of its own; a frame that is longer than `room` bytes in fragments.
     pub(super) fn segments(
         &mut self,
         cut: &Cut,
         parts: impl Iterator<Item = Part>,
         packet: &[u8],
+        room: usize,
     ) -> Result<(), DropReason> {
         let mut segment = [0; MAX_SEGMENT_PACKET];
         for part in parts {
@@ -120,9 +141,17 @@ impl<O: Outbox> Sending<'_, O> {
                 return Err(DropReason::TooLarge);
             }
             let len = cut.write_segment(packet, &part, &mut segment);
-            self.seal(&[&[RECORD_PACKET], &segment[..len]])?;
+            match self.layer {
+                Layer::Link(number) if len > room => self.fragments(number, &segment[..len], room)?,
+                _ => self.packet(false, &segment[..len])?,
+            }
         }
         Ok(())
+    }
+
+    fn next_number(&mut self) -> u16 {
+        *self.number = self.number.wrapping_add(1);
+        *self.number
     }
 
     fn seal(&mut self, record: &[&[u8]]) -> Result<(), DropReason> {

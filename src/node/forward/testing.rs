@@ -7,14 +7,17 @@ use crate::path::Path;
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
 use crate::policy::{Policy, Rights};
+use crate::router::bridge::{Plan, Role, Segments};
 use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
 use crate::router::segment::SuperPacket;
 use crate::router::{PeerIndex, Prefix, Router};
 use crate::session::Session;
 use crate::time::Instant;
+use crate::wire::data::Layer;
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
+use crate::wire::frame::SegmentNumber;
 use crate::wire::offload::{VnetHeader, complete_checksum};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,6 +57,18 @@ fn open_filter() -> Filter {
     Filter::closed(NOW).following(&Policy::default().with_rules(rules))
 }
 
+/// The segment that both nodes of a table are in.
+pub(super) const SEGMENT: SegmentNumber = SegmentNumber(7);
+
+/// The same table, of a node that is in [`SEGMENT`] with its peer; both bridge.
+pub(super) fn in_segment([own, peer]: [u8; 2], session: Arc<Session>, endpoint: SocketAddr) -> ForwardingTable {
+    let role = |last: u8| Role { is_bridge: true, ..Role::plain(SEGMENT, &NodeId([last; 32])) };
+    let peers = vec![(PeerIndex::at(0).unwrap(), role(peer))];
+    let plan = Plan { own: role(own), peers, storm_limit: 1_000, overlay: Vec::new() };
+    let segments = Arc::new(Segments::new([(SEGMENT, plan)], &Segments::default()));
+    ForwardingTable { segments, ..table([own, peer], session, endpoint) }
+}
+
 /// Memory for datagrams that may be as long as they like, and how each leaves.
 #[derive(Default)]
 pub(super) struct Sealed {
@@ -81,7 +96,7 @@ pub(super) struct Delivered {
 }
 
 impl Delivery for Delivered {
-    fn packet(&mut self, vnet: &VnetHeader, packet: &[u8]) {
+    fn packet(&mut self, _layer: Layer, vnet: &VnetHeader, packet: &[u8]) {
         let mut packet = packet.to_vec();
         if let Some(checksum) = vnet.checksum {
             assert!(complete_checksum(&mut packet, checksum));

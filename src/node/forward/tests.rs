@@ -94,7 +94,7 @@ fn kinds(pair: &Pair, datagrams: &[(Vec<u8>, Ecn)]) -> Vec<u8> {
     datagrams.iter().map(|(datagram, _)| key(datagram)).collect()
 }
 
-const USO: OffloadSet = OffloadSet { tcp: true, udp: true };
+const USO: OffloadSet = OffloadSet { tcp: true, udp: true, frames: true };
 
 #[test]
 fn small_packets_of_one_batch_share_datagrams_that_pass_every_path() {

@@ -118,6 +118,8 @@ pub struct PeerTable {
     kept: BTreeSet<TransportKey>,
     /// Packets that wait for a session.
     staging: Staging,
+    /// The number of the latest frame that left in parts.
+    fragmented: u16,
     /// What this node knows of its own place.
     around: Surroundings,
     transmits: VecDeque<Transmit>,
@@ -142,6 +144,7 @@ impl PeerTable {
             attempts: Arc::default(),
             kept: BTreeSet::new(),
             staging: Staging::default(),
+            fragmented: 0,
             around: Surroundings::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),

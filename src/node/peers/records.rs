@@ -3,13 +3,15 @@
 use super::{Context, PeerEvent, PeerTable, Transmit, rights_of};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::node::forward::{HEADROOM, TAILROOM};
+use crate::node::forward::{HEADROOM, TAILROOM, fits_any_link};
 use crate::path::{Path, ProbeId};
 use crate::policy::Rights;
 use crate::session::{Role, Session, Source};
 use crate::time::Now;
 use crate::wire::control::ControlMessage;
-use crate::wire::data::{RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex};
+use crate::wire::data::{
+    Fragment, Layer, RECORD_CONTROL, RECORD_HEADER_LEN, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
+};
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::sync::Arc;
@@ -49,7 +51,7 @@ impl PeerTable {
             Ok(Record::Empty) => {}
             Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, path }, content),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
-            Ok(Record::Packet { .. } | Record::Bundle(_) | Record::Chunk(_)) | Err(_) => {
+            Ok(Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_)) | Err(_) => {
                 self.drops.count(DropReason::MalformedRecord);
             }
         }
@@ -138,14 +140,14 @@ impl PeerTable {
         }
     }
 
-    /// Keeps an inner packet for a member until a session is there, and begins a handshake.
-    pub fn stage(&mut self, ctx: &mut Context<'_, impl CryptoRng>, id: NodeId, packet: Vec<u8>) {
+    /// Keeps an inner packet, or a frame, for a member until a session is there, and begins a handshake.
+    pub fn stage(&mut self, ctx: &mut Context<'_, impl CryptoRng>, id: NodeId, layer: Layer, packet: Vec<u8>) {
         let Some(key) = ctx.policy.member(&id).map(|member| member.transport_key) else {
             self.drops.count(DropReason::NoRoute);
             return;
         };
         self.entry(key, Some(id));
-        let dropped = self.staging.push(ctx.now.instant, key, packet);
+        let dropped = self.staging.push(ctx.now.instant, key, layer, packet);
         self.drops.add(DropReason::StagingFull, dropped as u64);
         self.flush(ctx.now, key);
         self.connect(ctx, key);
@@ -160,8 +162,33 @@ impl PeerTable {
         }
         let (packets, expired) = self.staging.take(now.instant, &key);
         self.drops.add(DropReason::NoPath, expired as u64);
-        for packet in packets {
-            self.send(now, key, RECORD_PACKET, &packet);
+        for (layer, packet) in packets {
+            self.send_waiting(now, key, layer, &packet);
+        }
+    }
+
+    /// Seals what waited: a frame that is too long for some path in parts, because nobody measured this one.
+    fn send_waiting(&mut self, now: Now, key: TransportKey, layer: Layer, packet: &[u8]) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let Some((session, path)) = peer.sessions.sending().map(Arc::clone).zip(peer.paths.path()) else { return };
+        let whole = [layer.record_header(RECORD_PACKET, 0).as_slice(), packet].concat();
+        let Layer::Link(segment) = layer else {
+            self.seal_in(now, key, &session, Some(path), &whole);
+            return;
+        };
+        if !session.offload().frames {
+            return self.drops.count(DropReason::FramesNotCarried);
+        }
+        let room = fits_any_link(path.remote) + RECORD_HEADER_LEN;
+        if whole.len() <= room {
+            self.seal_in(now, key, &session, Some(path), &whole);
+            return;
+        }
+        self.fragmented = self.fragmented.wrapping_add(1);
+        for part in Fragment::cut(segment, self.fragmented, packet, room - layer.record_header_len()) {
+            let (header, fields) = part.encode_header();
+            let record = [header.as_slice(), &fields, part.bytes].concat();
+            self.seal_in(now, key, &session, Some(path), &record);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::path::candidate::MAX_TARGETS;
 use crate::policy::{Member, PolicyDiff};
 use crate::session::Source;
 use crate::time::UnixMillis;
-use crate::wire::data::{Datagram, Lane, TRANSPORT_HEADER_LEN};
+use crate::wire::data::{Datagram, Lane, Layer, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::Versions;
 use rand_chacha::ChaCha20Rng;
@@ -78,7 +78,7 @@ impl Side {
     /// Takes a packet for a member that there is no session with.
     fn stage(&mut self, now: Now, seed: u8, packet: Vec<u8>) {
         let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
-        self.table.stage(&mut ctx, NodeId([seed; 32]), packet);
+        self.table.stage(&mut ctx, NodeId([seed; 32]), Layer::Ip, packet);
     }
 
     fn ping(&mut self, now: Now, key: TransportKey) -> Option<ProbeId> {

@@ -37,7 +37,7 @@ const ANSWER: Answer = Answer {
     key_retired: false,
     guest: false,
     ledger: LedgerHead { height: 0, head: [0; 8] },
-    offload: OffloadSet { tcp: false, udp: false },
+    offload: OffloadSet { tcp: false, udp: false, frames: false },
 };
 
 impl Leak {
