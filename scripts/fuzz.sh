@@ -68,6 +68,13 @@ plant_seeds() {
   seed dns_message long "00 08 01 00 00 01 00 00 00 00 00 01 04 6c 6f 6e 67 03 6c 61 62 08 69 6e 74 65 72 6e 61 6c 00 00 10 00 01 \
     00 00 29 04 d0 00 00 00 00 00 00"
   seed dns_message pointer "01 32 01 30 02 37 37 02 31 30 07 69 6e 2d 61 64 64 72 04 61 72 70 61 00 00 0c 00 01"
+  # A question by ARP, a router's advertisement in a VLAN; a frame's record, a chunk of one and a part of one.
+  local link="02 00 00 00 00 02 02 00 00 00 00 01"
+  seed frame arp "00 $link 08 06 00 01 08 00 06 04 00 01 02 00 00 00 00 01 0a 09 00 01 00 00 00 00 00 00 0a 09 00 02"
+  seed frame router "02 $link 81 00 00 2a 86 dd 60 00 00 00 00 10 3a ff fe 80 $(many 13 00) 01 ff 02 $(many 13 00) 01 \
+    86 00 00 00 $(many 12 00)"
+  seed record frame "15 01 00 00 00 $link 08 00"
+  seed record fragment "18 01 00 00 00 01 00 00 00 61 62"
   # Two datagrams of a flow; two chunks of a super-packet, each behind its length.
   local udp tcp
   udp="10 45 00 00 1e 00 00 40 00 40 11 00 00 0a 4d 00 02 0a 4d 00 01 00 35 00 35 00 0a 00 00 61 62"

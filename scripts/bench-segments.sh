@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Measures frames beside packets: TCP by iperf3 between two nodes through a segment's device (TAP) and through the overlay's (TUN), in
+# interleaved rounds of one run on this one machine. Trust the ratio, and run it while the machine does nothing else.
+#
+#   scripts/bench-segments.sh                 five rounds of five seconds each way
+#   scripts/bench-segments.sh --quick         shows that it works: one round, too short for figures
+#   scripts/bench-segments.sh --rounds N      another number of rounds
+#
+# Needs root. It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
+set -Eeuo pipefail
+LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
+for part in common net nodes; do
+  # shellcheck source=/dev/null
+  source "$LIBRARY/$part.sh"
+done
+# shellcheck disable=SC2034  # net.sh joins them
+NODES=(founder ada ben)
+
+usage() {
+  sed -n '5,7s/^# *//p' "$0" >&2
+  exit 2
+}
+
+ROUNDS=5 SECONDS_EACH=5
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) ROUNDS=1 SECONDS_EACH=1 ;;
+    --rounds) ROUNDS=${2:-}; shift ;;
+    *) usage ;;
+  esac
+  [ $# -gt 0 ] && shift
+done
+[[ $ROUNDS =~ ^[1-9][0-9]?$ ]] || usage
+[ "$EUID" = 0 ] || { echo "This needs root." >&2; exit 1; }
+
+# shellcheck disable=SC2034  # net.sh names the namespaces by it
+PREFIX=p2seg$$
+WORK=$(mktemp -d)
+finish() {
+  begin_end
+  local pid
+  for pid in "${DAEMONS[@]}"; do kill "$pid" 2>/dev/null; done
+  net_down
+  rm -rf "$WORK"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
+
+"$LIBRARY/packages.sh" build bench
+need_kernel
+P2PLUS_BIN=${P2PLUS_BIN:-$(build_release)}
+
+# join_segment NODE N: the node joins with the segment's tag; its device gets an address.
+join_segment() {
+  local ticket
+  make_node "$1"
+  ticket=$(cli founder invite --name "$1" --tag lan --endpoint "$(underlay4 1):4647" 2>/dev/null)
+  cli "$1" join "$ticket" --name "$1" --no-start >/dev/null
+  start_daemon "$1"
+  wait_until 20 "$1 has a device for the segment" ip -n "$(ns "$1")" link show p2t-lab >/dev/null 2>&1
+  ip -n "$(ns "$1")" addr add "10.99.0.$2/24" dev p2t-lab
+}
+
+# goodput ADDRESS → Mbit/s from ben to ada
+goodput() {
+  in_ns ben iperf3 -c "$1" -t "$SECONDS_EACH" -O 1 -J | jq -r '.end.sum_received.bits_per_second / 1e6 | floor'
+}
+
+median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+
+net_up
+start_founder
+cli founder segment add lab --tag lan >/dev/null
+join_segment ada 1
+join_segment ben 2
+meet ada ben
+in_ns ada iperf3 -s -D --pidfile "$WORK/iperf3.pid" >/dev/null
+wait_until 10 "iperf3 listens" in_ns ada bash -c 'ss -tln | grep -q :5201'
+
+TUN=$(overlay ada 4)
+for ((round = 1; round <= ROUNDS; round++)); do
+  tun=$(goodput "$TUN")
+  tap=$(goodput 10.99.0.1)
+  echo "$tun" >>"$WORK/tun"
+  echo "$tap" >>"$WORK/tap"
+  note "round $round: packets (TUN) $tun Mbit/s, frames (TAP) $tap Mbit/s"
+done
+tun=$(median <"$WORK/tun") tap=$(median <"$WORK/tap")
+note "median: packets $tun Mbit/s, frames $tap Mbit/s, ratio $((100 * tap / tun)) %"
