@@ -120,6 +120,8 @@ fn member(seed: u8) -> Member {
         transport_key: transport(seed).public_key(),
         addresses: Vec::new(),
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     }
 }
 

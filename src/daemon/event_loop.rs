@@ -369,8 +369,8 @@ impl EventLoop {
             Request::Reload => self.reload().map(Reply::Reloaded).into(),
             Request::Link(request) => {
                 let Parts { node, network, files, .. } = &mut self.parts;
-                let host = segment_orders::Host { segments: &mut self.segments, network, files };
-                segment_orders::answer(node, now, host, request)
+                let mut host = segment_orders::Host { segments: &mut self.segments, network, files };
+                segment_orders::answer(node, now, &mut host, request)
             }
             request => {
                 let around = Surroundings {

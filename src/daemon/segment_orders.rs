@@ -39,7 +39,7 @@ pub struct Host<'a> {
 }
 
 /// Answers a request about the link layer, or says what to wait for.
-pub fn answer(node: &mut Node<OsRng>, now: Now, host: Host<'_>, request: LinkRequest) -> Outcome {
+pub fn answer(node: &mut Node<OsRng>, now: Now, host: &mut Host<'_>, request: LinkRequest) -> Outcome {
     match request {
         LinkRequest::Segments => Ok(Reply::Segments(segments(node, now, host.segments))).into(),
         LinkRequest::Bridges => Ok(Reply::Bridges(bridges(node, host.segments))).into(),
@@ -162,7 +162,7 @@ fn judge_bridge(node: &mut Node<OsRng>, now: Now, judge: &JudgeBridge) -> Result
 }
 
 /// Bridges on this host, and has the ledger permit it where this node's key can.
-fn add_bridge(node: &mut Node<OsRng>, now: Now, host: Host<'_>, add: &AddBridge) -> Result<Outcome, Failure> {
+fn add_bridge(node: &mut Node<OsRng>, now: Now, host: &mut Host<'_>, add: &AddBridge) -> Result<Outcome, Failure> {
     orders::must_be_member(node)?;
     let AddBridge { interface, segment, finality } = add;
     let Some(known) = node.policy().segment(segment) else {
@@ -206,7 +206,7 @@ fn add_bridge(node: &mut Node<OsRng>, now: Now, host: Host<'_>, add: &AddBridge)
     }
 }
 
-fn remove_bridge(node: &Node<OsRng>, now: Now, host: Host<'_>, remove: &RemoveBridge) -> Result<Reply, Failure> {
+fn remove_bridge(node: &Node<OsRng>, now: Now, host: &mut Host<'_>, remove: &RemoveBridge) -> Result<Reply, Failure> {
     let RemoveBridge { interface, segment } = remove;
     if !host.segments.unbridge(now.instant, host.network, interface, segment.as_deref()) {
         return Err(Failure::new(ErrorCode::NotFound, format!("{interface} is in no segment by this node's order"))

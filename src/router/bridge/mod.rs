@@ -236,7 +236,7 @@ impl Segment {
             LinkMessage::Neighbour(neighbour) => lock(&self.memory.neighbours).note(now, place, frame, neighbour),
             LinkMessage::Report { groups, .. } => lock(&self.memory.groups).report(now, place, groups),
             LinkMessage::Query { is_v6, is_general } => {
-                lock(&self.memory.groups).query(now, place, *is_v6, *is_general)
+                lock(&self.memory.groups).query(now, place, *is_v6, *is_general);
             }
             _ => {}
         }
