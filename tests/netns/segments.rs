@@ -77,9 +77,10 @@ pub fn wait_for_answer(host: &Host, address: IpAddr) {
 
 /// Moves TCP and rows of UDP datagrams between two hosts, both ways, and echo requests as long as a frame may be.
 pub fn carry_everything(hosts: [&Host; 2], addresses: [[IpAddr; 2]; 2]) {
-    for family in 0..2 {
+    let [[v4, v6], [other_v4, other_v6]] = addresses;
+    for pair in [[v4, other_v4], [v6, other_v6]] {
         for [from, to] in [[0, 1], [1, 0]] {
-            let (own, other) = (addresses[from][family], addresses[to][family]);
+            let (own, other) = (pair[from], pair[to]);
             wait_for_answer(hosts[from], other);
             let headers = if other.is_ipv4() { 28 } else { 48 };
             assert!(
