@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows P2Plus at work on this one machine: three real daemons in network namespaces joined by a router; web, mail and chat
-# through the tunnel; what a listener on the router sees; and how fast a revoked node is cut off.
+# through the tunnel, by name too; two LANs that become one; what a listener on the router sees; and how fast a revoked node is cut off.
 #
 #   scripts/demo.sh            everything
 #   scripts/demo.sh --runs N   only the revocation, N times, with p50, p99 and max
@@ -9,7 +9,7 @@
 # It installs the Debian packages that it needs, starts no system service, and removes what it made, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes servers capture steps revocation; do
+for part in common net nodes servers by_name capture steps places revocation; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -51,6 +51,7 @@ finish() {
     daemons_live
   fi
   net_down
+  forget_resolv_conf
   rm -rf "$WORK"
   if [ $status = 0 ]; then
     echo "DEMO PASSED in $(elapsed) s"
@@ -82,6 +83,9 @@ prepare_machine() {
 show_everything() {
   # shellcheck disable=SC2034  # used by the steps
   MARKER=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')
+  # shellcheck disable=SC2034  # nodes.sh writes it
+  NODE_CONFIG=$'[dns]\nbackend = "file"'
+  lan_resolver
   step step_founder "the founder makes the network: init, daemon"
   step step_join "ada and ben join, each by a ticket of one line"
   step step_web "web: a real nginx at ada, fetched by ben over IPv4 and IPv6"
@@ -89,6 +93,8 @@ show_everything() {
   step step_mail "mail: ben sends an attachment to a real SMTP server at ada and reads it by IMAP"
   step step_chat "chat: a line of ben's through a real IRC server at ada to the founder"
   step step_secrecy "secrecy: a 32-byte marker went through the tunnel in mail, chat and web; what did the router see?"
+  step step_names "names: ben's mail server finds the founder's by MX, beside a LAN whose resolver lies"
+  step step_lan "bridges: a LAN at ada and a LAN at ben become one Ethernet"
   step step_without_founder "the founder stops; ada and ben go on"
   step step_revocation "revocation: ben sends $RATE packets a second to both others and is revoked"
 }

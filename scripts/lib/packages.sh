@@ -35,6 +35,7 @@ set_of() {
     demo)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/tcpdump:tcpdump \
         /usr/bin/curl:curl /usr/bin/perl:perl /usr/sbin/nginx:nginx-light /usr/sbin/postfix:postfix \
+        /usr/sbin/dnsmasq:dnsmasq-base /usr/bin/dig:bind9-dnsutils /usr/bin/ping:iputils-ping /usr/bin/jq:jq \
         /usr/lib/dovecot/imap:dovecot-imapd /usr/sbin/ngircd:ngircd
       ;;
     *) echo "packages.sh: no set \`$1\`" >&2; exit 2 ;;
