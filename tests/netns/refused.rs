@@ -118,7 +118,7 @@ fn groups_the_subnets_ends_and_foreign_sources_are_counted_by_name_on_their_way_
         ("multicast", &socket, Ipv4Addr::new(224, 0, 0, 251)),
         ("multicast", &socket, broadcast),
         ("no_route", &socket, network),
-        ("no_route", &socket, Ipv4Addr::from_bits(network.to_bits() + 53)),
+        ("no_route", &socket, Ipv4Addr::from_bits(network.to_bits() + 54)),
         ("source_not_ours", &foreign, peer),
     ] {
         let before = founder.drops(reason);
