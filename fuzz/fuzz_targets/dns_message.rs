@@ -3,9 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2plus::node::resolver::{
-    MAX_QUERY_LEN, MAX_UDP_LEN, Resolver, Transport, Zone, ZoneTerms, answer, ask,
-};
+use p2plus::node::resolver::{MAX_QUERY_LEN, MAX_UDP_LEN, Resolver, Transport, Zone, ZoneTerms, answer, ask};
 use p2plus::policy::{Member, Policy};
 use p2plus::router::Prefix;
 use p2plus::router::icmp::AnswerSources;
@@ -63,7 +61,8 @@ fn check_packet(bytes: &[u8]) {
 fn udp(payload: &[u8]) -> Vec<u8> {
     let payload = &payload[..payload.len().min(2000)];
     let len = |headers: usize| u16::try_from(headers + payload.len()).expect("it is short").to_be_bytes();
-    let mut packet = [&[0x45, 0][..], &len(28), &[0, 0, 0x40, 0, 64, 17, 0, 0], &OWN.octets(), &RESOLVER.octets()].concat();
+    let mut packet =
+        [&[0x45, 0][..], &len(28), &[0, 0, 0x40, 0, 64, 17, 0, 0], &OWN.octets(), &RESOLVER.octets()].concat();
     let checksum = p2plus_fuzz::internet_checksum(&[&packet]);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
     [&packet[..], &[0x9c, 0x40, 0, 53], &len(8), &[0, 0], payload].concat()

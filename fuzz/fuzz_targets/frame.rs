@@ -31,7 +31,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&from, bytes)) = bytes.split_first() else { return };
     let now = Instant::ZERO + Duration::from_secs(u64::from(from >> 2));
     let (segment, sender) = (segment(), u32::from(from & 3));
-    let (inbound, outbound) = (segment.inbound(now, PeerIndex::at(sender).expect("few"), bytes), segment.outbound(now, bytes));
+    let (inbound, outbound) =
+        (segment.inbound(now, PeerIndex::at(sender).expect("few"), bytes), segment.outbound(now, bytes));
     let Ok(frame) = Frame::parse(bytes) else { return assert!(inbound.is_err() && outbound.is_err()) };
     assert!(frame.link_len <= bytes.len() && frame.link_len <= MAX_LINK_HEADER);
     if let Some(Ok(inner)) = frame.inner(bytes) {

@@ -125,7 +125,7 @@ fn lead(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &
     for prefix in behind.accepted.iter().filter(|prefix| prefix.bits() > 0) {
         let is_forced = behind.forced.contains(prefix);
         let speaks_against =
-            |conflict: &RouteConflict| !conflict.is_warning() && !(is_forced && conflict.can_be_forced());
+            |conflict: &RouteConflict| !(conflict.is_warning() || is_forced && conflict.can_be_forced());
         match route_conflicts(*prefix, &view).into_iter().find(speaks_against) {
             None => drop(plan.routed.insert(*prefix)),
             Some(conflict) => {

@@ -120,7 +120,7 @@ impl Ports {
         for range in sorted {
             match joined.last_mut() {
                 Some(before) if range.first <= before.last.saturating_add(1) => {
-                    before.last = before.last.max(range.last)
+                    before.last = before.last.max(range.last);
                 }
                 _ => joined.push(range),
             }

@@ -51,7 +51,7 @@ fn record_name(at: u8) -> RecordName {
 /// A record of some kind that points to a node or to a name.
 fn record(kind: u8, target: u8) -> RecordData {
     let node = id(NODE + target % 6);
-    let target = if target % 2 == 0 { Target::Member(node) } else { Target::Name(record_name(target)) };
+    let target = if target.is_multiple_of(2) { Target::Member(node) } else { Target::Name(record_name(target)) };
     match kind {
         0 | 1 => RecordData::Address(node),
         2 => RecordData::Mail { priority: 10, target },
