@@ -5,7 +5,7 @@ step_names() {
   cli founder name add mail founder >/dev/null
   cli founder name add @ mx 10 mail >/dev/null
   cli ben name add ben mx 10 ben >/dev/null
-  wait_until 10 "the names reach ben" in_ns ben getent hosts mail.demo.internal
+  wait_until 10 "the names reach ben" finds_mail_of_founder
   wait_until 10 "the names reach the founder" knows_mail_of_ben
   mail_host founder demo.internal "$FOUNDER4" "$FOUNDER6"
   mail_host ben ben.demo.internal "$BEN4" "$BEN6"
@@ -19,6 +19,10 @@ step_names() {
 }
 
 knows_mail_of_ben() { cli founder dns query ben mx --json | jq -e '.data.answers | length > 0' >/dev/null; }
+
+finds_mail_of_founder() { in_ns ben getent hosts mail.demo.internal >/dev/null; }
+
+lans_meet() { in_ns lan-ada ping -c 1 -W 1 10.99.0.12 >/dev/null; }
 
 step_lan() {
   local node host=10
@@ -35,7 +39,7 @@ step_lan() {
     cli "$node" bridge add lan0 lab >/dev/null || true
     cli founder bridge approve lab "$node" >/dev/null
   done
-  wait_until 20 "a host at ada's LAN reaches one at ben's" in_ns lan-ada ping -c 1 -W 1 10.99.0.12
+  wait_until 20 "a host at ada's LAN reaches one at ben's" lans_meet
   in_ns lan-ben ping -c 3 -i 0.2 -W 2 10.99.0.11 >"$WORK/ping"
   note "two hosts that know nothing of P2Plus are on one Ethernet: $(sed -n 's/^rtt [^=]*= *//p' "$WORK/ping")"
 }
