@@ -76,6 +76,8 @@ fn zone() -> Zone {
         transport_key: transport_key(seed),
         addresses: vec![Ipv4Addr::new(10, 77, 0, seed).into(), v6(u16::from(seed)).into()],
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     };
     let name = |text: &str| text.parse::<RecordName>().expect("it is a name");
     let text = |number: u8| Text::new(vec![char::from(b'a' + number).to_string().repeat(250); 4]).expect("it is short");

@@ -101,6 +101,7 @@ fn genesis() -> &'static Genesis {
             seats: Seats::new(vec![seat]).expect("one seat"),
             recovery: BTreeSet::from([verifying_key(4)]),
             recovery_needed: 1,
+            protocol_version: p2plus::ledger::operation::PROTOCOL_VERSION,
         };
         Genesis::create(&founding, &MemoryTree::default()).expect("a network")
     })

@@ -114,6 +114,8 @@ pub fn policy(members: impl IntoIterator<Item = u8>, revoked: impl IntoIterator<
         transport_key: transport_key(seed),
         addresses: Vec::new(),
         tags: Vec::new(),
+        subnets: Vec::new(),
+        is_exit: false,
     };
     let revoked: BTreeSet<_> = revoked.into_iter().map(node_id).collect();
     Policy::new(members.into_iter().map(member), BTreeMap::new(), revoked)
