@@ -97,7 +97,7 @@ suites() {
   cargo metadata --no-deps --format-version 1 | jq -r '.packages[0].targets[]
     | if .kind == ["lib"] then "unit --lib --", "doc --doc --"
       elif .kind == ["bin"] then "binary --bin \(.name) --"
-      elif .name == "netns" then "netns --test netns -- --test-threads=4 --skip flood::", "floods --test netns -- --test-threads=1 flood::"
+      elif .name == "netns" then "netns --test netns -- --skip flood::", "floods --test netns -- --test-threads=1 flood::"
       elif .kind == ["test"] then "\(.name) --test \(.name) --"
       else empty end'
 }
