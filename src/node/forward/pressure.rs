@@ -12,6 +12,10 @@ use std::time::Duration;
 /// is the narrow place, its socket's queue in front of it holds enough to keep it busy.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// What counts of the time between two looks at a queue that did not empty. What is more is a pause of the thread that empties it, which other
+/// programs kept from running: nobody's sender is to slow down for that, unless it happens again and again.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// Between the first two choices: the longest round trip that senders are expected to have, after which they have heard of the first
 /// (RFC 8289 §4.3).
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -22,26 +26,30 @@ const MAX_CHOSEN: u32 = 100;
 
 /// Watches one queue.
 pub(super) struct Pressure {
-    empty_at: Instant,
+    /// How long the queue stands.
+    stood: Duration,
+    seen_at: Instant,
     chosen: u32,
     next_at: Instant,
 }
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { empty_at: Instant::ZERO, chosen: 0, next_at: Instant::ZERO }
+        Self { stood: Duration::ZERO, seen_at: Instant::ZERO, chosen: 0, next_at: Instant::ZERO }
     }
 }
 
 impl Pressure {
     /// Takes the news that the queue was empty until now: time in which nothing came is no standing.
     pub(super) fn emptied(&mut self, now: Instant) {
-        self.empty_at = now;
+        (self.stood, self.seen_at) = (Duration::ZERO, now);
     }
 
     /// Says whether the packet at hand is to bear the news.
     pub(super) fn chooses(&mut self, now: Instant) -> bool {
-        if now.saturating_since(self.empty_at) < PATIENCE || now < self.next_at {
+        self.stood += now.saturating_since(self.seen_at).min(LOOK);
+        self.seen_at = now;
+        if self.stood < PATIENCE || now < self.next_at {
             return false;
         }
         // A queue that stood a moment ago is brought down from where that ended.
@@ -72,6 +80,16 @@ mod tests {
             pressure.emptied(at(burst * 20));
             assert_eq!(chosen(&mut pressure, burst * 20..burst * 20 + 20), 0, "{burst}");
         }
+    }
+
+    #[test]
+    fn one_that_was_not_looked_at_does_not_stand() {
+        let mut pressure = Pressure::default();
+        pressure.emptied(at(0));
+        let burst: usize = (0..1000).map(|_| chosen(&mut pressure, 90..91)).sum();
+        assert_eq!(burst, 0, "the thread came back after 90 ms to all that had come");
+        let looks: Vec<_> = (91..300).step_by(10).map(|now| pressure.chooses(at(now))).collect();
+        assert_eq!(looks.iter().position(|chosen| *chosen), Some(9), "kept from running again and again: {looks:?}");
     }
 
     #[test]

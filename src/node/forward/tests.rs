@@ -178,10 +178,14 @@ fn what_waits_for_others_is_counted_when_its_session_ends_first() {
     assert_eq!((sealed.datagrams.len(), pair.outgoing.finish(late, &mut sealed)), (0, vec![]));
 }
 
+/// Times at which a queue is looked at until it stands: at the last of them.
+fn looks() -> [Instant; 10] {
+    std::array::from_fn(|look| NOW + std::time::Duration::from_millis(2) * (look as u32 + 1))
+}
+
 #[test]
 fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segment() {
     let mut pair = Pair::new(USO);
-    let standing = NOW + std::time::Duration::from_secs(1);
     let mut seal_at = |ecn: Ecn, len: usize, segment_len: Option<u16>| {
         let mut sealed = Sealed::default();
         let (mut vnet, mut bytes) = with_checksum_left(udp(2000, len, 7));
@@ -190,6 +194,13 @@ fn the_sender_into_a_standing_queue_is_told_by_a_mark_or_by_the_loss_of_one_segm
         vnet.segments = segment_len.map(|segment_len| (segmentation(segment_len), 28));
         let mut outgoing = Outgoing::new(Lane::new(pair.outgoing_lanes.next().unwrap(), 0));
         outgoing.device_was_empty(NOW);
+        let [looks @ .., standing] = looks();
+        for now in looks {
+            let (vnet, mut bytes) = with_checksum_left(udp(2000, 900, 7));
+            let packet = &mut DevicePacket { vnet, bytes: &mut bytes };
+            assert_eq!(outgoing.seal(&pair.near, now, packet, &mut Sealed::default()), Outbound::Sealed);
+            outgoing.finish(now, &mut Sealed::default());
+        }
         let outcome = outgoing.seal(&pair.near, standing, &mut DevicePacket { vnet, bytes: &mut bytes }, &mut sealed);
         (outcome, outgoing.finish(standing, &mut sealed), sealed.datagrams)
     };
@@ -229,7 +240,7 @@ fn a_packet_that_no_rule_allows_is_refused_by_its_sender_and_by_its_receiver() {
 
 #[test]
 fn a_socket_whose_queue_stands_marks_or_loses_a_datagram_and_one_that_empties_none() {
-    let standing = NOW + std::time::Duration::from_secs(1);
+    let [looks @ .., standing] = looks();
     for (ecn, len, is_empty, expected) in [
         (Ecn::Capable0, 900, false, (9, 1, vec![])),
         (Ecn::NotCapable, 900, false, (8, 0, vec![DropReason::Congested])),
@@ -240,8 +251,15 @@ fn a_socket_whose_queue_stands_marks_or_loses_a_datagram_and_one_that_empties_no
         let mut pair = Pair::new(USO);
         let mut packet = udp(2000, len, 7);
         ecn.write(&mut packet);
+        pair.incoming.socket_was_empty(NOW);
+        for now in looks {
+            let datagrams = pair.seal(&[(VnetHeader::default(), udp(2000, 900, 7))]);
+            assert_eq!(pair.open_at(now, datagrams).packets.len(), 1);
+        }
         let datagrams = pair.seal(&vec![(VnetHeader::default(), packet); 9]);
-        pair.incoming.socket_was_empty(if is_empty { standing } else { NOW });
+        if is_empty {
+            pair.incoming.socket_was_empty(standing);
+        }
         let delivered = pair.open_at(standing, datagrams);
         let marked = delivered.packets.iter().filter(|packet| Ecn::of(packet) == Ecn::Congested).count();
         assert_eq!((delivered.packets.len(), marked, delivered.dropped), expected, "{ecn:?} {len} {is_empty}");
