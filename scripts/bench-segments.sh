@@ -6,10 +6,11 @@
 #   scripts/bench-segments.sh --quick         shows that it works: one round, too short for figures
 #   scripts/bench-segments.sh --rounds N      another number of rounds
 #
-# Needs root. It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
+# As root it does everything; as a user it builds as the user and calls sudo. P2PLUS_BIN names a program built before.
+# It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes; do
+for part in common net nodes run; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -22,6 +23,7 @@ usage() {
 }
 
 ROUNDS=5 SECONDS_EACH=5
+ARGUMENTS=("$@")
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) ROUNDS=1 SECONDS_EACH=1 ;;
@@ -31,24 +33,8 @@ while [ $# -gt 0 ]; do
   [ $# -gt 0 ] && shift
 done
 [[ $ROUNDS =~ ^[1-9][0-9]?$ ]] || usage
-[ "$EUID" = 0 ] || { echo "This needs root." >&2; exit 1; }
-
-# shellcheck disable=SC2034  # net.sh names the namespaces by it
-PREFIX=p2seg$$
-WORK=$(mktemp -d)
-finish() {
-  begin_end
-  local pid
-  for pid in "${DAEMONS[@]}"; do kill "$pid" 2>/dev/null; done
-  net_down
-  rm -rf "$WORK"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM HUP
-
-"$LIBRARY/packages.sh" build bench
-need_kernel
-P2PLUS_BIN=${P2PLUS_BIN:-$(build_release)}
+# shellcheck disable=SC2034  # run.sh reads them
+PACKAGES=(bench)
 
 # join_segment NODE N: the node joins with the segment's tag; its device gets an address.
 join_segment() {
@@ -68,6 +54,8 @@ goodput() {
 
 median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 
+begin "SEGMENTS BENCH" seg "${ARGUMENTS[@]}"
+doing "two nodes in a segment"
 net_up
 start_founder
 cli founder segment add lab --tag lan >/dev/null

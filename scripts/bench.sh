@@ -15,7 +15,7 @@
 # fetches the newest wireguard-go of Debian into target/bench, and removes namespaces and daemons, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes servers bench/contestants bench/measure bench/crowd bench/table; do
+for part in common net nodes run servers bench/contestants bench/measure bench/crowd bench/table; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -54,28 +54,12 @@ CHOSEN=()
 for name in "${CONTESTANTS[@]}"; do if wanted "$name"; then CHOSEN+=("$name"); fi; done
 for name in ${ONLY//,/ }; do [[ " ${CONTESTANTS[*]} crowd " == *" $name "* ]] || usage; done
 
-STEP="preparation"
+# shellcheck disable=SC2034  # run.sh reads them
+PACKAGES=(bench) KEPT=(P2PLUS_BIN P2PLUS_NULL_BIN SMALL_PACKETS WIREGUARD_GO) ENDS=(forget_wireguard_sockets)
 
-# Whatever ends the script comes here: clean first, so that the verdict is the last line.
-finish() {
-  local status=$?
-  begin_end
-  if [ $status != 0 ]; then tail -n 5 "$WORK"/nodes/*/*.log "$WORK"/*.log 2>/dev/null >&2; fi
-  net_down
-  forget_wireguard_sockets
-  rm -rf "$WORK"
-  if [ $status != 0 ]; then
-    echo "BENCH FAILED: $STEP"
-    exit 1
-  fi
-  echo "BENCH DONE in $(elapsed) s"
-}
-
-# Programs are built, and the newest wireguard-go fetched, by whoever calls.
-prepare_machine() {
+# The newest wireguard-go is fetched as well.
+build_programs() {
   local folder=$REPOSITORY/target/bench
-  as_root "$LIBRARY/packages.sh" build bench
-  need_kernel
   mkdir -p "$folder"
   if wanted null && [ -z "${P2PLUS_NULL_BIN:-}" ]; then
     # Built first: the build without the feature then takes its place.
@@ -117,7 +101,7 @@ run_rounds() {
     for mode in "${MODES[@]}"; do
       set_mode "$mode"
       for name in "${CHOSEN[@]}"; do
-        STEP="round $ROUND of $ROUNDS, $mode: ${TITLES[$name]}"
+        doing "round $ROUND of $ROUNDS, $mode: ${TITLES[$name]}"
         printf '%8s s  %s\n' "$(elapsed)" "$STEP"
         measure "$name"
       done
@@ -137,33 +121,16 @@ report() {
   if [ -n "$JSON" ]; then write_json "$JSON"; fi
 }
 
-main() {
-  need_root_or_sudo
-  # shellcheck disable=SC2034  # net.sh names its namespaces by it
-  PREFIX=p2bench$$
-  WORK=$(mktemp -d /tmp/p2plus-bench.XXXXXX)
-  chmod 755 "$WORK"
-  RESULTS=$WORK/results
-  : >"$RESULTS"
-  trap finish EXIT
-  trap 'STEP="$STEP (interrupted)"; exit 130' INT TERM HUP
-  prepare_machine
-  if [ "$EUID" != 0 ]; then
-    rm -rf "$WORK"
-    trap - EXIT INT TERM HUP
-    exec sudo env P2PLUS_BIN="$P2PLUS_BIN" P2PLUS_NULL_BIN="${P2PLUS_NULL_BIN:-}" SMALL_PACKETS="$SMALL_PACKETS" \
-      WIREGUARD_GO="$WIREGUARD_GO" "$LIBRARY/../bench.sh" "${ARGUMENTS[@]}"
-  fi
-  start_clock
-  STEP="two namespaces joined by a router"
-  net_up
-  run_rounds
-  if wanted crowd; then
-    STEP="an idle hub with $CROWD members" MODE=idle ROUND=1
-    printf '%8s s  %s\n' "$(elapsed)" "$STEP"
-    measure_crowd $CROWD $CROWD_SETTLE $CROWD_SECONDS
-  fi
-  report
-}
-
-main
+begin BENCH bench "${ARGUMENTS[@]}"
+RESULTS=$WORK/results
+: >"$RESULTS"
+doing "two namespaces joined by a router"
+net_up
+run_rounds
+if wanted crowd; then
+  doing "an idle hub with $CROWD members"
+  MODE=idle ROUND=1
+  printf '%8s s  %s\n' "$(elapsed)" "$STEP"
+  measure_crowd $CROWD $CROWD_SETTLE $CROWD_SECONDS
+fi
+report

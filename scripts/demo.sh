@@ -9,7 +9,7 @@
 # It installs the Debian packages that it needs, starts no system service, and removes what it made, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes servers by_name capture steps places revocation; do
+for part in common net nodes run servers by_name capture steps places revocation; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -19,6 +19,8 @@ usage() {
   exit 2
 }
 
+# shellcheck disable=SC2034  # run.sh reads them
+PACKAGES=(demo) ENDS=(forget_resolv_conf)
 ARGUMENTS=("$@")
 RUNS=0
 while [ $# -gt 0 ]; do
@@ -29,56 +31,6 @@ while [ $# -gt 0 ]; do
   [[ $RUNS =~ ^[1-9][0-9]*$ ]] || usage
   shift
 done
-
-STEP="preparation"
-
-# step FUNCTION DESCRIPTION…: one line when it begins, its time when it is done; all daemons must have outlived it.
-step() {
-  local started
-  STEP=${*:2} started=$(now_ms)
-  printf '%8s s  %s\n' "$(seconds $((started - BEGAN)))" "$STEP"
-  "$1"
-  daemons_live
-  note "done in $(seconds $(($(now_ms) - started))) s"
-}
-
-# Whatever ends the script comes here: clean first, so that the verdict is the last line.
-finish() {
-  local status=$?
-  begin_end
-  if [ $status != 0 ]; then
-    show_logs
-    daemons_live
-  fi
-  net_down
-  forget_resolv_conf
-  rm -rf "$WORK"
-  if [ $status = 0 ]; then
-    echo "DEMO PASSED in $(elapsed) s"
-  else
-    echo "DEMO FAILED: $STEP"
-    exit 1
-  fi
-}
-
-show_logs() {
-  local log
-  for log in "$WORK"/nodes/*/*.log "$WORK"/*.log; do
-    [ -s "$log" ] || continue
-    echo "--- last lines of ${log#"$WORK"/}"
-    tail -n 12 "$log"
-  done >&2
-}
-
-prepare_machine() {
-  as_root "$LIBRARY/packages.sh" build demo
-  need_kernel
-  if [ -z "${P2PLUS_BIN:-}" ]; then
-    P2PLUS_BIN=$(build_release)
-  fi
-  [ -x "$P2PLUS_BIN" ] || { echo "P2PLUS_BIN=$P2PLUS_BIN is no program" >&2; return 1; }
-  P2PLUS_BIN=$(realpath "$P2PLUS_BIN")
-}
 
 show_everything() {
   # shellcheck disable=SC2034  # used by the steps
@@ -108,24 +60,7 @@ repeat_revocation() {
   percentiles "${figures[@]}"
 }
 
-main() {
-  need_root_or_sudo
-  # shellcheck disable=SC2034  # net.sh names its namespaces by it
-  PREFIX=p2demo$$
-  WORK=$(mktemp -d /tmp/p2plus-demo.XXXXXX)
-  chmod 755 "$WORK"
-  trap finish EXIT
-  trap 'STEP="$STEP (interrupted)"; exit 130' INT TERM HUP
-  prepare_machine
-  if [ "$EUID" != 0 ]; then
-    rm -rf "$WORK"
-    trap - EXIT INT TERM HUP
-    exec sudo env P2PLUS_BIN="$P2PLUS_BIN" "$LIBRARY/../demo.sh" "${ARGUMENTS[@]}"
-  fi
-  start_clock
-  STEP="three namespaces joined by a router"
-  net_up
-  if [ "$RUNS" = 0 ]; then show_everything; else repeat_revocation; fi
-}
-
-main
+begin DEMO demo "${ARGUMENTS[@]}"
+doing "three namespaces joined by a router"
+net_up
+if [ "$RUNS" = 0 ]; then show_everything; else repeat_revocation; fi

@@ -11,7 +11,7 @@
 # shellcheck disable=SC2153,SC2034  # what the parts in lib/ set and use, shellcheck does not see from here
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes capture bench/contestants leaks; do
+for part in common net nodes run capture bench/contestants leaks; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -27,36 +27,14 @@ case ${1:-both} in
   *) usage ;;
 esac
 
-# Whatever ends the script comes here: clean first, so that the verdict is the last line.
-finish() {
-  local status=$?
-  begin_end
-  if [ $status != 0 ]; then tail -n 12 "$WORK"/nodes/*/*.log "$WORK"/*.log >&2; fi
-  net_down
-  forget_wireguard_sockets
-  rm -rf "$WORK"
-  if [ $status = 0 ]; then
-    echo "LEAK MATRIX DONE in $(elapsed) s"
-  else
-    echo "LEAK MATRIX FAILED"
-    exit 1
-  fi
-}
-
-prepare_machine() {
-  as_root "$LIBRARY/packages.sh" build leaks
-  need_kernel
-  if [ -z "${P2PLUS_BIN:-}" ]; then
-    P2PLUS_BIN=$(build_release)
-  fi
-  [ -x "$P2PLUS_BIN" ] || { echo "P2PLUS_BIN=$P2PLUS_BIN is no program" >&2; return 1; }
-  P2PLUS_BIN=$(realpath "$P2PLUS_BIN")
-}
+# run.sh reads them
+PACKAGES=(leaks) ENDS=(forget_wireguard_sockets)
 
 attack_everybody() {
   local contestant attack
   for contestant in "${ATTACKED[@]}"; do
     for attack in "${ATTACKS[@]}"; do
+      doing "$contestant, $attack"
       net_up
       add_neighbour
       start_victim "$contestant"
@@ -95,17 +73,10 @@ judge() {
   done
 }
 
-prepare_machine
-if [ "$EUID" != 0 ]; then
-  exec sudo P2PLUS_BIN="$P2PLUS_BIN" "$0" "$@"
-fi
-PREFIX=p2leak$$
+begin "LEAK MATRIX" leak "$@"
 NODES=(founder ada)
 WIREGUARD_GO=$(command -v wireguard-go)
 declare -A RESULTS=()
-WORK=$(mktemp -d /tmp/p2plus-leaks.XXXXXX)
-trap finish EXIT
-trap 'exit 130' INT TERM HUP
 attack_everybody
 show_table
 judge

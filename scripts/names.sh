@@ -8,46 +8,17 @@
 # It installs the Debian packages that it needs, starts no system service, and removes what it made, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes servers by_name; do
+for part in common net nodes run servers by_name; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
 [ $# = 0 ] || { sed -n '5s/^# *//p' "$0" >&2; exit 2; }
 
-STEP="preparation"
+# shellcheck disable=SC2034  # run.sh reads them
+PACKAGES=(names) ENDS=(forget_resolv_conf)
 # Ports that nobody would guess: without the SRV records there is no way to them. The client asks for both kinds, and takes one.
 CHAT_PORT=5333
 CHAT_TLS_PORT=5334
-
-step() {
-  local started
-  STEP=${*:2} started=$(now_ms)
-  printf '%8s s  %s\n' "$(seconds $((started - BEGAN)))" "$STEP"
-  "$1"
-  daemons_live
-  note "done in $(seconds $(($(now_ms) - started))) s"
-}
-
-finish() {
-  local status=$? log
-  begin_end
-  if [ $status != 0 ]; then
-    for log in "$WORK"/nodes/*/*.log "$WORK"/*.log "$WORK"/postfix-*/log "$WORK"/prosody/log "$WORK"/dnsmasq/log; do
-      if [ -s "$log" ]; then echo "--- last lines of ${log#"$WORK"/}"; tail -n 12 "$log"; fi
-    done >&2
-  fi
-  net_down
-  forget_resolv_conf
-  rm -rf "$WORK"
-  if [ $status = 0 ]; then echo "NAMES PASSED in $(elapsed) s"; else echo "NAMES FAILED: $STEP"; exit 1; fi
-}
-
-prepare_machine() {
-  as_root "$LIBRARY/packages.sh" build names
-  need_kernel
-  if [ -z "${P2PLUS_BIN:-}" ]; then P2PLUS_BIN=$(build_release); fi
-  P2PLUS_BIN=$(realpath "$P2PLUS_BIN")
-}
 
 step_network() {
   # shellcheck disable=SC2034  # nodes.sh writes it
@@ -128,29 +99,12 @@ step_end() {
   note "ada's was killed: $(grep resolv.conf "$WORK/cleanup.log")"
 }
 
-main() {
-  need_root_or_sudo
-  # shellcheck disable=SC2034  # net.sh names its namespaces by it
-  PREFIX=p2names$$
-  WORK=$(mktemp -d /tmp/p2plus-names.XXXXXX)
-  chmod 755 "$WORK"
-  trap finish EXIT
-  trap 'STEP="$STEP (interrupted)"; exit 130' INT TERM HUP
-  prepare_machine
-  if [ "$EUID" != 0 ]; then
-    rm -rf "$WORK"
-    trap - EXIT INT TERM HUP
-    exec sudo env P2PLUS_BIN="$P2PLUS_BIN" "$LIBRARY/../names.sh"
-  fi
-  start_clock
-  STEP="three namespaces joined by a router"
-  net_up
-  step step_network "a founder, ada and ben, with names; the LAN's resolver claims every name"
-  step step_getaddrinfo "getaddrinfo through /etc/resolv.conf"
-  step step_mail "mail: ben's postfix to ada's by MX, and back"
-  step step_chat "chat: prosody at ada, found by SRV"
-  step step_lan "what the LAN's resolver heard"
-  step step_end "the end of a daemon, and the cleanup after a killed one"
-}
-
-main
+begin NAMES names
+doing "three namespaces joined by a router"
+net_up
+step step_network "a founder, ada and ben, with names; the LAN's resolver claims every name"
+step step_getaddrinfo "getaddrinfo through /etc/resolv.conf"
+step step_mail "mail: ben's postfix to ada's by MX, and back"
+step step_chat "chat: prosody at ada, found by SRV"
+step step_lan "what the LAN's resolver heard"
+step step_end "the end of a daemon, and the cleanup after a killed one"
