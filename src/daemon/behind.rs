@@ -201,6 +201,7 @@ mod tests {
             index,
             name: name.to_owned(),
             is_up: true,
+            is_on: true,
             is_loopback: false,
             is_tunnel: index == 7,
             mtu: 1500,

@@ -105,11 +105,12 @@ impl EventLoop {
     pub fn new(mut parts: Parts) -> Self {
         let settings = host_settings(&parts.config, parts.force_ipv4, &parts.sender.local_addresses());
         let takes_ipv4 = Arc::clone(&parts.shared.takes_ipv4);
+        let journal = parts.host.as_ref().map(|host| host.journal().clone());
         Self {
             host: HostSide::new(parts.host.take(), parts.device.index(), settings, takes_ipv4),
             segments: SegmentDevices::new(
                 Arc::clone(&parts.shared.taps),
-                parts.device.index().is_some(),
+                journal,
                 parts.config.tunnel.offload,
                 parts.files.bridges(),
             ),
@@ -319,8 +320,9 @@ impl EventLoop {
         let (resolver, takes_ipv4) = (node.resolver(), shared.takes_ipv4.load(Ordering::Relaxed));
         let addresses = resolver.addresses();
         let v4 = addresses.v4.filter(|_| takes_ipv4).map(IpAddr::V4);
-        let delegation = device.name().zip(resolver.zone()).map(|(interface, zone)| Delegation {
-            interface: interface.to_owned(),
+        let interface = device.name().and_then(|name| name.parse().ok());
+        let delegation = interface.zip(resolver.zone()).map(|(interface, zone)| Delegation {
+            interface,
             servers: v4.into_iter().chain(addresses.v6.map(IpAddr::V6)).collect(),
             zones: std::iter::once(zone.name().to_string()).chain(zone.reverse_zones()).collect(),
         });

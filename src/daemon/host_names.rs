@@ -7,6 +7,8 @@
 //! Owns what was told, and takes it back at the end. What a killed daemon told is taken back at the next start, and by `p2plus cleanup`.
 
 use super::config::DnsBackend;
+use crate::io::device_name::DeviceName;
+use crate::io::host::{Change, Journal};
 use crate::io::host_dns::{Delegation, FileState, HostDns, clear_leftovers};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -47,6 +49,13 @@ struct State {
     is_over: bool,
 }
 
+/// What the thread does.
+struct Teller {
+    /// None for a node without an interface, whose host is never told anything.
+    journal: Option<Journal>,
+    told: Option<Told>,
+}
+
 /// What the thread has told.
 struct Told {
     way: HostDns,
@@ -56,18 +65,19 @@ struct Told {
 }
 
 impl HostNames {
-    /// Starts the thread, and takes back what an earlier daemon left for `interface`.
+    /// Starts the thread, and takes back what an earlier daemon left: as the journal tells, and for `interface`, because the host's files
+    /// outlast a boot and the journal does not.
     ///
     /// # Errors
     /// The system's, when it gives no thread.
-    pub fn start(backend: DnsBackend, interface: Option<&str>) -> io::Result<Self> {
+    pub fn start(backend: DnsBackend, interface: Option<&str>, journal: Option<Journal>) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::new(State { backend, ..State::default() }), ..Shared::default() });
-        let (inside, interface) = (Arc::clone(&shared), interface.map(str::to_owned));
+        let inside = Arc::clone(&shared);
+        let interface = interface.and_then(|name| name.parse().ok());
         let thread = thread::Builder::new().name("p2p-names".to_owned()).spawn(move || {
-            for undone in interface.iter().flat_map(|interface| clear_leftovers(interface)) {
-                tracing::info!(undone, "left over by a daemon that was killed");
-            }
-            inside.run();
+            let teller = Teller { journal, told: None };
+            teller.take_back_leftovers(interface);
+            inside.run(teller);
         })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -105,8 +115,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self) {
-        let (mut told, mut seen): (Option<Told>, u64) = (None, 0);
+    fn run(&self, mut teller: Teller) {
+        let mut seen: u64 = 0;
         loop {
             let mut state = self.lock();
             if !state.is_over && state.generation == seen {
@@ -116,7 +126,7 @@ impl Shared {
             let (backend, is_over, is_news) = (state.backend, state.is_over, state.generation != seen);
             seen = state.generation;
             drop(state);
-            let report = step(&mut told, backend, wanted, is_news);
+            let report = teller.step(backend, wanted, is_news);
             if is_over {
                 return;
             }
@@ -125,40 +135,89 @@ impl Shared {
     }
 }
 
-/// Brings the host to what is wanted.
-fn step(told: &mut Option<Told>, backend: DnsBackend, wanted: Option<Delegation>, is_news: bool) -> HostNamesReport {
-    let Some(wanted) = wanted else {
-        take_back(told);
-        return HostNamesReport { used: None, reason: Some("there are no names to ask for yet".to_owned()) };
-    };
-    let is_as_told = told.as_ref().is_some_and(|told| told.delegation == wanted && told.watched == told.way.watched());
-    if is_as_told && !is_news {
-        return HostNamesReport { used: told.as_ref().map(|told| told.way), reason: None };
-    }
-    let Some(way) = choose(backend) else {
-        take_back(told);
-        let reason = match backend {
-            DnsBackend::None => "backend = \"none\" stands under [dns]",
-            _ => "neither systemd-resolved nor resolvconf is there; backend = \"file\" would write /etc/resolv.conf",
-        };
-        return HostNamesReport { used: None, reason: Some(reason.to_owned()) };
-    };
-    if told.as_ref().is_some_and(|told| told.way != way || told.delegation.interface != wanted.interface) {
-        take_back(told);
-    }
-    match way.set(&wanted) {
-        Ok(()) => {
-            let zone = wanted.zones.first().map(String::as_str).unwrap_or_default();
-            tracing::info!(zone, servers = ?wanted.servers, by = way.name(), "this host asks here for the network's names");
-            *told = Some(Told { way, watched: way.watched(), delegation: wanted });
-            HostNamesReport { used: Some(way), reason: None }
-        }
-        Err(error) => {
-            let is_first = told.take().is_some() || is_news;
-            if is_first {
-                tracing::warn!(%error, by = way.name(), "this host was not told where to ask for the network's names");
+impl Teller {
+    /// Takes back what a daemon that was killed told.
+    fn take_back_leftovers(&self, interface: Option<DeviceName>) {
+        let changes = self.journal.iter().flat_map(Journal::changes);
+        let noted = changes.filter_map(|change| if let Change::Names(it) = change { Some(it) } else { None });
+        for interface in noted.chain(interface) {
+            for undone in clear_leftovers(interface.as_str()) {
+                tracing::info!(undone, "left over by a daemon that was killed");
             }
-            HostNamesReport { used: None, reason: Some(error.to_string()) }
+            self.forget(interface);
+        }
+    }
+
+    /// Brings the host to what is wanted.
+    fn step(&mut self, backend: DnsBackend, wanted: Option<Delegation>, is_news: bool) -> HostNamesReport {
+        let Some(wanted) = wanted else {
+            self.take_back();
+            return HostNamesReport { used: None, reason: Some("there are no names to ask for yet".to_owned()) };
+        };
+        let told = self.told.as_ref();
+        let is_as_told = told.is_some_and(|told| told.delegation == wanted && told.watched == told.way.watched());
+        if is_as_told && !is_news {
+            return HostNamesReport { used: told.map(|told| told.way), reason: None };
+        }
+        let Some(way) = choose(backend) else {
+            self.take_back();
+            let reason = match backend {
+                DnsBackend::None => "backend = \"none\" stands under [dns]",
+                _ => {
+                    "neither systemd-resolved nor resolvconf is there; backend = \"file\" would write /etc/resolv.conf"
+                }
+            };
+            return HostNamesReport { used: None, reason: Some(reason.to_owned()) };
+        };
+        if told.is_some_and(|told| told.way != way || told.delegation.interface != wanted.interface) {
+            self.take_back();
+        }
+        match self.tell(way, &wanted) {
+            Ok(()) => {
+                let zone = wanted.zones.first().map(String::as_str).unwrap_or_default();
+                tracing::info!(zone, servers = ?wanted.servers, by = way.name(), "this host asks here for the network's names");
+                self.told = Some(Told { way, watched: way.watched(), delegation: wanted });
+                HostNamesReport { used: Some(way), reason: None }
+            }
+            Err(reason) => {
+                let is_first = self.told.take().is_some() || is_news;
+                if is_first {
+                    tracing::warn!(
+                        reason,
+                        by = way.name(),
+                        "this host was not told where to ask for the network's names"
+                    );
+                }
+                HostNamesReport { used: None, reason: Some(reason) }
+            }
+        }
+    }
+
+    /// Tells, once the journal has it.
+    fn tell(&self, way: HostDns, wanted: &Delegation) -> Result<(), String> {
+        if let Some(journal) = &self.journal {
+            journal.record(Change::Names(wanted.interface.clone())).map_err(|error| error.to_string())?;
+        }
+        way.set(wanted).map_err(|error| error.to_string())
+    }
+
+    fn take_back(&mut self) {
+        let Some(Told { way, delegation, .. }) = self.told.take() else { return };
+        match way.clear(delegation.interface.as_str()) {
+            Ok(()) => {
+                tracing::info!(by = way.name(), "this host asks here for names no more");
+                self.forget(delegation.interface);
+            }
+            Err(error) => {
+                tracing::warn!(%error, by = way.name(), "what this host was told about names was not taken back");
+            }
+        }
+    }
+
+    fn forget(&self, interface: DeviceName) {
+        let outcome = self.journal.as_ref().map(|journal| journal.forget(&Change::Names(interface)));
+        if let Some(Err(error)) = outcome {
+            tracing::warn!(%error, "what was undone is undone once more some day");
         }
     }
 }
@@ -170,13 +229,5 @@ fn choose(backend: DnsBackend) -> Option<HostDns> {
         DnsBackend::Resolvconf => Some(HostDns::Resolvconf),
         DnsBackend::File => Some(HostDns::File),
         DnsBackend::None => None,
-    }
-}
-
-fn take_back(told: &mut Option<Told>) {
-    let Some(Told { way, delegation, .. }) = told.take() else { return };
-    match way.clear(&delegation.interface) {
-        Ok(()) => tracing::info!(by = way.name(), "this host asks here for names no more"),
-        Err(error) => tracing::warn!(%error, by = way.name(), "what this host was told about names was not taken back"),
     }
 }

@@ -87,7 +87,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;
 
     let host_names =
-        HostNames::start(args.config.dns.backend, device.name()).map_err(|error| system("threads", &error))?;
+        HostNames::start(args.config.dns.backend, device.name(), host.as_ref().map(|host| host.journal().clone()))
+            .map_err(|error| system("threads", &error))?;
     let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let settings = serve(&runtime, socket, &args.config, &inbox, &events);

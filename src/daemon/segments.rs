@@ -8,8 +8,9 @@
 //! Addresses on a TAP are the operator's business, or DHCP's. Refuses to know what a frame says.
 
 use super::taps::Taps;
-use crate::io::bridge::BridgeError;
+use crate::io::bridge::{BridgeError, Bridging};
 use crate::io::device::{Device, TapConfig, segment_bridge_name, segment_interface_name};
+use crate::io::host::{Change, HostError, Journal};
 use crate::io::network::{Network, NetworkError};
 use crate::node::OwnSegment;
 use crate::time::Instant;
@@ -52,8 +53,8 @@ pub struct BridgeStanding {
 
 /// The devices, and what is to become of them.
 pub struct SegmentDevices {
-    /// Without a device for packets there is none for frames.
-    is_enabled: bool,
+    /// None without a device for packets: then there is none for frames.
+    journal: Option<Journal>,
     offload: bool,
     taps: Arc<ArcSwap<Taps>>,
     wanted: Vec<OwnSegment>,
@@ -76,15 +77,15 @@ struct Attached {
     bridge: u32,
     bridge_name: String,
     tap: u32,
-    /// The network card, and the bridge that was made for it; an operator's own bridge is left as it was.
-    made: Option<u32>,
+    /// What was made of the network card; an operator's own bridge is left as it was.
+    bridging: Option<Bridging>,
 }
 
 impl SegmentDevices {
     /// Begins without a device; `orders` are those of an earlier run.
-    pub fn new(taps: Arc<ArcSwap<Taps>>, is_enabled: bool, offload: bool, orders: Vec<BridgeOrder>) -> Self {
+    pub fn new(taps: Arc<ArcSwap<Taps>>, journal: Option<Journal>, offload: bool, orders: Vec<BridgeOrder>) -> Self {
         Self {
-            is_enabled,
+            journal,
             offload,
             taps,
             wanted: Vec::new(),
@@ -119,11 +120,12 @@ impl SegmentDevices {
     /// Opens and closes, attaches and detaches, until the host is as it should be; or as far as it can be for now.
     pub fn look(&mut self, now: Instant, network: &mut Network) {
         self.retry_at = None;
-        if self.is_enabled {
+        if let Some(journal) = self.journal.clone() {
             self.close_unwanted();
-            self.detach_unwanted(network);
+            self.detach_unwanted(network, &journal);
             self.open_missing(network);
-            self.attach_missing(network);
+            self.attach_missing(network, &journal);
+            self.undo_leftovers(network, &journal);
         }
         if !self.problems.is_empty() || !self.order_problems.is_empty() {
             self.retry_at = Some(now + RETRY_INTERVAL);
@@ -189,7 +191,9 @@ impl SegmentDevices {
     /// Undoes on the host what does not vanish with the devices, at the end of the daemon.
     pub fn end(&mut self, network: &mut Network) {
         self.orders.clear();
-        self.detach_unwanted(network);
+        if let Some(journal) = self.journal.clone() {
+            self.detach_unwanted(network, &journal);
+        }
     }
 
     fn close_unwanted(&mut self) {
@@ -248,7 +252,7 @@ impl SegmentDevices {
         }
     }
 
-    fn attach_missing(&mut self, network: &mut Network) {
+    fn attach_missing(&mut self, network: &mut Network, journal: &Journal) {
         let known = std::mem::take(&mut self.order_problems);
         for order in self.orders.clone() {
             if self.attached.contains_key(&order) {
@@ -259,7 +263,7 @@ impl SegmentDevices {
                 self.order_problems.insert(order, "this node has no device for the segment".to_owned());
                 continue;
             };
-            match attach(network, &order, tap) {
+            match attach(network, journal, &order, tap) {
                 Ok(attached) => {
                     let bridge = &attached.bridge_name;
                     tracing::info!(interface = order.interface, segment = order.segment, bridge, "bridged");
@@ -277,19 +281,34 @@ impl SegmentDevices {
     }
 
     /// Undoes what was done for orders that are taken back, or whose device goes.
-    fn detach_unwanted(&mut self, network: &mut Network) {
+    fn detach_unwanted(&mut self, network: &mut Network, journal: &Journal) {
         let (orders, open) = (&self.orders, &self.open);
         self.attached.retain(|order, attached| {
             let is_there = open.values().any(|open| open.device.index() == Some(attached.tap));
             let is_wanted = is_there && orders.contains(order);
             if !is_wanted {
-                match detach(network, &order.interface, attached) {
+                match detach(network, journal, attached) {
                     Ok(()) => tracing::info!(interface = order.interface, segment = order.segment, "no more bridged"),
                     Err(error) => tracing::warn!(interface = order.interface, %error, "the bridge was not undone"),
                 }
             }
             is_wanted
         });
+    }
+
+    /// Undoes what a daemon that was killed did for orders that are gone.
+    fn undo_leftovers(&self, network: &mut Network, journal: &Journal) {
+        for change in journal.changes() {
+            let Change::Bridging(bridging) = &change else { continue };
+            if self.orders.iter().any(|order| order.interface == bridging.card) {
+                continue;
+            }
+            let outcome = network.undo_bridging(bridging).map_err(HostError::from);
+            match outcome.and_then(|_| journal.forget(&change)) {
+                Ok(()) => tracing::info!(interface = bridging.card, "bridged by a daemon that was killed, and no more"),
+                Err(error) => tracing::warn!(interface = bridging.card, %error, "a bridge was not undone"),
+            }
+        }
     }
 }
 
@@ -301,33 +320,59 @@ fn open(network: &mut Network, config: &TapConfig) -> Result<Device, String> {
 }
 
 /// Makes a segment's device a port of the interface, if that is a bridge, or of a bridge that is made for both.
-fn attach(network: &mut Network, order: &BridgeOrder, tap: u32) -> Result<Attached, BridgeError> {
+fn attach(network: &mut Network, journal: &Journal, order: &BridgeOrder, tap: u32) -> Result<Attached, AttachError> {
     let interface = network.interface_named(&order.interface)?;
     if interface.is_bridge {
         network.add_port(tap, interface.index)?;
-        return Ok(Attached { bridge: interface.index, bridge_name: interface.name, tap, made: None });
+        return Ok(Attached { bridge: interface.index, bridge_name: interface.name, tap, bridging: None });
     }
-    let bridge = network.ensure_bridge(&segment_bridge_name(&order.segment))?;
+    let name = segment_bridge_name(&order.segment);
     // A daemon that was killed left it as it was.
-    if interface.controller != Some(bridge.index) {
+    let known = journal.changes().into_iter().find_map(|change| match change {
+        Change::Bridging(it) if it.card == interface.name && it.bridge == name => Some(it),
+        _ => None,
+    });
+    let bridging = known.unwrap_or_else(|| Bridging {
+        bridge: name.clone(),
+        card: interface.name.clone(),
+        card_was_on: interface.is_on,
+    });
+    let is_its_port = match network.interface_named(&name) {
+        Ok(bridge) => interface.controller == Some(bridge.index),
+        Err(_) => false,
+    };
+    if !is_its_port {
         network.check_port(&interface)?;
+    }
+    journal.record(Change::Bridging(bridging.clone()))?;
+    let bridge = network.ensure_bridge(&name)?;
+    if !is_its_port {
         network.add_port(interface.index, bridge.index)?;
     }
     network.add_port(tap, bridge.index)?;
-    Ok(Attached { bridge: bridge.index, bridge_name: bridge.name, tap, made: Some(interface.index) })
+    Ok(Attached { bridge: bridge.index, bridge_name: bridge.name, tap, bridging: Some(bridging) })
 }
 
-fn detach(network: &mut Network, interface: &str, attached: &Attached) -> Result<(), NetworkError> {
-    network.remove_port(attached.tap)?;
-    let Some(card) = attached.made else { return Ok(()) };
-    network.remove_port(card)?;
-    let others = network.interfaces()?.into_iter().any(|it| it.controller == Some(attached.bridge));
-    if others {
-        // Another card of the same segment, or a port of the operator's.
-        tracing::debug!(interface, bridge = attached.bridge_name, "the bridge has other ports and stays");
-        return Ok(());
+/// Why an order is not carried out.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl From<NetworkError> for AttachError {
+    fn from(error: NetworkError) -> Self {
+        Self::Host(error.into())
     }
-    network.remove_bridge(attached.bridge)
+}
+
+fn detach(network: &mut Network, journal: &Journal, attached: &Attached) -> Result<(), HostError> {
+    network.remove_port(attached.tap)?;
+    let Some(bridging) = &attached.bridging else { return Ok(()) };
+    network.undo_bridging(bridging)?;
+    journal.forget(&Change::Bridging(bridging.clone()))
 }
 
 /// The devices of a node that is in no segment.

@@ -8,6 +8,19 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{LinkBridge, LinkUnspec};
+use serde::{Deserialize, Serialize};
+
+/// A network card that became a port of a bridge that was made for it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bridging {
+    /// The bridge.
+    pub bridge: String,
+    /// The network card.
+    pub card: String,
+    /// Whether the card was switched on before.
+    pub card_was_on: bool,
+}
 
 /// Why an interface cannot be bridged. All but `Network` are the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +101,37 @@ impl Network {
         self.unless_gone(RouteNetlinkMessage::SetLink(message), &format!("take interface {port} out of its bridge"))
     }
 
+    /// Takes a network card out of the bridge that was made for it, and removes the bridge unless it has other ports. Returns whether there
+    /// was such a bridge.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn undo_bridging(&mut self, bridging: &Bridging) -> Result<bool, NetworkError> {
+        let interfaces = self.interfaces()?;
+        let named = |name: &str| interfaces.iter().find(|interface| interface.name == name);
+        let Some(bridge) = named(&bridging.bridge).filter(|interface| interface.is_bridge) else { return Ok(false) };
+        if let Some(card) = named(&bridging.card).filter(|card| card.controller == Some(bridge.index)) {
+            self.remove_port(card.index)?;
+            if !bridging.card_was_on {
+                self.switch_off(card.index)?;
+            }
+        }
+        // Another card of the same segment, or a port of the operator's.
+        let is_needed =
+            interfaces.iter().any(|port| port.controller == Some(bridge.index) && port.name != bridging.card);
+        if is_needed { Ok(true) } else { self.remove_bridge(bridge.index).map(|()| true) }
+    }
+
+    fn switch_off(&mut self, interface: u32) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_index(interface).down().build();
+        self.unless_gone(RouteNetlinkMessage::SetLink(message), &format!("switch off interface {interface}"))
+    }
+
     /// Removes a bridge; one that is gone is fine. Its ports stay, as ports of nothing.
     ///
     /// # Errors
     /// [`NetworkError`].
-    pub fn remove_bridge(&mut self, bridge: u32) -> Result<(), NetworkError> {
+    fn remove_bridge(&mut self, bridge: u32) -> Result<(), NetworkError> {
         let mut message = LinkMessage::default();
         message.header.index = bridge;
         self.unless_gone(RouteNetlinkMessage::DelLink(message), &format!("remove the bridge {bridge}"))

@@ -7,6 +7,7 @@
 //! ```
 //! Owns the three ways and how each is undone. Refuses to know why: who calls says what is wanted, and keeps what it has to undo.
 
+use super::device_name::DeviceName;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -47,7 +48,7 @@ pub enum HostDns {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delegation {
     /// The overlay's interface.
-    pub interface: String,
+    pub interface: DeviceName,
     /// Where to ask, the best first.
     pub servers: Vec<IpAddr>,
     /// What to ask for there: zones, as they are written.
@@ -112,7 +113,7 @@ impl HostDns {
         };
         if outcome.is_err() {
             // What was told in part is worse than nothing: a link with a server and without a zone is asked for everything.
-            let _ = self.clear(&delegation.interface);
+            let _ = self.clear(delegation.interface.as_str());
         }
         outcome
     }
@@ -190,7 +191,7 @@ fn set_resolved(delegation: &Delegation) -> Result<(), HostDnsError> {
 fn set_resolvconf(delegation: &Delegation) -> Result<(), HostDnsError> {
     let Some(server) = delegation.servers.first() else { return Ok(()) };
     // Without a domain, which would become one that names are completed with.
-    run("resolvconf", &["-a", &record_of(&delegation.interface)], &format!("nameserver {server}\n")).map(drop)
+    run("resolvconf", &["-a", &record_of(delegation.interface.as_str())], &format!("nameserver {server}\n")).map(drop)
 }
 
 /// Takes our record back; says whether it was there.
@@ -216,7 +217,7 @@ fn is_resolveds(path: &Path) -> bool {
 /// Puts our server before all others.
 fn set_file(path: &Path, delegation: &Delegation) -> Result<(), HostDnsError> {
     let Some(server) = delegation.servers.first() else { return Ok(()) };
-    let (_, text) = without_ours(&read(path)?, &delegation.interface);
+    let (_, text) = without_ours(&read(path)?, delegation.interface.as_str());
     let interface = &delegation.interface;
     replace(
         path,
@@ -327,7 +328,7 @@ mod tests {
 
     fn delegation(interface: &str) -> Delegation {
         let servers = vec![IpAddr::from([10, 77, 0, 53])];
-        Delegation { interface: interface.to_owned(), servers, zones: vec!["lab.internal".to_owned()] }
+        Delegation { interface: interface.parse().unwrap(), servers, zones: vec!["lab.internal".to_owned()] }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Interface {
     pub name: String,
     /// Whether the operator switched it on and, where it can tell, whether it has a carrier.
     pub is_up: bool,
+    /// Whether the operator switched it on, whatever its carrier.
+    pub is_on: bool,
     /// Whether it leads back to this host alone.
     pub is_loopback: bool,
     /// Whether its packets travel inside others: TUN, WireGuard and the like, our own device included.
@@ -328,6 +330,7 @@ pub(super) fn interface_of(link: &LinkMessage) -> Interface {
         index: link.header.index,
         name: String::new(),
         is_up: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        is_on: flags.contains(LinkFlags::Up),
         is_loopback: flags.contains(LinkFlags::Loopback),
         is_tunnel: false,
         mtu: 0,

@@ -229,6 +229,33 @@ fn a_daemon_that_was_killed_is_cleaned_up_after_by_the_next() {
     assert!(eventually(PATIENCE, || file.text() == before), "{}", file.text());
 }
 
+#[test]
+fn what_was_told_for_an_interface_of_another_name_is_cleaned_up_too() {
+    let Some(mut lab) = Lab::new() else { return };
+    let host = lab.host("founder");
+    let file = OwnFile::of(&host, host.v4());
+    let before = file.text();
+    let mut node = Node::new(&host, "founder");
+    node.configure("[dns]\nbackend = \"file\"\n");
+    node.found();
+    node.stop();
+    let cleanup = |node: &Node| node.inside(&["-n", NETWORK, "cleanup", "--json"]).data();
+    for is_next in [false, true] {
+        node.start_with(&["--device", "other7"]);
+        told_by(&node, "file");
+        node.kill();
+        assert_ne!(file.text(), before);
+        if is_next {
+            node.start_with(&["--no-device"]);
+            node.stop();
+        } else {
+            assert!(cleanup(&node)["undone"].to_string().contains("took the server of other7 out"));
+        }
+        assert_eq!(file.text(), before);
+    }
+    assert_eq!(cleanup(&node)["undone"], serde_json::json!([]));
+}
+
 /// Both kinds of resolvconf put our server first, and take it out again.
 #[test]
 fn resolvconf_of_either_kind_puts_the_zone_first() {

@@ -6,6 +6,7 @@
 //!   cleo p2t-lab┘                               p2t-lab ┘            └ p2t-lab
 //! ```
 
+use crate::host_state::{assert_untouched, dump};
 use crate::kernel::assert_undamaged;
 use crate::lab::{Host, Lab, eventually};
 use crate::node::{Node, PATIENCE, Said, founder, move_bytes};
@@ -226,6 +227,50 @@ fn hosts_of_two_sites_behind_real_bridges_are_on_one_link() {
     let links = ada.host().ip("link");
     assert!(!links.contains("p2b-lab") && links.contains("lan0"), "{links}");
     assert!(!ada.host().ip("link show lan0").contains("master"));
+}
+
+#[test]
+fn a_bridge_that_a_killed_daemon_made_goes_with_the_cleanup_or_when_nobody_orders_it_any_more() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (_founder, [mut ada]) = segment(&mut lab, ["ada"], &[]);
+    let host = ada.host().clone();
+    host.ip("link add lan0 type veth peer name far0");
+    // It is off, and has a queue: the kernel gives that with the first switching on, and takes it never back.
+    host.ip("link set lan0 up");
+    host.ip("link set lan0 down");
+    ada.stop();
+    let before = dump(&host);
+    let is_bridged = || host.ip("link show lan0").contains("master p2b-lab");
+    ada.start();
+    wait_for_device(&ada);
+    ada.ask(&["bridge", "add", "lan0", "lab"]);
+    assert!(is_bridged() && host.ip("link show lan0").contains(",UP"), "{}", host.ip("link"));
+    ada.kill();
+    assert!(is_bridged(), "nobody undid it");
+    let undone = ada.say_inside(&["cleanup"]).data()["undone"].to_string();
+    assert!(undone.contains("took lan0 out of the bridge p2b-lab"), "{undone}");
+    assert_untouched(&before, &host);
+
+    // Taken over by the next run, it is still known to be this program's, and that the card was off.
+    for _ in 0..2 {
+        ada.start();
+        assert!(eventually(PATIENCE, is_bridged), "{:?}", ada.ask(&["bridge", "list"]));
+        ada.kill();
+    }
+    ada.start();
+    assert!(eventually(PATIENCE, || ada.ask(&["bridge", "list"])[0]["bridge"] == "p2b-lab"));
+    ada.stop();
+    assert_untouched(&before, &host);
+
+    ada.start();
+    assert!(eventually(PATIENCE, is_bridged));
+    ada.kill();
+    std::fs::remove_file(ada.state().join("bridges")).unwrap();
+    ada.start();
+    wait_for_device(&ada);
+    assert!(eventually(PATIENCE, || !host.ip("link").contains("p2b-lab")), "{}", host.ip("link"));
+    ada.stop();
+    assert_untouched(&before, &host);
 }
 
 #[test]

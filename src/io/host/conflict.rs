@@ -168,6 +168,7 @@ mod tests {
             index,
             name: name.to_owned(),
             is_up: true,
+            is_on: true,
             is_loopback,
             is_tunnel: false,
             mtu: 1500,

@@ -8,11 +8,14 @@
 //! the run folder outlasts a boot or is shared by namespaces, the journal's own words tell.
 
 use super::{HostError, Slot, Sysctl};
+use crate::io::bridge::Bridging;
+use crate::io::device_name::DeviceName;
 use crate::io::durable::{read_bounded, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Longer than any journal: a hundred sysctls; bytes.
 const FILE_MAX: usize = 1 << 16;
@@ -34,6 +37,10 @@ pub enum Change {
         /// What it became.
         after: String,
     },
+    /// A network card that became a port of a bridge that was made for it.
+    Bridging(Bridging),
+    /// Where the host's programs ask for names, told in the name of an interface.
+    Names(DeviceName),
 }
 
 /// Where changes were made: they are gone when the machine is booted anew, and elsewhere they cannot be undone.
@@ -66,11 +73,12 @@ struct Contents {
     changes: Vec<Change>,
 }
 
-/// The journal of one network.
+/// The journal of one network: a handle, shared by all that change the host for it.
+#[derive(Clone)]
 pub struct Journal {
-    path: PathBuf,
+    path: Arc<Path>,
     place: Place,
-    changes: Vec<Change>,
+    changes: Arc<Mutex<Vec<Change>>>,
 }
 
 /// What an earlier run left.
@@ -89,32 +97,38 @@ impl Journal {
     /// # Errors
     /// [`HostError::Journal`]: it cannot be read, or is none.
     pub fn open(path: &Path) -> Result<Found, HostError> {
-        let path = path.to_owned();
-        let failed = |source| HostError::Journal { path: path.clone(), source };
+        let failed = |source| HostError::Journal { path: path.to_owned(), source };
         let here = Place::here().map_err(failed)?;
-        let bytes = match read_bounded(&path, FILE_MAX) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Found::Nothing(Self { path, place: here, changes: Vec::new() }));
-            }
+        let nothing = |place| Found::Nothing(Self::new(path, place, Vec::new()));
+        let bytes = match read_bounded(path, FILE_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing(here)),
             bytes => bytes.map_err(failed)?,
         };
         let Contents { place, changes } = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
         if place.is_of_another_boot(&here) {
-            return Ok(Found::Nothing(Self { path, place: here, changes: Vec::new() }));
+            return Ok(nothing(here));
         }
         let is_here = place.namespace == here.namespace;
-        let journal = Self { path, place: here, changes };
+        let journal = Self::new(path, here, changes);
         Ok(if is_here { Found::Here(journal) } else { Found::Elsewhere(journal) })
     }
 
+    fn new(path: &Path, place: Place, changes: Vec<Change>) -> Self {
+        Self { path: path.into(), place, changes: Arc::new(Mutex::new(changes)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was changed, in its order.
-    pub fn changes(&self) -> &[Change] {
-        &self.changes
+    pub fn changes(&self) -> Vec<Change> {
+        self.lock().clone()
     }
 
     /// The slot that was used.
     pub fn slot(&self) -> Option<Slot> {
-        self.changes.iter().find_map(|change| if let Change::Routing(slot) = change { Some(*slot) } else { None })
+        self.lock().iter().find_map(|change| if let Change::Routing(slot) = change { Some(*slot) } else { None })
     }
 
     /// The file.
@@ -126,45 +140,48 @@ impl Journal {
     ///
     /// # Errors
     /// [`HostError::Journal`]; the change must not be made then.
-    pub fn record(&mut self, change: Change) -> Result<(), HostError> {
-        if self.changes.contains(&change) {
+    pub fn record(&self, change: Change) -> Result<(), HostError> {
+        let mut changes = self.lock();
+        if changes.contains(&change) {
             return Ok(());
         }
-        self.changes.push(change);
-        self.write().inspect_err(|_| drop(self.changes.pop()))
+        changes.push(change);
+        self.write(&changes).inspect_err(|_| drop(changes.pop()))
     }
 
     /// Forgets a change that was undone, or never made.
     ///
     /// # Errors
     /// [`HostError::Journal`]: it is undone once more some day, which does no harm.
-    pub fn forget(&mut self, change: &Change) -> Result<(), HostError> {
-        let count = self.changes.len();
-        self.changes.retain(|it| it != change);
-        if self.changes.len() == count { Ok(()) } else { self.write() }
+    pub fn forget(&self, change: &Change) -> Result<(), HostError> {
+        let mut changes = self.lock();
+        let count = changes.len();
+        changes.retain(|it| it != change);
+        if changes.len() == count { Ok(()) } else { self.write(&changes) }
     }
 
     /// Forgets everything: it was done in a place that is out of reach.
     ///
     /// # Errors
     /// [`HostError::Journal`].
-    pub fn clear(&mut self) -> Result<(), HostError> {
-        self.changes.clear();
-        self.write()
+    pub fn clear(&self) -> Result<(), HostError> {
+        let mut changes = self.lock();
+        changes.clear();
+        self.write(&changes)
     }
 
-    fn write(&self) -> Result<(), HostError> {
-        let written = if self.changes.is_empty() {
+    fn write(&self, changes: &[Change]) -> Result<(), HostError> {
+        let written = if changes.is_empty() {
             match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             }
         } else {
-            let contents = Contents { place: self.place.clone(), changes: self.changes.clone() };
+            let contents = Contents { place: self.place.clone(), changes: changes.to_vec() };
             let bytes = serde_json::to_vec_pretty(&contents).expect("a journal consists of JSON's types");
             write_atomic(&self.path, &bytes)
         };
-        written.map_err(|source| HostError::Journal { path: self.path.clone(), source })
+        written.map_err(|source| HostError::Journal { path: self.path.to_path_buf(), source })
     }
 }
 
@@ -188,18 +205,27 @@ mod tests {
     fn what_was_recorded_is_found_by_the_next_run_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lab.undo");
-        let Found::Nothing(mut journal) = Journal::open(&path).unwrap() else { panic!("something was found") };
+        let Found::Nothing(journal) = Journal::open(&path).unwrap() else { panic!("something was found") };
         let sysctl = Change::Sysctl {
             key: Sysctl::Ipv6Forwarding("all".parse().unwrap()),
             before: "0".to_owned(),
             after: "1".to_owned(),
         };
+        let bridging =
+            Change::Bridging(Bridging { bridge: "p2b-lab".to_owned(), card: "eth1".to_owned(), card_was_on: false });
+        let names = Change::Names("p2p-lab".parse().unwrap());
+        let other = journal.clone();
         for change in [slot(7), Change::Filter, sysctl.clone(), slot(7)] {
             journal.record(change).unwrap();
         }
-        drop(journal);
-        let mut journal = here(&path);
-        assert_eq!(journal.changes(), [slot(7), Change::Filter, sysctl.clone()]);
+        // What one handle noted the other does not lose.
+        other.record(bridging.clone()).unwrap();
+        journal.record(names.clone()).unwrap();
+        drop((journal, other));
+        let journal = here(&path);
+        assert_eq!(journal.changes(), [slot(7), Change::Filter, sysctl.clone(), bridging.clone(), names.clone()]);
+        journal.forget(&bridging).unwrap();
+        journal.forget(&names).unwrap();
         assert_eq!(journal.slot().map(u8::from), Some(7));
         journal.forget(&slot(7)).unwrap();
         journal.forget(&sysctl).unwrap();
@@ -214,8 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lab.undo");
         let write = |place: Place| {
-            let journal = Journal { path: path.clone(), place, changes: vec![Change::Filter] };
-            journal.write().unwrap();
+            Journal::new(&path, place, Vec::new()).record(Change::Filter).unwrap();
         };
         let here = Place::here().unwrap();
         write(Place { boot: Some("another".to_owned()), ..here.clone() });

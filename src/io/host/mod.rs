@@ -21,18 +21,20 @@ mod sysctl;
 pub use conflict::{HostView, RouteConflict, route_conflicts};
 pub use filter::{FilterPlan, LockDown, Masquerade, table_name};
 pub use foreign::ForwardBlocker;
+pub use journal::{Change, Journal};
 pub use nft::NftError;
 pub use slot::{NoSlot, Slot};
 pub use sysctl::{NoSuchSysctl, Sysctl};
 
 use super::device_name::DeviceName;
+use super::host_dns;
 use super::lock::LockError;
 use super::network::{Network, NetworkError};
 use super::policy_routing::{TableRoute, Verdict};
 use crate::wire::name::NetworkName;
 use crate::wire::prefix::Prefix;
 use filter::{RulesetInput, ruleset};
-use journal::{Change, Found, Journal};
+use journal::Found;
 use slot::SlotLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -144,9 +146,9 @@ impl Host {
     /// [`HostError`]: the journal cannot be read or written, all slots are taken, the kernel refuses the rules.
     pub fn open(setup: HostSetup<'_>) -> Result<Self, HostError> {
         let mut network = Network::open()?;
-        let mut journal = match Journal::open(setup.journal)? {
+        let journal = match Journal::open(setup.journal)? {
             Found::Nothing(journal) | Found::Here(journal) => journal,
-            Found::Elsewhere(mut journal) => {
+            Found::Elsewhere(journal) => {
                 // As a rule that namespace is gone with the container around it; and nothing can be done about it from here.
                 let path = journal.path().display().to_string();
                 tracing::warn!(path, "what an earlier run changed is in another network namespace: forgotten");
@@ -154,7 +156,7 @@ impl Host {
                 journal
             }
         };
-        let slot = claim(setup.run_dir, &mut network, &mut journal)?;
+        let slot = claim(setup.run_dir, &mut network, &journal)?;
         let HostSetup { network: name, device, index, .. } = setup;
         Ok(Self { name, device, index, slot, journal, network, ruleset: None, addresses: BTreeSet::new() })
     }
@@ -162,6 +164,11 @@ impl Host {
     /// The addresses that the interface was given and has.
     pub fn addresses(&self) -> &BTreeSet<(IpAddr, u8)> {
         &self.addresses
+    }
+
+    /// The undo journal, for who else changes this host for the network.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// The daemon's slot.
@@ -194,7 +201,7 @@ impl Host {
     /// Undoes everything; what is on the interface goes with it. Returns what was not to be undone.
     pub fn undo(&mut self) -> Vec<HostError> {
         let mut problems = Vec::new();
-        undo_changes(&self.name, &mut self.network, &mut self.journal, |_| {}, &mut problems);
+        undo_changes(&self.name, &mut self.network, &self.journal, |_| {}, &mut problems);
         self.ruleset = None;
         problems
     }
@@ -267,7 +274,7 @@ impl Host {
 
     /// Sets what the plan says, and puts back what it says no longer.
     fn apply_sysctls(&mut self, wanted: &BTreeMap<Sysctl, u8>, problems: &mut Problems) {
-        for change in self.journal.changes().to_vec().into_iter().rev() {
+        for change in self.journal.changes().into_iter().rev() {
             let Change::Sysctl { key, .. } = &change else { continue };
             // What was taken along stands beside what took it along, and goes with it.
             let is_wanted = wanted.keys().any(|wanted| wanted == key || wanted.taken_along().contains(key));
@@ -298,7 +305,7 @@ impl Host {
 }
 
 /// Takes a slot and adds its rules. A daemon with another run folder may be at it too: whose rule the kernel takes first has the slot.
-fn claim(run_dir: &Path, network: &mut Network, journal: &mut Journal) -> Result<SlotLock, HostError> {
+fn claim(run_dir: &Path, network: &mut Network, journal: &Journal) -> Result<SlotLock, HostError> {
     for _ in 0..Slot::COUNT {
         let own = journal.slot();
         let lock = SlotLock::take(run_dir, network, own)?;
@@ -364,8 +371,8 @@ fn has_table(network: &NetworkName) -> bool {
 /// # Errors
 /// [`HostError::Elsewhere`], a journal that cannot be read; or the first of the changes that could not be undone, the others are.
 pub fn undo_leftovers(network_name: &NetworkName, journal: &Path) -> Result<Vec<String>, HostError> {
-    let mut journal = match Journal::open(journal)? {
-        Found::Nothing(mut journal) => {
+    let journal = match Journal::open(journal)? {
+        Found::Nothing(journal) => {
             journal.clear()?;
             return Ok(Vec::new());
         }
@@ -373,7 +380,7 @@ pub fn undo_leftovers(network_name: &NetworkName, journal: &Path) -> Result<Vec<
         Found::Here(journal) => journal,
     };
     let (mut lines, mut problems) = (Vec::new(), Vec::new());
-    undo_changes(network_name, &mut Network::open()?, &mut journal, |line| lines.push(line), &mut problems);
+    undo_changes(network_name, &mut Network::open()?, &journal, |line| lines.push(line), &mut problems);
     problems.into_iter().next().map_or(Ok(lines), Err)
 }
 
@@ -381,11 +388,11 @@ pub fn undo_leftovers(network_name: &NetworkName, journal: &Path) -> Result<Vec<
 fn undo_changes(
     name: &NetworkName,
     network: &mut Network,
-    journal: &mut Journal,
+    journal: &Journal,
     mut tell: impl FnMut(String),
     problems: &mut Vec<HostError>,
 ) {
-    for change in journal.changes().to_vec().into_iter().rev() {
+    for change in journal.changes().into_iter().rev() {
         match undo_change(name, network, &change) {
             Ok(line) => {
                 line.map(&mut tell);
@@ -425,6 +432,14 @@ fn undo_change(name: &NetworkName, network: &mut Network, change: &Change) -> Re
             }
             key.write(before)?;
             Ok(Some(format!("set {key} back to {before}")))
+        }
+        Change::Bridging(bridging) => {
+            let is_undone = network.undo_bridging(bridging)?;
+            Ok(is_undone.then(|| format!("took {} out of the bridge {}", bridging.card, bridging.bridge)))
+        }
+        Change::Names(interface) => {
+            let undone = host_dns::clear_leftovers(interface.as_str());
+            Ok((!undone.is_empty()).then(|| undone.join(", ")))
         }
     }
 }
