@@ -8,7 +8,7 @@
 //! A function of the ledger's word, the configuration and the host's networks.
 
 use crate::io::device_name::DeviceName;
-use crate::io::host::{HostPlan, HostView, LockDown, Masquerade, RouteConflict, Sysctl, route_conflicts};
+use crate::io::host::{HostPlan, HostView, LockDown, Masquerade, RouteConflict, Slot, Sysctl, route_conflicts};
 use crate::io::network::{Interface, InterfaceAddress, MAIN_TABLE, Network, NetworkError, Route};
 use crate::policy::Subnet;
 use crate::wire::prefix::Prefix;
@@ -63,17 +63,22 @@ pub struct HostNetworks {
     routes: Vec<Route>,
     /// The index of our interface.
     device: Option<u32>,
+    /// The interface of another daemon by which everything goes, whatever this one's table says.
+    exit: Option<u32>,
 }
 
 impl HostNetworks {
-    /// Reads them.
+    /// Reads them, for a daemon with this interface and this slot: whose slot comes first is asked first.
     ///
     /// # Errors
     /// [`NetworkError`].
-    pub fn read(network: &mut Network, device: Option<u32>) -> Result<Self, NetworkError> {
+    pub fn read(network: &mut Network, device: Option<u32>, slot: Option<Slot>) -> Result<Self, NetworkError> {
         let mut routes = network.routes()?;
+        let is_asked_first = |route: &Route| slot.is_some_and(|own| Slot::of(route.table).is_some_and(|it| it < own));
+        let exit = routes.iter().find(|route| route.prefix_len == 0 && is_asked_first(route));
+        let exit = exit.and_then(|route| route.interface);
         routes.retain(|route| route.table == MAIN_TABLE);
-        Ok(Self { interfaces: network.interfaces()?, addresses: network.addresses()?, routes, device })
+        Ok(Self { interfaces: network.interfaces()?, addresses: network.addresses()?, routes, device, exit })
     }
 
     fn name(&self, index: u32) -> Option<DeviceName> {
@@ -139,7 +144,17 @@ fn lead(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &
         }
     }
     if behind.wants_exit {
-        plan.routed.extend(EVERYWHERE.into_iter().filter_map(|address| Prefix::new(address, 0).ok()));
+        let everywhere = EVERYWHERE.into_iter().filter_map(|address| Prefix::new(address, 0).ok());
+        match host.exit {
+            None => plan.routed.extend(everywhere),
+            // Each would carry the other's datagrams, and those again the other's, without an end.
+            Some(other) => {
+                let name = host.name(other).map_or_else(|| format!("interface {other}"), |name| name.to_string());
+                problems.push(format!(
+                    "no exit node: {name}, another network's, is the way to everywhere already (`p2plus exit-node off` there)"
+                ));
+            }
+        }
         if settings.lan_access {
             plan.spared.extend(host.connected().difference(&plan.routed));
         }
@@ -238,6 +253,7 @@ mod tests {
                 route([172, 16, 5, 0], 24, Some([10, 9, 0, 9]), 3),
             ],
             device: Some(7),
+            exit: None,
         }
     }
 
@@ -278,6 +294,18 @@ mod tests {
         let strict = BehindSettings { lock_down: true, lan_access: false, ..BehindSettings::default() };
         let (plan_, _) = plan(&behind, &strict);
         assert_eq!((plan_.spared.len(), plan_.filter.lock_down), (0, Some(LockDown::default())));
+    }
+
+    #[test]
+    fn an_exit_is_not_led_to_where_another_daemon_leads_everything_and_lock_down_holds_all_the_same() {
+        let behind = Behind { wants_exit: true, ..Behind::default() };
+        let mut plan = HostPlan { routed: [prefix("10.77.0.0/24")].into(), ..HostPlan::default() };
+        let networks = HostNetworks { exit: Some(3), ..host() };
+        let settings = BehindSettings { lock_down: true, ..BehindSettings::default() };
+        let problems = extend(&mut plan, &behind, &settings, &networks);
+        assert_eq!(plan.routed, [prefix("10.77.0.0/24")].into());
+        assert!(plan.filter.lock_down.is_some());
+        assert!(problems[0].contains("eth1, another network's, is the way to everywhere"), "{problems:?}");
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl HostSide {
             // What was seen last still holds, as far as anybody knows.
             Err(error) => tracing::warn!(%error, "the host's networks could not be compared with the overlay's"),
         }
-        match HostNetworks::read(network, self.device) {
+        match HostNetworks::read(network, self.device, self.host.as_ref().map(Host::slot)) {
             Ok(networks) => self.networks = networks,
             Err(error) => tracing::warn!(%error, "the host's networks are those that were seen last"),
         }

@@ -5,8 +5,9 @@ use crate::host_state::{assert_untouched, dump};
 use crate::lab::{Host, Lab, eventually};
 use crate::node::{Node, PATIENCE, founder, joiner};
 use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long one try to reach a host of a site takes.
@@ -210,4 +211,92 @@ fn a_router_and_exit_that_stops_leaves_its_host_as_it_was() {
     founder.kill();
     founder.say_inside(&["cleanup"]).data();
     assert_untouched(&before, founder.host());
+}
+
+#[test]
+fn of_two_networks_with_an_exit_on_one_host_the_one_that_is_asked_first_has_it() {
+    let Some(mut lab) = Lab::new() else { return };
+    let server = lab.host_with("server", crate::lab::Underlay::V4);
+    serve(&server, "here");
+    let IpAddr::V4(to) = server.v4() else { panic!("{}", server.v4()) };
+    let founder = founder(&mut lab);
+    founder.ask(&["advertise", "--exit"]);
+    let mut client = joiner(&mut lab, &founder, "client");
+    let mut other_founder = Node::new(&lab.host("other"), "other");
+    other_founder.ask(&["init", "other", "--name", "other", "--no-start"]);
+    other_founder.start();
+    other_founder.wait_for("online");
+    other_founder.ask(&["advertise", "--exit"]);
+    let mut second = Node::new(client.host(), "second");
+    second.ask(&["join", &other_founder.invite(&["--name", "second"]), "--name", "second", "--no-start"]);
+    second.start_with(&["--listen", "0.0.0.0:4700"]);
+    second.wait_for("online");
+    for (node, exit) in [(&client, "founder"), (&second, "other")] {
+        assert!(eventually(PATIENCE, || node.ask(&["exit-node", "list"]) != json!([])), "{}", node.log());
+        node.ask(&["exit-node", "use", exit]);
+    }
+    let problems = |node: &Node| node.status()["network"]["problems"].to_string();
+    let yields = || problems(&second).contains("p2p-lab, another network's, is the way to everywhere already");
+    assert!(eventually(PATIENCE, yields), "{}", problems(&second));
+    assert_eq!(problems(&client), "[]");
+    let host = client.host().clone();
+    let everywhere = |table: u32| host.ip(&format!("route show table {table}")).contains("default dev");
+    assert!(everywhere(52_800) && !everywhere(52_801));
+    assert!(is_told(client.host(), to.octets(), "here"));
+    client.ask(&["exit-node", "off"]);
+    assert!(eventually(PATIENCE, || everywhere(52_801) && problems(&second) == "[]"), "{}", problems(&second));
+    assert!(is_told(client.host(), to.octets(), "here"));
+    // Back again, it is asked first as before, and the other one makes way.
+    client.ask(&["exit-node", "use", "founder"]);
+    assert!(eventually(PATIENCE, || everywhere(52_800) && !everywhere(52_801) && yields()), "{}", second.log());
+    client.stop();
+    assert!(eventually(PATIENCE, || everywhere(52_801)), "{}", second.log());
+}
+
+/// Announces the router of a host's link as the way to everywhere, as a real one does every few minutes (RFC 4861 §4.2).
+fn advertise_router(lab: &Lab, host: &Host) {
+    let link = host.router_link();
+    lab.router().run(|| {
+        let index = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        let index = index.lines().find(|line| line.ends_with(&format!(" {link}"))).unwrap();
+        let index = u32::from_str_radix(index.split_whitespace().nth(1).unwrap(), 16).unwrap();
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+        socket.set_multicast_hops_v6(255).unwrap();
+        socket.set_multicast_if_v6(index).unwrap();
+        let everybody = SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index);
+        // Type 134, for 1800 s; the kernel fills in the checksum.
+        let advertisement = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        socket.send_to(&advertisement, &everybody.into()).unwrap();
+    });
+}
+
+#[test]
+fn a_host_that_learned_its_way_out_from_a_router_keeps_it_while_it_passes_packets_on() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut founder = founder(&mut lab);
+    let host = founder.host().clone();
+    host.ip("-6 route del default");
+    let learned = || {
+        advertise_router(&lab, &host);
+        eventually(Duration::from_millis(300), || host.ip("-6 route show default").contains("proto ra"))
+    };
+    assert!(eventually(PATIENCE, learned));
+    let setting = |name: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}");
+        host.run(|| std::fs::read_to_string(path).unwrap()).trim().to_owned()
+    };
+    assert_eq!((setting("all/forwarding"), setting("eth0/accept_ra")), ("0".into(), "1".into()));
+    founder.ask(&["advertise", "--exit"]);
+    assert!(eventually(PATIENCE, || setting("all/forwarding") == "1"), "{}", founder.log());
+    assert!(host.ip("-6 route show default").contains("proto ra"), "forgotten");
+    host.ip("-6 route del default");
+    assert!(eventually(PATIENCE, learned), "heeded no more");
+    // One that comes later is a host's as well.
+    host.ip("link add late0 type veth peer name late1");
+    host.ip("link set late0 up");
+    assert!(eventually(PATIENCE, || setting("late0/accept_ra") == "2"), "{}", founder.log());
+    founder.stop();
+    let after =
+        ["all/forwarding", "eth0/accept_ra", "late0/accept_ra", "late1/accept_ra", "default/accept_ra"].map(setting);
+    assert_eq!(after, ["0", "1", "1", "1", "1"]);
 }

@@ -41,6 +41,10 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+/// Router advertisements are heeded by a host, and by one that passes packets on as well (`accept_ra`, ip-sysctl).
+const HEEDED: &str = "1";
+const ALWAYS_HEEDED: &str = "2";
+
 /// What the host should be like.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostPlan {
@@ -277,7 +281,10 @@ impl Host {
         for change in self.journal.changes().into_iter().rev() {
             let Change::Sysctl { key, .. } = &change else { continue };
             // What was taken along stands beside what took it along, and goes with it.
-            let is_wanted = wanted.keys().any(|wanted| wanted == key || wanted.taken_along().contains(key));
+            let belongs_to = |wanted: &Sysctl| {
+                wanted == key || wanted.taken_along().contains(key) || wanted.obscured().contains(key)
+            };
+            let is_wanted = wanted.keys().any(belongs_to);
             if !is_wanted {
                 problems.note(undo_change(&self.name, &mut self.network, &change).map(drop));
                 problems.note(self.journal.forget(&change));
@@ -290,6 +297,18 @@ impl Host {
 
     fn set(&mut self, key: &Sysctl, value: &str) -> Result<(), HostError> {
         let Some(before) = key.read()? else { return Ok(()) };
+        let is_ours = |change: &Change| matches!(change, Change::Sysctl { key: noted, .. } if noted == key);
+        if before == value && !self.journal.changes().iter().any(is_ours) {
+            return Ok(());
+        }
+        // First, and of interfaces that are new as well: what was learned is forgotten the moment it is set.
+        for heeded in key.obscured() {
+            if heeded.read()?.as_deref() == Some(HEEDED) {
+                let (before, after) = (HEEDED.to_owned(), ALWAYS_HEEDED.to_owned());
+                self.journal.record(Change::Sysctl { key: heeded.clone(), before, after })?;
+                heeded.write(ALWAYS_HEEDED)?;
+            }
+        }
         if before == value {
             return Ok(());
         }

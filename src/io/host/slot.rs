@@ -55,9 +55,9 @@ impl Slot {
         FIRST_TABLE + self.0 as u32
     }
 
-    /// Says whether a routing table belongs to a slot.
-    pub const fn is_table(table: u32) -> bool {
-        FIRST_TABLE <= table && table < FIRST_TABLE + Self::COUNT as u32
+    /// The slot that a routing table belongs to.
+    pub fn of(table: u32) -> Option<Self> {
+        u8::try_from(table.checked_sub(FIRST_TABLE)?).ok()?.try_into().ok()
     }
 
     /// Its rules' priority.
@@ -135,7 +135,8 @@ mod tests {
         assert_eq!((marks.len(), marks[0], marks[63]), (64, 0x0050_0000, 0x0050_3f00));
         let last = Slot::try_from(63).unwrap();
         assert_eq!((last.table(), last.priority()), (52_863, 5_163));
-        assert!(Slot::is_table(52_800) && Slot::is_table(52_863) && !Slot::is_table(52_864) && !Slot::is_table(254));
+        assert!(Slot::all().all(|slot| Slot::of(slot.table()) == Some(slot)));
+        assert_eq!([52_799, 52_864, 254].map(Slot::of), [None; 3]);
         assert!(Slot::try_from(64).is_err());
     }
 }

@@ -12,6 +12,8 @@ use std::str::FromStr;
 const ROOT: &str = "/proc/sys";
 /// What stands for every interface in a setting's place for one.
 const EVERY_INTERFACE: &str = "all";
+/// What stands for interfaces that are still to come.
+const NEW_INTERFACE: &str = "default";
 
 /// A setting: there are no others that this program touches.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -19,10 +21,10 @@ const EVERY_INTERFACE: &str = "all";
 pub enum Sysctl {
     /// Whether IPv4 packets that come by this interface are passed on.
     Ipv4Forwarding(DeviceName),
-    /// Whether IPv6 packets are; only for `all` interfaces together does the kernel heed it.
-    Ipv6Forwarding(DeviceName),
-    /// Whether router advertisements are heeded: 2 for also where packets are passed on.
+    /// Whether router advertisements are heeded: 1 where packets are not passed on, 2 always.
     Ipv6AcceptRa(DeviceName),
+    /// Whether IPv6 packets are passed on; only for `all` interfaces together does the kernel heed it.
+    Ipv6Forwarding(DeviceName),
     /// Whether the check of where packets come from heeds their marks.
     Ipv4SourceHeedsMark,
 }
@@ -102,15 +104,32 @@ impl Sysctl {
 
     /// The settings that the kernel takes along when this one is set, in the order in which they are put back after it.
     pub(super) fn taken_along(&self) -> Vec<Self> {
-        let Self::Ipv6Forwarding(interface) = self else { return Vec::new() };
-        if interface.as_str() != EVERY_INTERFACE {
+        if !self.is_of_every_ipv6_interface() {
             return Vec::new();
         }
-        let folder = std::fs::read_dir(PathBuf::from(ROOT).join("net/ipv6/conf"));
-        let names = folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let others = names.filter(|name| name != EVERY_INTERFACE).filter_map(|name| name.parse().ok());
-        others.map(Self::Ipv6Forwarding).collect()
+        ipv6_interfaces().filter(|name| name.as_str() != EVERY_INTERFACE).map(Self::Ipv6Forwarding).collect()
     }
+
+    /// The settings of router advertisements that stop to mean what they say when this one is set: the kernel then forgets what it learned by
+    /// advertisements and heeds no more of them, so that a host loses its own way out.
+    pub(super) fn obscured(&self) -> Vec<Self> {
+        if !self.is_of_every_ipv6_interface() {
+            return Vec::new();
+        }
+        // The kernel asks each interface's own; what a new one begins with would stay with it when this is put back.
+        let is_one = |name: &DeviceName| ![EVERY_INTERFACE, NEW_INTERFACE].contains(&name.as_str());
+        ipv6_interfaces().filter(is_one).map(Self::Ipv6AcceptRa).collect()
+    }
+
+    fn is_of_every_ipv6_interface(&self) -> bool {
+        matches!(self, Self::Ipv6Forwarding(interface) if interface.as_str() == EVERY_INTERFACE)
+    }
+}
+
+/// The interfaces that have settings of IPv6, and the two words that stand for all and for new ones.
+fn ipv6_interfaces() -> impl Iterator<Item = DeviceName> {
+    let folder = std::fs::read_dir(PathBuf::from(ROOT).join("net/ipv6/conf"));
+    folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
 }
 
 #[cfg(test)]
