@@ -16,16 +16,17 @@ use p2plus::policy::decision::NumberedRule;
 use p2plus::policy::rule::{Action, PortRange, Ports, Protocol, Rule, Selector};
 use p2plus::policy::{Policy, Rights};
 use p2plus::router::filter::Filter;
-use p2plus::router::segment::{Cut, Run, SuperPacket};
+use p2plus::router::segmentation::{Cut, Run, SuperPacket};
 use p2plus::router::{PeerIndex, Prefix, Router};
 use p2plus::session::Session;
 use p2plus::time::Instant;
-use p2plus::wire::data::{Chunk, Lane, Layer, SessionIndex};
+use p2plus::wire::datagram::{Lane, SessionIndex};
 use p2plus::wire::drops::DropReason;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::handshake::OffloadSet;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::offload::{PlainHeaders, Segmentation, VnetHeader};
+use p2plus::wire::transport_record::{Chunk, Layer};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -345,7 +346,7 @@ fn reassembly(criterion: &mut Criterion) {
     let (segments, _) = vnet.segments.expect("a super-packet");
     let cut = Cut::new(Layer::Ip, &bytes, segments).expect("plain headers");
     let (headers, payload) = bytes.split_at(cut.header_len());
-    let chunk = |part: p2plus::router::segment::Part| Chunk {
+    let chunk = |part: p2plus::router::segmentation::Part| Chunk {
         layer: Layer::Ip,
         is_last: part.is_last,
         super_packet: 1,

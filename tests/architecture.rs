@@ -318,7 +318,7 @@ fn rooms_of_one_floor_do_not_know_each_other() {
 fn a_cycle_is_named_with_its_way() {
     let broken = violations(&[
         ("src/node/mod.rs", "use crate::path::Path;"),
-        ("src/path/mod.rs", "use crate::wire::data;"),
+        ("src/path/mod.rs", "use crate::wire::datagram;"),
         ("src/wire/mod.rs", "use crate::node::Node;"),
     ]);
     assert!(broken.contains(&"a cycle of imports: node → path → wire → node".to_owned()), "{broken:?}");

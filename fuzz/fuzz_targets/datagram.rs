@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2plus::wire::data::{Datagram, TransportHeader};
+use p2plus::wire::datagram::{Datagram, TransportHeader};
 use p2plus::wire::handshake::{CookieReply, Initiation, KeyPart, Response};
 use p2plus::wire::payload::{Answer, Offer};
 

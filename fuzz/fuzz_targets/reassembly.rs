@@ -4,11 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2plus::router::segment::{Run, SuperPacket};
-use p2plus::wire::data::{Layer, MIN_SEGMENT_LEN, Record, SessionIndex};
+use p2plus::router::segmentation::{Run, SuperPacket};
+use p2plus::wire::datagram::SessionIndex;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::offload::SegmentKind;
+use p2plus::wire::transport_record::{Layer, MIN_SEGMENT_LEN, Record};
 
 /// Datagrams of a super-packet at most, as the kernel takes them.
 const MAX_DATAGRAMS: usize = 64;

@@ -2,14 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2plus::router::segment::Run;
+use p2plus::router::segmentation::Run;
 use p2plus::wire::control::ControlMessage;
-use p2plus::wire::data::{
-    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
-    bundled_header, next_bundled,
-};
+use p2plus::wire::datagram::SessionIndex;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
+use p2plus::wire::transport_record::{
+    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, bundled_header,
+    next_bundled,
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(record) = Record::decode(bytes) else { return };

@@ -8,7 +8,7 @@ use p2plus::session::handshake::Local;
 use p2plus::session::handshake::responder::Inbound;
 use p2plus::session::{Aim, Indices, Initiator, LaneSealer, Responder, Session, Source, Terms, TimestampSource};
 use p2plus::time::{Instant, UnixMillis};
-use p2plus::wire::data::{Lane, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use p2plus::wire::datagram::{Lane, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
 use p2plus_fuzz::{Script, local_keys, node_id, policy, transport_key};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;

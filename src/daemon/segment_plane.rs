@@ -17,9 +17,9 @@ use crate::node::table::ForwardingTable;
 use crate::router::PeerIndex;
 use crate::router::bridge::Route;
 use crate::time::Instant;
-use crate::wire::data::Layer;
 use crate::wire::drops::DropReason;
 use crate::wire::frame::SegmentNumber;
+use crate::wire::transport_record::Layer;
 use std::io;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use crate::crypto::identity::NodeId;
 use crate::path::Paths;
 use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session};
 use crate::time::Instant;
-use crate::wire::data::{Lane, SessionIndex};
+use crate::wire::datagram::{Lane, SessionIndex};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
-use crate::wire::data::Layer;
+use crate::wire::transport_record::Layer;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ pub mod filter;
 pub mod flows;
 pub mod icmp;
 pub mod prefix;
-pub mod segment;
+pub mod segmentation;
 
 pub use prefix::{Prefix, PrefixMap};
 

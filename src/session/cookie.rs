@@ -7,7 +7,7 @@ use crate::crypto::aead::{OpenError, TAG_LEN, open_cookie, seal_cookie};
 use crate::crypto::hash::blake2s_mac;
 use crate::crypto::secret::{Secret, constant_time_eq};
 use crate::time::Instant;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::{CookieReply, MAC_LEN};
 use rand_core::CryptoRng;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

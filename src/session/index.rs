@@ -1,6 +1,6 @@
 //! The session indices in use: random, so that nobody off the path guesses one, and never the same twice at a time.
 
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -20,7 +20,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::policy::{Policy, Rights};
 use crate::time::Instant;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;

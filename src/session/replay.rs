@@ -4,7 +4,7 @@
 //! two threads with the same packet exactly one delivers it. What came in a lane is counted under that lock, too: a packet in order
 //! costs one lock and no other shared write.
 
-use crate::wire::data::{Counter, Lane};
+use crate::wire::datagram::{Counter, Lane};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

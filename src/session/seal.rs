@@ -8,7 +8,7 @@ use crate::crypto::aead::{TAG_LEN, TransportAead, TransportCipher};
 use crate::crypto::secret::Secret;
 use crate::policy::Admission;
 use crate::time::Instant;
-use crate::wire::data::{Counter, Lane, SessionIndex, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use crate::wire::datagram::{Counter, Lane, SessionIndex, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
 use crate::wire::handshake::OffloadSet;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

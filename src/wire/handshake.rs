@@ -5,7 +5,7 @@
 pub use super::payload::*;
 
 use super::codec::{Reader, Writer};
-use super::data::{DatagramError, SessionIndex, TYPE_COOKIE, TYPE_INITIATION, TYPE_KEY_PART, TYPE_RESPONSE};
+use super::datagram::{DatagramError, SessionIndex, TYPE_COOKIE, TYPE_INITIATION, TYPE_KEY_PART, TYPE_RESPONSE};
 use crate::crypto::aead::TAG_LEN;
 use crate::crypto::exchange::{KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, TransportKey};
 

@@ -2,7 +2,7 @@
 
 pub mod codec;
 pub mod control;
-pub mod data;
+pub mod datagram;
 pub mod drops;
 pub mod ecn;
 pub mod flow;
@@ -19,3 +19,4 @@ pub mod record;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;
+pub mod transport_record;

@@ -13,7 +13,8 @@ use p2plus::policy::Policy;
 use p2plus::session::{
     Aim, Established, Indices, Initiator, InitiatorStep, LaneSealer, Local, LocalKeys, Source, Terms, TimestampSource,
 };
-use p2plus::wire::data::{Datagram, Lane, RECORD_HEADER_LEN, RECORD_PACKET};
+use p2plus::wire::datagram::{Datagram, Lane};
+use p2plus::wire::transport_record::{RECORD_HEADER_LEN, RECORD_PACKET};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use crate::lab::{Host, Lab, eventually};
 use crate::node::{Node, PATIENCE, PORT, founder, joiner};
 use p2plus::crypto::exchange::TransportKey;
 use p2plus::session::handshake::NetworkKeys;
-use p2plus::wire::data::SessionIndex;
+use p2plus::wire::datagram::SessionIndex;
 use p2plus::wire::handshake::{CookieReply, INITIATION_LEN, Initiation, KEY_PART_LEN, MAC_LEN};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, SocketAddrV4};

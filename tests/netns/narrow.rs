@@ -3,7 +3,7 @@
 use crate::capture::{Capture, Seen};
 use crate::lab::{Host, Lab, Underlay, eventually};
 use crate::node::{Node, PATIENCE, PORT, exchange, pair_on};
-use p2plus::wire::data::TYPE_TRANSPORT;
+use p2plus::wire::datagram::TYPE_TRANSPORT;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 

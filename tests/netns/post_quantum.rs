@@ -3,7 +3,7 @@
 use crate::capture::{Capture, Seen};
 use crate::lab::Lab;
 use crate::node::{Node, exchange, joiner, pair, transfer};
-use p2plus::wire::data::{TYPE_INITIATION, TYPE_KEY_PART, TYPE_RESPONSE, TYPE_TRANSPORT};
+use p2plus::wire::datagram::{TYPE_INITIATION, TYPE_KEY_PART, TYPE_RESPONSE, TYPE_TRANSPORT};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What has gone by of one initiation: halves of the encapsulation key, and of each responder's answer to it.

@@ -4,7 +4,7 @@ use crate::capture::Capture;
 use crate::lab::{Host, Lab, eventually};
 use crate::node::{Node, PATIENCE, exchange, joiner, trio};
 use crate::stream::{Ear, Stream};
-use p2plus::wire::data::TYPE_TRANSPORT;
+use p2plus::wire::datagram::TYPE_TRANSPORT;
 use serde_json::json;
 use std::path::Path;
 use std::thread;

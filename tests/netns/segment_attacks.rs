@@ -7,8 +7,8 @@ use crate::segments::{DEVICE, address, is_answered, segment, set_segment, view, 
 use crate::socket::open_link;
 use etherparse::PacketBuilder;
 use p2plus::router::bridge::node_mac;
-use p2plus::wire::data::{Layer, RECORD_PACKET};
 use p2plus::wire::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MacAddress, SegmentNumber};
+use p2plus::wire::transport_record::{Layer, RECORD_PACKET};
 use socket2::Socket;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;

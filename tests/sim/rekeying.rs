@@ -7,7 +7,7 @@ use p2plus::node::forward::{HEADROOM, TAILROOM};
 use p2plus::node::peers::Holdings;
 use p2plus::session::rekey::MAX_SESSIONS;
 use p2plus::session::seal::MAX_AGE;
-use p2plus::wire::data::{Datagram, SessionIndex};
+use p2plus::wire::datagram::{Datagram, SessionIndex};
 use p2plus::wire::drops::DropReason;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};

@@ -13,7 +13,7 @@ use p2plus::policy::{Member, Policy};
 use p2plus::session::handshake::responder::Inbound;
 use p2plus::session::{Aim, Established, Indices, Initiator, Local, LocalKeys, Responder, Session, Source, Terms};
 use p2plus::time::{Instant, UnixMillis};
-use p2plus::wire::data::{Lane, SessionIndex, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use p2plus::wire::datagram::{Lane, SessionIndex, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
 use p2plus::wire::handshake::{CipherSet, LedgerHead, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -5,7 +5,7 @@
 //! answers leave by the same queue. Were it another one, the kernel, which sends a flow by the queue that it last came by, would move it
 //! round and round, and each move may change the order.
 
-use crate::wire::data::TYPE_TRANSPORT;
+use crate::wire::datagram::TYPE_TRANSPORT;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 

@@ -5,7 +5,7 @@ use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
 use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
-use crate::wire::data::TYPE_TRANSPORT;
+use crate::wire::datagram::TYPE_TRANSPORT;
 use crate::wire::ecn::Ecn;
 use std::thread;
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub use service::{LinkId, MAX_MESSAGE_LEN, Service, Standing};
 use super::packet_queue::{PacketQueue, from_smoltcp, to_smoltcp};
 use crate::router::budget::TokenBucket;
 use crate::time::Instant;
-use crate::wire::data::MIN_WIRE_LEN;
+use crate::wire::datagram::MIN_WIRE_LEN;
 use account::{Account, Accounts, Direction, Scarce, cost};
 use connection::{Connection, ConnectionKey, Opener};
 use rand_core::CryptoRng;

@@ -5,10 +5,11 @@
 
 use super::links::fits_any_link;
 use crate::path::Path;
-use crate::wire::data::{
-    self, BUNDLED_HEADER_LEN, Layer, RECORD_BUNDLE, RECORD_HEADER_LEN, RECORD_PACKET, SessionIndex,
-};
+use crate::wire::datagram::SessionIndex;
 use crate::wire::ecn::Ecn;
+use crate::wire::transport_record::{
+    BUNDLED_HEADER_LEN, Layer, RECORD_BUNDLE, RECORD_HEADER_LEN, RECORD_PACKET, bundled_header,
+};
 
 /// Packets up to this length wait, while the device has more, to share a datagram with others, in bytes.
 pub(super) const MAX_BUNDLED: usize = 512;
@@ -63,7 +64,7 @@ impl Bundle {
     /// Writes a packet, for which there is room, behind those in the record.
     pub(super) fn add(&mut self, record: &mut [u8], needs_checksum: bool, packet: &[u8]) {
         let (header, rest) = record[self.len..].split_at_mut(BUNDLED_HEADER_LEN);
-        header.copy_from_slice(&data::bundled_header(packet.len() as u16, needs_checksum));
+        header.copy_from_slice(&bundled_header(packet.len() as u16, needs_checksum));
         rest[..packet.len()].copy_from_slice(packet);
         self.packets += 1;
         self.len += BUNDLED_HEADER_LEN + packet.len();

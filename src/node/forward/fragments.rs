@@ -3,9 +3,10 @@
 //! The parts leave together, so they come together: what is not whole after a moment has lost one. Each receiving thread has its own table.
 
 use crate::time::Instant;
-use crate::wire::data::{Fragment, Lane, MAX_FRAME_LEN, SessionIndex};
+use crate::wire::datagram::{Lane, SessionIndex};
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::SegmentNumber;
+use crate::wire::transport_record::{Fragment, MAX_FRAME_LEN};
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use crate::path::Path;
 use crate::router::PeerIndex;
 use crate::router::bridge::node_mac;
 use crate::session::testing::established_pair_with;
-use crate::wire::data::{Lane, MIN_WIRE_LEN};
+use crate::wire::datagram::{Lane, MIN_WIRE_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;

@@ -7,20 +7,21 @@ use super::pressure::Pressure;
 use crate::node::control::CONTROL_MTU;
 use crate::node::table::{ForwardingTable, Inlet};
 use crate::path::Path;
-use crate::router::segment::{Run, SuperPacket};
+use crate::router::segmentation::{Run, SuperPacket};
 use crate::session::{BySession, Source};
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
-use crate::wire::data::{
-    self, Chunk, Datagram, DatagramError, Fragment, KIND_MASK, Lane, Layer, RECORD_CHUNK, RECORD_FRAME,
-    RECORD_FRAME_CHUNK, RECORD_PACKET, Record, SessionIndex,
-};
+use crate::wire::datagram::{Datagram, DatagramError, Lane, SessionIndex, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::Frame;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, VnetHeader};
+use crate::wire::transport_record::{
+    Chunk, Fragment, KIND_MASK, Layer, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK, RECORD_PACKET, Record,
+    next_bundled,
+};
 use std::time::Duration;
 
 /// How often one session's liveness is reported at most: a flood of packets from a new address is one report.
@@ -146,7 +147,7 @@ impl<'t, 'd> Opening<'t, 'd> {
         let Some(inlet) = self.table.inlets.get(&header.receiver) else {
             return self.drop(DropReason::UnknownSession, delivery);
         };
-        let sealed = &mut datagram[data::TRANSPORT_HEADER_LEN..];
+        let sealed = &mut datagram[TRANSPORT_HEADER_LEN..];
         let plaintext = match inlet.session.open(self.now, &header, sealed) {
             Ok(plaintext) => plaintext,
             Err(error) => return self.drop(error.into(), delivery),
@@ -209,7 +210,7 @@ impl<'t, 'd> Opening<'t, 'd> {
             }
             Ok(Record::Bundle(layer, _)) => {
                 let mut rest = &mut plaintext[layer.record_header_len()..];
-                while let Some((needs_checksum, packet)) = data::next_bundled(&mut rest) {
+                while let Some((needs_checksum, packet)) = next_bundled(&mut rest) {
                     self.packet(inlet, (layer, ecn), needs_checksum, packet, delivery);
                 }
             }
@@ -346,7 +347,8 @@ mod tests {
     use crate::node::forward::testing::{Delivered, NOW, with_peer};
     use crate::node::forward::{HEADROOM, TAILROOM};
     use crate::session::testing::established_pair;
-    use crate::wire::data::{Lane, RECORD_CONTROL, RECORD_STREAM};
+    use crate::wire::datagram::Lane;
+    use crate::wire::transport_record::{RECORD_CONTROL, RECORD_STREAM};
     use std::net::SocketAddr;
 
     #[test]

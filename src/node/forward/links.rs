@@ -2,7 +2,7 @@
 
 use super::{HEADROOM, TAILROOM};
 use crate::time::Instant;
-use crate::wire::data::MIN_WIRE_LEN;
+use crate::wire::datagram::MIN_WIRE_LEN;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;

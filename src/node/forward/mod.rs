@@ -27,10 +27,11 @@ pub use paid::Trust;
 pub use sealing::Outbox;
 
 use crate::crypto::aead;
-use crate::wire::data;
+use crate::wire::datagram::TRANSPORT_HEADER_LEN;
+use crate::wire::transport_record::RECORD_HEADER_LEN;
 
 /// Free bytes in front of a packet's record: the transport header and the record's kind.
-pub const HEADROOM: usize = data::TRANSPORT_HEADER_LEN + data::RECORD_HEADER_LEN;
+pub const HEADROOM: usize = TRANSPORT_HEADER_LEN + RECORD_HEADER_LEN;
 
 /// Free bytes behind a record: the tag.
 pub const TAILROOM: usize = aead::TAG_LEN;

@@ -7,10 +7,10 @@ use super::sealing::{Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
 use crate::router::icmp::{AnswerSources, Answerer};
-use crate::router::segment::Cut;
+use crate::router::segmentation::Cut;
 use crate::router::{Owner, PeerIndex};
 use crate::time::Instant;
-use crate::wire::data::{CHUNK_FIELDS_LEN, Lane, Layer, RECORD_HEADER_LEN, TRANSPORT_HEADER_LEN};
+use crate::wire::datagram::{Lane, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::{Frame, SegmentNumber};
@@ -18,6 +18,7 @@ use crate::wire::handshake::OffloadSet;
 use crate::wire::icmp::IcmpError;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PartialChecksum, PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
+use crate::wire::transport_record::{CHUNK_FIELDS_LEN, Layer, RECORD_HEADER_LEN};
 use std::net::SocketAddr;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.

@@ -2,13 +2,14 @@
 
 use super::TAILROOM;
 use crate::path::Path;
-use crate::router::segment::{Cut, Part};
+use crate::router::segmentation::{Cut, Part};
 use crate::session::{BySession, LaneSealer, Session};
 use crate::time::Instant;
-use crate::wire::data::{self, Chunk, FLAG_NEEDS_CHECKSUM, Fragment, Lane, Layer, RECORD_PACKET, SessionIndex};
+use crate::wire::datagram::{Lane, SessionIndex, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::{MAX_LINK_HEADER, SegmentNumber};
+use crate::wire::transport_record::{Chunk, FLAG_NEEDS_CHECKSUM, Fragment, Layer, MAX_FRAME_LEN, RECORD_PACKET};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub trait Outbox {
 
 /// The length of the datagram around a record.
 pub(super) const fn datagram_len(record_len: usize) -> usize {
-    data::TRANSPORT_HEADER_LEN + record_len + TAILROOM
+    TRANSPORT_HEADER_LEN + record_len + TAILROOM
 }
 
 /// One thread's lane in every session that it has used.
@@ -90,7 +91,7 @@ impl<O: Outbox> Sending<'_, O> {
 
     /// Seals a frame that is longer than one datagram may be, in parts of at most `room` bytes.
     pub(super) fn fragments(&mut self, segment: SegmentNumber, bytes: &[u8], room: usize) -> Result<(), DropReason> {
-        if bytes.len() > data::MAX_FRAME_LEN {
+        if bytes.len() > MAX_FRAME_LEN {
             return Err(DropReason::TooLarge);
         }
         let frame = self.next_number();
@@ -158,7 +159,7 @@ impl<O: Outbox> Sending<'_, O> {
         let record_len: usize = record.iter().map(|part| part.len()).sum();
         let len = datagram_len(record_len);
         let datagram = self.outbox.room(len).ok_or(DropReason::TooLarge)?;
-        let mut at = data::TRANSPORT_HEADER_LEN;
+        let mut at = TRANSPORT_HEADER_LEN;
         for part in record {
             datagram[at..at + part.len()].copy_from_slice(part);
             at += part.len();

@@ -10,15 +10,15 @@ use crate::policy::{Policy, Rights};
 use crate::router::bridge::{Plan, Role, Segments};
 use crate::router::filter::Filter;
 use crate::router::icmp::AnswerSources;
-use crate::router::segment::SuperPacket;
+use crate::router::segmentation::SuperPacket;
 use crate::router::{PeerIndex, Prefix, Router};
 use crate::session::Session;
 use crate::time::Instant;
-use crate::wire::data::Layer;
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::SegmentNumber;
 use crate::wire::offload::{VnetHeader, complete_checksum};
+use crate::wire::transport_record::Layer;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

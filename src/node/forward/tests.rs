@@ -7,12 +7,13 @@ use crate::path::Path;
 use crate::router::filter::Filter;
 use crate::session::testing::established_pair_with;
 use crate::time::Instant;
-use crate::wire::data::{Lane, MIN_WIRE_LEN, RECORD_BUNDLE, RECORD_PACKET, TRANSPORT_HEADER_LEN, TransportHeader};
+use crate::wire::datagram::{Lane, MIN_WIRE_LEN, TRANSPORT_HEADER_LEN, TransportHeader};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::offload::{SegmentKind, Segmentation, VnetHeader};
 use crate::wire::testing::{ip, leave_checksum};
+use crate::wire::transport_record::{RECORD_BUNDLE, RECORD_PACKET};
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use crate::node::peer::Peer;
 use crate::session::Origin;
 use crate::time::Now;
 use crate::wire::control::ControlMessage;
-use crate::wire::data::RECORD_CONTROL;
+use crate::wire::transport_record::RECORD_CONTROL;
 use std::time::Duration;
 
 /// Guests of one [`Origin`]: as many as it may have half-open handshakes.

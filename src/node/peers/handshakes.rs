@@ -9,7 +9,7 @@ use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
 use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
 use crate::time::Now;
-use crate::wire::data::{Datagram, SessionIndex};
+use crate::wire::datagram::{Datagram, SessionIndex};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::{INITIATION_LEN, KEY_PART_LEN};
 use rand_core::CryptoRng;

@@ -27,7 +27,7 @@ use crate::policy::{Policy, Rights};
 use crate::router::PeerIndex;
 use crate::session::{BySession, Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
 use crate::time::{Instant, Now};
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::drops::Drops;
 use crate::wire::handshake::{LedgerHead, Timestamp};
 use rand_core::CryptoRng;

@@ -9,10 +9,11 @@ use crate::policy::Rights;
 use crate::session::{Role, Session, Source};
 use crate::time::Now;
 use crate::wire::control::ControlMessage;
-use crate::wire::data::{
-    Fragment, Layer, RECORD_CONTROL, RECORD_HEADER_LEN, RECORD_PACKET, RECORD_STREAM, Record, SessionIndex,
-};
+use crate::wire::datagram::SessionIndex;
 use crate::wire::drops::DropReason;
+use crate::wire::transport_record::{
+    Fragment, Layer, RECORD_CONTROL, RECORD_HEADER_LEN, RECORD_PACKET, RECORD_STREAM, Record,
+};
 use rand_core::CryptoRng;
 use std::sync::Arc;
 use std::time::Duration;

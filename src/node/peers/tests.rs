@@ -11,9 +11,10 @@ use crate::path::candidate::MAX_TARGETS;
 use crate::policy::{Member, PolicyDiff};
 use crate::session::Source;
 use crate::time::UnixMillis;
-use crate::wire::data::{Datagram, Lane, Layer, TRANSPORT_HEADER_LEN};
+use crate::wire::datagram::{Datagram, Lane, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::Versions;
+use crate::wire::transport_record::Layer;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 

@@ -8,7 +8,7 @@ use crate::crypto::exchange::{KEM_KEY_LEN, TransportSecret, encapsulate};
 use crate::policy::Rights;
 use crate::session::seal::{Role, Scope, Session, SessionParts, SyncReason};
 use crate::time::Instant;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::{
     Answer, KeyPart, MAC_LEN, PAYLOAD2_LEN, Response, ResponseTail, SEALED_CIPHERTEXT_HALF_LEN, SEALED_PAYLOAD2_LEN,
 };

@@ -6,7 +6,7 @@
 use super::{LocalKeys, NetworkKeys, Refusal};
 use crate::crypto::secret::Secret;
 use crate::session::cookie::{Source, mac2_matches};
-use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
+use crate::wire::datagram::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
 use crate::wire::handshake::{Initiation, InitiationTag, KeyPart, MAC_LEN, Response};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::policy::{Admission, Rights};
 use crate::session::cookie::{Source, mac2_of, open_reply};
 use crate::session::seal::{Role, Scope, Session, SessionParts, SyncReason};
 use crate::time::Instant;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::{
     Answer, CookieReply, Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, PAYLOAD1_LEN, Part, PayloadError,
     Response, ResponseTail, SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD1_LEN, SEALED_PAYLOAD2_LEN,

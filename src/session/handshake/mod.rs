@@ -24,7 +24,7 @@ use crate::crypto::aead::OpenError;
 use crate::crypto::exchange::{ExchangeError, TransportKey};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
-use crate::wire::data::DatagramError;
+use crate::wire::datagram::DatagramError;
 use crate::wire::handshake::{CipherSet, LedgerHead, Offer, OffloadSet, PayloadError, Timestamp, Versions};
 use noise::{PskMode, SymmetricState};
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use crate::policy::{Admission, Policy, Rights};
 use crate::session::cookie::{CookieSecrets, Origin, Source};
 use crate::session::index::Indices;
 use crate::time::Instant;
-use crate::wire::data::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
+use crate::wire::datagram::{Datagram, DatagramError, SessionIndex, TYPE_INITIATION};
 use crate::wire::handshake::{
     Initiation, InitiationTag, KeyPart, MAC_LEN, Offer, Part, SEALED_KEY_HALF_LEN, Timestamp,
 };

@@ -6,7 +6,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::policy::Admission;
 use crate::session::cookie::{Origin, Source};
 use crate::time::Instant;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::{InitiationTag, KeyPart, MAC_LEN, Offer};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

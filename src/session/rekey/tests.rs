@@ -5,7 +5,7 @@ mod crossing;
 use super::super::testing::{Node, at, policy_of, shake};
 use super::*;
 use crate::session::Responder;
-use crate::wire::data::{Lane, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use crate::wire::datagram::{Lane, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 

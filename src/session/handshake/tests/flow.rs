@@ -6,7 +6,7 @@ use crate::crypto::exchange::TransportSecret;
 use crate::session::handshake::initiator::{InitiatorStep, InitiatorTimer};
 use crate::session::handshake::table::{LOAD_THRESHOLD, MAX_HALF_OPEN_GUESTS, MAX_HALF_OPEN_PER_PEER, SEEN_GENERATION};
 use crate::session::seal::{Role, Scope, SyncReason};
-use crate::wire::data::{Lane, TRANSPORT_OVERHEAD, TransportHeader};
+use crate::wire::datagram::{Lane, TRANSPORT_OVERHEAD, TransportHeader};
 use crate::wire::handshake::{CipherSet, LedgerHead, Versions};
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::session::cookie::SECRET_LIFETIME;
 use crate::session::handshake::gate::{Gate, Knock};
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::InitiationTag;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::*;
 use crate::crypto::aead::TransportCipher;
 use crate::crypto::exchange::{KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemSecret, TransportKey, TransportSecret, encapsulate};
 use crate::session::handshake::noise::SymmetricState;
-use crate::wire::data::SessionIndex;
+use crate::wire::datagram::SessionIndex;
 use crate::wire::handshake::{
     Answer, INITIATION_LEN, Initiation, InitiationTag, KEY_PART_LEN, KeyPart, MAC_LEN, OffloadSet, PAYLOAD1_LEN,
     PAYLOAD2_LEN, Part, Response, ResponseTail, SEALED_CIPHERTEXT_HALF_LEN, SEALED_KEY_HALF_LEN, SEALED_PAYLOAD1_LEN,

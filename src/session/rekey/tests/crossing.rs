@@ -5,7 +5,7 @@ use super::super::*;
 use super::{HIGH, LOW, Pair, after};
 use crate::policy::Rights;
 use crate::session::Initiator;
-use crate::wire::data::Datagram;
+use crate::wire::datagram::Datagram;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;

@@ -9,10 +9,11 @@
 //! ones at a third of the cost. A frame's link header counts as the front of the headers. Owns the arithmetic. Refuses to know sessions, and to trust a peer: what reaches the kernel is made of one's own
 //! reading of the headers.
 
-use crate::wire::data::{Chunk, Layer, MAX_SUPER_PAYLOAD, MIN_SEGMENT_LEN, SessionIndex};
+use crate::wire::datagram::SessionIndex;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::MAX_LINK_HEADER;
 use crate::wire::offload::{MAX_PLAIN_HEADERS, PlainHeaders, SegmentKind, Segmentation, VnetHeader, complete_checksum};
+use crate::wire::transport_record::{Chunk, Layer, MAX_SUPER_PAYLOAD, MIN_SEGMENT_LEN};
 use std::ops::Range;
 
 /// Chunks that a run holds at most: all of a super-packet with the shortest segments.
@@ -280,10 +281,10 @@ impl SuperPacket<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::data::{CHUNK_FIELDS_LEN, RECORD_HEADER_LEN, Record};
     use crate::wire::frame::{LINK_HEADER_LEN, SegmentNumber, TAG_LEN};
     use crate::wire::inner::InnerPacket;
     use crate::wire::testing::{ip, leave_checksum};
+    use crate::wire::transport_record::{CHUNK_FIELDS_LEN, RECORD_HEADER_LEN, Record};
     use etherparse::{PacketHeaders, TransportHeader};
     use proptest::prelude::*;
 
