@@ -233,5 +233,19 @@ fn a_firewall_that_drops_what_is_passed_on_is_told_with_the_words_that_help() {
     }
     ada.ask(&["reload"]);
     assert_eq!(ada.status()["network"]["problems"], json!([]));
+
+    // The kernel's older tables drop beside the newer ones, and nft does not show them.
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        let run =
+            |words: &str| assert!(host.command(program).args(words.split(' ')).status().unwrap().success(), "{words}");
+        run("-P FORWARD DROP");
+        ada.ask(&["reload"]);
+        let problem = ada.status()["network"]["problems"][0].as_str().unwrap().to_owned();
+        let (_, help) = problem.split_once(": ").unwrap();
+        assert!(problem.contains(&format!("`{program} FORWARD`")), "{problem}");
+        help.split("; ").for_each(|words| run(words.strip_prefix(program).unwrap().trim()));
+        ada.ask(&["reload"]);
+        assert_eq!(ada.status()["network"]["problems"], json!([]));
+    }
     drop(founder);
 }

@@ -7,20 +7,50 @@ use std::fmt;
 
 /// A chain of somebody else's that drops what no rule of its own allows to be passed on; Docker's is one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ForwardBlocker {
-    /// The family of its table: `ip`, `ip6` or `inet`.
-    pub family: String,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub chain: String,
+pub enum ForwardBlocker {
+    /// A chain of nftables.
+    Chain {
+        /// The family of its table: `ip`, `ip6` or `inet`.
+        family: String,
+        /// Its table.
+        table: String,
+        /// Its name.
+        chain: String,
+    },
+    /// The chain FORWARD of the kernel's older tables, which nft does not show, by the program that shows them.
+    Legacy(&'static str),
 }
 
 impl fmt::Display for ForwardBlocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.family, self.table, self.chain)
+        match self {
+            Self::Chain { family, table, chain } => write!(f, "{family} {table} {chain}"),
+            Self::Legacy(program) => write!(f, "{program} FORWARD"),
+        }
     }
 }
+
+impl ForwardBlocker {
+    /// What a person types so that it lets through what comes and goes by an interface.
+    pub fn remedy(&self, device: &DeviceName) -> String {
+        match self {
+            Self::Chain { .. } => {
+                format!(
+                    "nft insert rule {self} oifname {device} accept; nft insert rule {self} iifname {device} accept"
+                )
+            }
+            Self::Legacy(program) => {
+                format!("{program} -I FORWARD -o {device} -j ACCEPT; {program} -I FORWARD -i {device} -j ACCEPT")
+            }
+        }
+    }
+}
+
+/// Where the kernel says which of the older tables there are, and what shows them.
+const LEGACY_TABLES: [(&str, &str); 2] = [
+    ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
+    ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
+];
 
 /// What `nft -j list chains` says, as far as it matters here (libnftables-json(5)).
 #[derive(Deserialize)]
@@ -51,8 +81,31 @@ pub(super) fn forward_blockers(device: &DeviceName) -> Result<Vec<ForwardBlocker
     let said = nft::run(&["-j", "list", "chains"], "")?;
     let mut blockers = blockers_in(&said).map_err(|error| NftError::Io(error.into()))?;
     let quoted = format!("\"{device}\"");
-    blockers.retain(|it| !nft::run(&["list", "table", &it.family, &it.table], "").is_ok_and(|it| it.contains(&quoted)));
+    let names_it = |family: &str, table: &str| {
+        nft::run(&["list", "table", family, table], "").is_ok_and(|it| it.contains(&quoted))
+    };
+    blockers.retain(
+        |it| !matches!(it, ForwardBlocker::Chain { family, table, .. } if names_it(family.as_str(), table.as_str())),
+    );
+    blockers.extend(legacy_blockers(device));
     Ok(blockers)
+}
+
+/// The same of the older tables, as far as there are any and somebody can show them.
+fn legacy_blockers(device: &DeviceName) -> impl Iterator<Item = ForwardBlocker> {
+    let has_filter = |path: &str| std::fs::read_to_string(path).is_ok_and(|it| it.lines().any(|name| name == "filter"));
+    let used = LEGACY_TABLES.into_iter().filter(move |(path, _)| has_filter(path));
+    used.filter_map(move |(_, program)| match nft::run_program(program, &["-w", "2", "-S", "FORWARD"], "") {
+        Ok(rules) => legacy_drops(&rules, device).then_some(ForwardBlocker::Legacy(program)),
+        Err(error) => {
+            tracing::debug!(program, %error, "nothing shows whether a chain drops what is passed on");
+            None
+        }
+    })
+}
+
+fn legacy_drops(rules: &str, device: &DeviceName) -> bool {
+    rules.lines().any(|rule| rule == "-P FORWARD DROP") && !rules.split_whitespace().any(|word| word == device.as_str())
 }
 
 fn blockers_in(listing: &str) -> Result<Vec<ForwardBlocker>, serde_json::Error> {
@@ -61,7 +114,7 @@ fn blockers_in(listing: &str) -> Result<Vec<ForwardBlocker>, serde_json::Error> 
     let chains = listing.nftables.into_iter().filter_map(|item| item.chain);
     let in_the_way = chains.filter(|chain| is(&chain.hook, "forward") && is(&chain.verdict, "drop"));
     let routed = in_the_way.filter(|chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet"));
-    Ok(routed.map(|Chain { family, table, name, .. }| ForwardBlocker { family, table, chain: name }).collect())
+    Ok(routed.map(|Chain { family, table, name, .. }| ForwardBlocker::Chain { family, table, chain: name }).collect())
 }
 
 #[cfg(test)]
@@ -82,5 +135,18 @@ mod tests {
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ip filter FORWARD"]);
         assert!(blockers_in(r#"{"nftables": []}"#).unwrap().is_empty());
         assert!(blockers_in("").is_err());
+    }
+
+    #[test]
+    fn the_older_tables_are_in_the_way_when_they_drop_by_default_and_do_not_name_the_interface() {
+        let device = "p2p-lab".parse().unwrap();
+        for (rules, expected) in [
+            ("-P FORWARD ACCEPT\n-A FORWARD -j DOCKER-USER\n", false),
+            ("-P FORWARD DROP\n-A FORWARD -o docker0 -j DOCKER\n", true),
+            ("-P FORWARD DROP\n-A FORWARD -i p2p-lab2 -j ACCEPT\n", true),
+            ("-P FORWARD DROP\n-A FORWARD -i p2p-lab -j ACCEPT\n", false),
+        ] {
+            assert_eq!(legacy_drops(rules, &device), expected, "{rules}");
+        }
     }
 }

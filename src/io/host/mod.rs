@@ -80,10 +80,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// Somebody else's packet filter drops what this host passes on to the overlay and from it.
-    #[error(
-        "the chain `{blocker}` of another program drops what this host should pass on: \
-         nft insert rule {blocker} oifname {device} accept; nft insert rule {blocker} iifname {device} accept"
-    )]
+    #[error("the chain `{blocker}` of another program drops what this host should pass on: {}", blocker.remedy(device))]
     ForwardingBlocked {
         /// The chain.
         blocker: ForwardBlocker,

@@ -1,4 +1,4 @@
-//! The program nft, fed with a ruleset: one transaction, all or nothing.
+//! The program nft, fed with a ruleset: one transaction, all or nothing; and others of its kind, which are only asked.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -33,8 +33,13 @@ pub enum NftError {
 
 /// Runs nft with these arguments and this text to read, and returns what it said.
 pub(super) fn run(arguments: &[&str], text: &str) -> Result<String, NftError> {
+    run_program("nft", arguments, text)
+}
+
+/// Runs another program of the same folders.
+pub(super) fn run_program(program: &str, arguments: &[&str], text: &str) -> Result<String, NftError> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new("nft");
+    let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", format!("{path}:{ADMIN_FOLDERS}"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| match error.kind() {
