@@ -11,7 +11,7 @@
 # shellcheck disable=SC2153,SC2034  # what the parts in lib/ set and use, shellcheck does not see from here
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes run capture bench/contestants leaks; do
+for part in common net nodes run capture servers by_name bench/contestants leaks leaks/exit leaks/names; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -28,7 +28,7 @@ case ${1:-both} in
 esac
 
 # run.sh reads them
-PACKAGES=(leaks) ENDS=(forget_wireguard_sockets)
+PACKAGES=(leaks) ENDS=(forget_wireguard_sockets forget_resolv_conf)
 
 attack_everybody() {
   local contestant attack
@@ -36,13 +36,12 @@ attack_everybody() {
     for attack in "${ATTACKS[@]}"; do
       doing "$contestant, $attack"
       net_up
-      add_neighbour
-      start_victim "$contestant"
       "attack_$attack" "$contestant"
       RESULTS[$contestant $attack]=$RESULT
-      note "$(printf '%-14s %-12s %6d of %d' "$contestant" "$attack" "$RESULT" "$COUNT")"
+      note "$(printf '%-14s %-18s %6d of %d' "$contestant" "$attack" "$RESULT" "$COUNT")"
       end_victim "$contestant"
       net_down
+      forget_resolv_conf
     done
   done
 }
@@ -66,7 +65,7 @@ show_table() {
 judge() {
   local attack
   for attack in "${ATTACKS[@]}"; do
-    if [ "${RESULTS[p2plus $attack]:-0}" != 0 ]; then
+    if [ "${RESULTS[p2plus $attack]:-0}" != 0 ] && [ -z "${UNPROMISED[$attack]:-}" ]; then
       echo "P2Plus leaked: $attack" >&2
       return 1
     fi

@@ -32,55 +32,11 @@ lan_was_asked() { grep -cE "query\[[A-Z0-9]+\] ([^ ]*\.)?$1 " "$WORK/dnsmasq/log
 
 # mail_host NODE DOMAIN ADDRESS4 ADDRESS6: a postfix that takes mail for box@DOMAIN from hosts whose names are confirmed, and sends by MX.
 mail_host() {
-  local home=$WORK/postfix-$1
-  mkdir -p "$home/etc" "$home/spool" "$home/data" "$home/mail"
-  chown postfix "$home/data"
-  chown mail:mail "$home/mail"
-  cat >"$home/etc/main.cf" <<CONF
-compatibility_level = 3.6
-queue_directory = $home/spool
-data_directory = $home/data
-maillog_file = $home/log
-maillog_file_prefixes = $home
-myhostname = $1.demo.internal
-mydestination =
-mynetworks =
-inet_interfaces = $3, $4
-smtp_bind_address = $3
-smtp_bind_address6 = $4
-smtp_host_lookup = dns
-smtpd_client_restrictions = reject_unknown_client_hostname
-smtpd_helo_required = yes
-smtpd_helo_restrictions = reject_unknown_helo_hostname
-smtpd_sender_restrictions = reject_unknown_sender_domain
-smtpd_relay_restrictions = permit_auth_destination, reject
-alias_maps =
-virtual_mailbox_domains = $2
-virtual_mailbox_maps = static:box/
-virtual_mailbox_base = $home/mail
-virtual_minimum_uid = 1
-virtual_uid_maps = static:$(id -u mail)
-virtual_gid_maps = static:$(id -g mail)
-CONF
-  cat >"$home/etc/master.cf" <<CONF
-smtp      inet  n - n - - smtpd
-pickup    unix  n - n 1 1 pickup
-cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 1 1 qmgr
-rewrite   unix  - - n - - trivial-rewrite
-bounce    unix  - - n - 0 bounce
-defer     unix  - - n - 0 bounce
-trace     unix  - - n - 0 bounce
-smtp      unix  - - n - - smtp
-virtual   unix  - n n - - virtual
-anvil     unix  - - n - 1 anvil
-scache    unix  - - n - 1 scache
-proxymap  unix  - - n - - proxymap
-postlog   unix-dgram n - n - 1 postlogd
-CONF
-  in_ns "$1" postfix -c "$home/etc" check
-  serve "$1" "postfix-$1" "$(postconf -c "$home/etc" -h daemon_directory)/master" -c "$home/etc" -d
-  wait_for_port "$1" 25 "$3" "$4"
+  start_postfix "$@" \
+    "smtp_bind_address = $3" "smtp_bind_address6 = $4" "smtp_host_lookup = dns" \
+    "smtpd_client_restrictions = reject_unknown_client_hostname" \
+    "smtpd_helo_required = yes" "smtpd_helo_restrictions = reject_unknown_helo_hostname" \
+    "smtpd_sender_restrictions = reject_unknown_sender_domain"
 }
 
 # send_mail NODE FROM TO SUBJECT: hands a letter to the node's own postfix.

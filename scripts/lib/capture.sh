@@ -6,6 +6,8 @@ declare -A CAPTURES=()
 
 # start_capture NAME NODE INTERFACE [FILTER…]: into $WORK/NAME.pcap, from the moment that this returns.
 start_capture() {
+  # What one of the same name left would speak for this one.
+  rm -f "$WORK/$1.pcap" "$WORK/$1.tcpdump"
   ip netns exec "$(ns "$2")" tcpdump -Z root -i "$3" -n -s 0 -B 65536 -U -w "$WORK/$1.pcap" "${@:4}" \
     2>"$WORK/$1.tcpdump" &
   CAPTURES[$1]=$!

@@ -25,7 +25,8 @@ set_of() {
       ;;
     leaks)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/bin/tcpdump:tcpdump \
-        /usr/bin/perl:perl /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go
+        /usr/bin/perl:perl /usr/bin/wg:wireguard-tools /usr/bin/wireguard-go:wireguard-go /usr/sbin/dnsmasq:dnsmasq-base \
+        /usr/bin/dig:bind9-dnsutils
       ;;
     names)
       echo /usr/sbin/ip:iproute2 /usr/bin/dig:bind9-dnsutils /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/postfix:postfix \

@@ -24,6 +24,13 @@ finds_mail_of_founder() { in_ns ben getent hosts mail.demo.internal >/dev/null; 
 
 lans_meet() { in_ns lan-ada ping -c 1 -W 1 10.99.0.12 >/dev/null; }
 
+# The node itself has no key that could approve it, and says so by its exit code.
+ask_for_bridge() {
+  local code=0
+  cli "$1" bridge add lan0 lab >/dev/null || code=$?
+  [ $code = 0 ] || [ $code = 6 ]
+}
+
 step_lan() {
   local node host=10
   cli founder segment add lab --tag lan >/dev/null
@@ -35,8 +42,7 @@ step_lan() {
     ip -n "$(ns "$node")" link set lan0 up
     ip -n "$(ns "lan-$node")" addr add "10.99.0.$host/24" dev eth0
     ip -n "$(ns "lan-$node")" link set eth0 up
-    # The node itself has no key that could approve it.
-    cli "$node" bridge add lan0 lab >/dev/null || true
+    ask_for_bridge "$node"
     cli founder bridge approve lab "$node" >/dev/null
   done
   wait_until 20 "a host at ada's LAN reaches one at ben's" lans_meet

@@ -47,16 +47,16 @@ CONF
 
 # start_mail NODE ADDRESS4 ADDRESS6: SMTP by postfix and IMAP by dovecot on one mailbox, box@demo.internal, password "demo".
 start_mail() {
-  mkdir -p "$WORK/mail"
-  chown mail:mail "$WORK/mail"
-  start_postfix "$@"
+  start_postfix "$1" demo.internal "$2" "$3"
   start_dovecot "$@"
 }
 
+# start_postfix NODE DOMAIN ADDRESS4 ADDRESS6 LINE…: takes mail for box@DOMAIN, into $WORK/postfix-NODE/mail/box. The lines are added to main.cf.
 start_postfix() {
-  local home=$WORK/postfix
-  mkdir -p "$home/etc" "$home/spool" "$home/data"
+  local home=$WORK/postfix-$1
+  mkdir -p "$home/etc" "$home/spool" "$home/data" "$home/mail"
   chown postfix "$home/data"
+  chown mail:mail "$home/mail"
   cat >"$home/etc/main.cf" <<CONF
 compatibility_level = 3.6
 queue_directory = $home/spool
@@ -66,34 +66,39 @@ maillog_file_prefixes = $home
 myhostname = $1.demo.internal
 mydestination =
 mynetworks =
-inet_interfaces = $2, $3
+inet_interfaces = $3, $4
 smtpd_relay_restrictions = reject_unauth_destination
 alias_maps =
-virtual_mailbox_domains = demo.internal
+virtual_mailbox_domains = $2
 virtual_mailbox_maps = static:box/
-virtual_mailbox_base = $WORK/mail
+virtual_mailbox_base = $home/mail
 virtual_minimum_uid = 1
 virtual_uid_maps = static:$(id -u mail)
 virtual_gid_maps = static:$(id -g mail)
 CONF
+  printf '%s\n' "${@:5}" >>"$home/etc/main.cf"
   cat >"$home/etc/master.cf" <<CONF
 smtp      inet  n - n - - smtpd
+pickup    unix  n - n 1 1 pickup
 cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 300 1 qmgr
+qmgr      unix  n - n 1 1 qmgr
 rewrite   unix  - - n - - trivial-rewrite
 bounce    unix  - - n - 0 bounce
 defer     unix  - - n - 0 bounce
 trace     unix  - - n - 0 bounce
+smtp      unix  - - n - - smtp
 virtual   unix  - n n - - virtual
 anvil     unix  - - n - 1 anvil
+scache    unix  - - n - 1 scache
 proxymap  unix  - - n - - proxymap
 postlog   unix-dgram n - n - 1 postlogd
 CONF
   in_ns "$1" postfix -c "$home/etc" check
-  serve "$1" postfix "$(postconf -c "$home/etc" -h daemon_directory)/master" -c "$home/etc" -d
-  wait_for_port "$1" 25 "$2" "$3"
+  serve "$1" "postfix-$1" "$(postconf -c "$home/etc" -h daemon_directory)/master" -c "$home/etc" -d
+  wait_for_port "$1" 25 "$3" "$4"
 }
 
+# start_dovecot NODE ADDRESS4 ADDRESS6: IMAP on the mailbox of the node's postfix.
 start_dovecot() {
   local home=$WORK/dovecot
   mkdir -p "$home"
@@ -107,7 +112,7 @@ ssl = no
 disable_plaintext_auth = no
 default_login_user = dovenull
 default_internal_user = dovecot
-mail_location = maildir:$WORK/mail/box
+mail_location = maildir:$WORK/postfix-$1/mail/box
 first_valid_uid = 1
 passdb {
   driver = static
@@ -115,7 +120,7 @@ passdb {
 }
 userdb {
   driver = static
-  args = uid=mail gid=mail home=$WORK/mail
+  args = uid=mail gid=mail home=$WORK/postfix-$1/mail
 }
 service imap-login {
   chroot =

@@ -66,7 +66,7 @@ step_mail() {
   note "300 kB attachment sent to postfix by IPv6, read back from dovecot by IPv4, sha256 equal"
 }
 
-mail_arrived() { [ -n "$(find "$WORK/mail/box/new" "$WORK/mail/box/cur" -type f 2>/dev/null)" ]; }
+mail_arrived() { [ -n "$(find "$WORK/postfix-ada/mail/box/new" "$WORK/postfix-ada/mail/box/cur" -type f 2>/dev/null)" ]; }
 
 step_chat() {
   start_chat ada "$ADA4" "$ADA6"
