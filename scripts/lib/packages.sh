@@ -32,6 +32,16 @@ set_of() {
       echo /usr/sbin/ip:iproute2 /usr/bin/dig:bind9-dnsutils /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/postfix:postfix \
         /usr/bin/prosody:prosody /usr/bin/go-sendxmpp:go-sendxmpp /usr/bin/openssl:openssl
       ;;
+    applications)
+      echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/bin/curl:curl \
+        /usr/bin/dig:bind9-dnsutils /usr/sbin/dnsmasq:dnsmasq-base /usr/bin/busybox:busybox /usr/bin/dbus-daemon:dbus-daemon \
+        /usr/sbin/avahi-daemon:avahi-daemon /usr/bin/avahi-browse:avahi-utils /usr/bin/ippfind:cups-ipp-utils \
+        /usr/sbin/smbd:samba /usr/bin/smbclient:smbclient /usr/sbin/sshd:openssh-server /usr/bin/ssh:openssh-client /usr/bin/rsync:rsync \
+        /usr/lib/postgresql/15/bin/postgres:postgresql-15 /usr/bin/psql:postgresql-client-common \
+        /usr/lib/python3/dist-packages/websockets:python3-websockets /usr/bin/iperf3:iperf3 /usr/bin/wg:wireguard-tools \
+        /usr/bin/wireguard-go:wireguard-go /usr/sbin/nginx:nginx-light /usr/bin/chromium:chromium \
+        $UNPACKED/libnss-mdns/usr/share/doc/libnss-mdns:=libnss-mdns
+      ;;
     ci) echo /usr/bin/shellcheck:shellcheck ;;
     demo)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/tcpdump:tcpdump \
@@ -51,9 +61,11 @@ missing_packages() {
   done | sort -u
 }
 
-# What starts our servers at boot.
+# What starts our servers at boot: by a name of their own, or by the one that D-Bus asks for.
 enabled_servers() {
-  find /etc/systemd/system -type l 2>/dev/null | grep -E '/(nginx|postfix[^/]*|dovecot|ngircd|prosody)\.(service|socket)$' | sort
+  local web_mail_chat='nginx|postfix[^/]*|dovecot|ngircd|prosody' sites='avahi-daemon|dbus-org\.freedesktop\.Avahi|cups[^/]*|[sn]mbd|samba[^/]*'
+  local members='sshd?|rsync|postgresql[^/]*'
+  find /etc/systemd/system -type l 2>/dev/null | grep -E "/($web_mail_chat|$sites|$members)\.(service|socket|path)\$" | sort
 }
 
 # Debian's own switch: invoke-rc.d and deb-systemd-invoke ask this program before they start anything.
