@@ -44,7 +44,7 @@ join_segment() {
   cli "$1" join "$ticket" --name "$1" --no-start >/dev/null
   start_daemon "$1"
   wait_until 20 "$1 has a device for the segment" ip -n "$(ns "$1")" link show p2t-lab >/dev/null 2>&1
-  ip -n "$(ns "$1")" addr add "10.99.0.$2/24" dev p2t-lab
+  ip -n "$(ns "$1")" addr add "192.168.99.$2/24" dev p2t-lab
 }
 
 # goodput ADDRESS → Mbit/s from ben to ada
@@ -68,7 +68,7 @@ wait_until 10 "iperf3 listens" in_ns ada bash -c 'ss -tln | grep -q :5201'
 TUN=$(overlay ada 4)
 for ((round = 1; round <= ROUNDS; round++)); do
   tun=$(goodput "$TUN")
-  tap=$(goodput 10.99.0.1)
+  tap=$(goodput 192.168.99.1)
   echo "$tun" >>"$WORK/tun"
   echo "$tap" >>"$WORK/tap"
   note "round $round: packets (TUN) $tun Mbit/s, frames (TAP) $tap Mbit/s"

@@ -24,13 +24,16 @@ fuzz_target!(|bytes: &[u8]| {
     let routes: Vec<_> = prefixes(&mut script).into_iter().zip(peers.iter().copied().cycle()).collect();
     let router = Router::new(local.clone(), subnets.clone(), routes.clone());
 
-    // The first of the longest, in the order local, broadcast, routes.
-    let mut owners: Vec<(Prefix, Owner)> = local.iter().map(|prefix| (*prefix, Owner::Local)).collect();
-    owners.extend(subnets.iter().filter_map(|subnet| Some((subnet.broadcast()?, Owner::Broadcast))));
-    owners.extend(routes.iter().map(|(prefix, peer)| (*prefix, Owner::Peer(*peer))));
+    // The first of the longest, in the order local, overlay, routes.
+    let mut owners: Vec<(Prefix, Option<Owner>)> = local.iter().map(|prefix| (*prefix, Some(Owner::Local))).collect();
+    for subnet in &subnets {
+        owners.extend(subnet.broadcast().map(|address| (address, Some(Owner::Broadcast))));
+        owners.push((*subnet, None));
+    }
+    owners.extend(routes.iter().map(|(prefix, peer)| (*prefix, Some(Owner::Peer(*peer)))));
     let owner = |address: IpAddr| {
         let covering = owners.iter().filter(|(prefix, _)| prefix.contains(address));
-        covering.rev().max_by_key(|(prefix, _)| prefix.bits()).map(|(_, owner)| *owner)
+        covering.rev().max_by_key(|(prefix, _)| prefix.bits()).and_then(|(_, owner)| *owner)
     };
 
     let sources = AnswerSources { v4: Some(ANSWER_V4), v6: None };

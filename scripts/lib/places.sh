@@ -22,7 +22,7 @@ knows_mail_of_ben() { cli founder dns query ben mx --json | jq -e '.data.answers
 
 finds_mail_of_founder() { in_ns ben getent hosts mail.demo.internal >/dev/null; }
 
-lans_meet() { in_ns lan-ada ping -c 1 -W 1 10.99.0.12 >/dev/null; }
+lans_meet() { in_ns lan-ada ping -c 1 -W 1 192.168.99.12 >/dev/null; }
 
 # The node itself has no key that could approve it, and says so by its exit code.
 ask_for_bridge() {
@@ -40,12 +40,12 @@ step_lan() {
     add_namespace "lan-$node"
     ip link add lan0 netns "$(ns "$node")" type veth peer name eth0 netns "$(ns "lan-$node")"
     ip -n "$(ns "$node")" link set lan0 up
-    ip -n "$(ns "lan-$node")" addr add "10.99.0.$host/24" dev eth0
+    ip -n "$(ns "lan-$node")" addr add "192.168.99.$host/24" dev eth0
     ip -n "$(ns "lan-$node")" link set eth0 up
     ask_for_bridge "$node"
     cli founder bridge approve lab "$node" >/dev/null
   done
   wait_until 20 "a host at ada's LAN reaches one at ben's" lans_meet
-  in_ns lan-ben ping -c 3 -i 0.2 -W 2 10.99.0.11 >"$WORK/ping"
+  in_ns lan-ben ping -c 3 -i 0.2 -W 2 192.168.99.11 >"$WORK/ping"
   note "two hosts that know nothing of P2Plus are on one Ethernet: $(sed -n 's/^rtt [^=]*= *//p' "$WORK/ping")"
 }

@@ -21,6 +21,10 @@ const EVERY_INTERFACE: &str = "all";
 /// Everywhere, in both versions of IP.
 const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
+/// Networks of one's own: RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291 §2.5.6.
+const PRIVATE: [&str; 7] =
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"];
+
 /// The ledger's word, and the user's.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Behind {
@@ -115,12 +119,27 @@ impl HostNetworks {
         let foreign = self.addresses.iter().filter(|it| Some(it.interface) != self.device && !it.address.is_loopback());
         foreign.filter_map(|it| Prefix::new(it.address, it.prefix_len).ok()).filter(|it| !it.is_host()).collect()
     }
+
+    /// The private networks among them. Whoever answers DHCP or advertises a router says what this host is connected to: half the internet,
+    /// perhaps, which would then leave beside the exit (CVE-2023-36672).
+    fn lan(&self) -> BTreeSet<Prefix> {
+        let ranges: Vec<Prefix> = PRIVATE.iter().map(|range| range.parse().expect("a prefix")).collect();
+        let is_private =
+            |it: &Prefix| ranges.iter().any(|range| range.contains(it.address()) && range.bits() <= it.bits());
+        self.connected().into_iter().filter(is_private).collect()
+    }
+
+    /// What of a subnet is the host's own: connected networks, and gateways.
+    fn own_within(&self, subnet: Prefix) -> Vec<Prefix> {
+        let gateways = self.view().gateways.into_iter().map(Prefix::host);
+        self.connected().into_iter().chain(gateways).filter(|own| own.overlaps(subnet)).collect()
+    }
 }
 
 /// Adds to a plan, which has the overlay's own subnets, what follows from all this. Returns what is not done, and why.
 pub fn extend(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &HostNetworks) -> Vec<String> {
-    let problems = lead(plan, behind, settings, host);
-    pass_on(plan, behind, settings, host);
+    let mut problems = lead(plan, behind, settings, host);
+    problems.extend(pass_on(plan, behind, settings, host));
     problems
 }
 
@@ -139,7 +158,9 @@ fn lead(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &
                 } else {
                     "show it as another one: `p2plus advertise --map`"
                 };
-                problems.push(format!("no route to {prefix}: {conflict} ({remedy})"));
+                // What the user wants in the tunnel does not leave in clear because a network here has a part of it.
+                plan.refused.extend(prefix.without(&host.own_within(*prefix)));
+                problems.push(format!("no route to {prefix}: {conflict}; the rest of it leads nowhere ({remedy})"));
             }
         }
     }
@@ -156,7 +177,7 @@ fn lead(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &
             }
         }
         if settings.lan_access {
-            plan.spared.extend(host.connected().difference(&plan.routed));
+            plan.spared.extend(host.lan().difference(&plan.routed));
         }
         plan.filter.carries_default = true;
         plan.filter.lock_down = settings.lock_down.then(|| LockDown { lan: plan.spared.clone() });
@@ -167,7 +188,7 @@ fn lead(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &
 }
 
 /// Lets through what others send by this node.
-fn pass_on(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &HostNetworks) {
+fn pass_on(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host: &HostNetworks) -> Vec<String> {
     let everywhere =
         EVERYWHERE.into_iter().filter(|_| behind.is_exit).filter_map(|address| Prefix::new(address, 0).ok());
     let targets: Vec<_> = behind.own.iter().map(|subnet| subnet.local).chain(everywhere).collect();
@@ -177,7 +198,10 @@ fn pass_on(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host
         for interface in &interfaces {
             forward(plan, *to, interface.clone());
         }
-        plan.filter.advertised.extend(interfaces);
+        plan.filter.forwards = true;
+        plan.filter.is_exit |= to.bits() == 0;
+        // Who is on the way to everywhere answers; it begins nothing.
+        plan.filter.advertised.extend(interfaces.into_iter().filter(|_| to.bits() > 0));
         if settings.masquerade {
             let same_version = sources.iter().filter(|from| from.address().is_ipv4() == to.address().is_ipv4());
             plan.filter.masquerade.extend(same_version.map(|from| Masquerade { from: *from, to: *to }));
@@ -188,8 +212,25 @@ fn pass_on(plan: &mut HostPlan, behind: &Behind, settings: &BehindSettings, host
     {
         targets.iter().for_each(|to| forward(plan, *to, device.clone()));
     }
-    let mapped = behind.own.iter().filter(|subnet| subnet.prefix != subnet.local);
-    plan.filter.mapped.extend(mapped.map(|subnet| (subnet.prefix, subnet.local)));
+    map(plan, &behind.own)
+}
+
+/// Shows subnets as others. Of two that overlap, in what is shown or in what is there, the first is: both ways an address has one meaning.
+fn map(plan: &mut HostPlan, own: &[Subnet]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for subnet in own.iter().filter(|subnet| subnet.prefix != subnet.local) {
+        let (shown, local) = (subnet.prefix, subnet.local);
+        let overlaps = |(other, there): &(&Prefix, &Prefix)| other.overlaps(shown) || there.overlaps(local);
+        match plan.filter.mapped.iter().find(overlaps) {
+            None => drop(plan.filter.mapped.insert(shown, local)),
+            Some((other, there)) => {
+                problems
+                    .push(format!("{local} is not shown as {shown}: it overlaps {there}, which is shown as {other}"));
+                plan.filter.unmapped.insert(shown);
+            }
+        }
+    }
+    problems
 }
 
 /// Lets the kernel pass on what comes by an interface.
@@ -274,6 +315,10 @@ mod tests {
         let (calm, problems) = plan(&behind, &BehindSettings::default());
         assert_eq!(calm.routed, ["10.77.0.0/24", "172.20.1.0/24", "10.9.3.0/24"].map(prefix).into());
         assert_eq!(problems.len(), 2, "{problems:?}");
+        // Of 192.168.0.0/16 all but the host's own 192.168.1.0/24 leads nowhere, and not out in clear.
+        let refused = |address: &str| calm.refused.iter().any(|prefix| prefix.contains(address.parse().unwrap()));
+        assert!(refused("192.168.0.1") && refused("192.168.2.1") && refused("192.168.255.1"));
+        assert!(!refused("192.168.1.7") && !refused("192.169.0.1"));
         assert!(
             problems[0].contains("192.168.0.0/16") && problems[0].contains("eth0") && problems[0].contains("--force")
         );
@@ -294,6 +339,48 @@ mod tests {
         let strict = BehindSettings { lock_down: true, lan_access: false, ..BehindSettings::default() };
         let (plan_, _) = plan(&behind, &strict);
         assert_eq!((plan_.spared.len(), plan_.filter.lock_down), (0, Some(LockDown::default())));
+    }
+
+    #[test]
+    fn a_network_that_is_nobody_s_own_is_no_lan_whatever_dhcp_says() {
+        let mut networks = host();
+        let connect = |networks: &mut HostNetworks, address: &str, prefix_len| {
+            let address =
+                InterfaceAddress { address: address.parse().unwrap(), prefix_len, ..networks.addresses[0].clone() };
+            networks.addresses.push(address);
+        };
+        for (address, len) in [
+            ("128.0.5.5", 1),
+            ("203.0.113.9", 24),
+            ("2001:db8::9", 64),
+            ("fe80::9", 64),
+            ("fd07::9", 64),
+            ("8.1.2.3", 5),
+        ] {
+            connect(&mut networks, address, len);
+        }
+        let mut plan = HostPlan { routed: [prefix("10.77.0.0/24")].into(), ..HostPlan::default() };
+        let settings = BehindSettings { lock_down: true, ..BehindSettings::default() };
+        extend(&mut plan, &Behind { wants_exit: true, ..Behind::default() }, &settings, &networks);
+        let lan: BTreeSet<_> = ["192.168.1.0/24", "10.9.0.0/16", "fe80::/64", "fd07::/64"].map(prefix).into();
+        assert_eq!((&plan.spared, plan.filter.lock_down), (&lan, Some(LockDown { lan: lan.clone() })));
+    }
+
+    #[test]
+    fn subnets_whose_mappings_overlap_are_not_mapped_but_for_the_first() {
+        let subnet = |shown: &str, local: &str| Subnet { prefix: prefix(shown), local: prefix(local) };
+        let own = vec![
+            subnet("172.20.1.0/24", "192.168.1.0/24"),
+            subnet("172.21.1.0/24", "192.168.1.0/24"),
+            subnet("172.20.1.128/25", "192.168.2.0/25"),
+            subnet("172.22.0.0/16", "192.168.0.0/16"),
+            subnet("172.23.3.0/24", "192.168.3.0/24"),
+        ];
+        let (plan, problems) = plan(&Behind { own, ..Behind::default() }, &BehindSettings::default());
+        let shown: Vec<_> = plan.filter.mapped.keys().map(ToString::to_string).collect();
+        assert_eq!(shown, ["172.20.1.0/24", "172.23.3.0/24"]);
+        let unmapped: BTreeSet<_> = ["172.21.1.0/24", "172.20.1.128/25", "172.22.0.0/16"].map(prefix).into();
+        assert_eq!((&plan.filter.unmapped, problems.len()), (&unmapped, 3), "{problems:?}");
     }
 
     #[test]
@@ -322,7 +409,12 @@ mod tests {
         assert!(forwards(&routing, "eth1") && forwards(&routing, "p2p-lab") && !forwards(&routing, "eth0"));
         let exit = Behind { is_exit: true, ..Behind::default() };
         let (exit, _) = plan(&exit, &BehindSettings { masquerade: false, ..BehindSettings::default() });
-        assert_eq!((names(&exit.filter.advertised), exit.filter.masquerade.len()), (vec!["eth0"], 0));
+        assert_eq!(
+            (names(&exit.filter.advertised), exit.filter.masquerade.len()),
+            (vec![], 0),
+            "its uplink begins nothing"
+        );
+        assert!(exit.filter.forwards);
         assert!(forwards(&exit, "eth0"));
     }
 }

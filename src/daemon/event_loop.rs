@@ -238,7 +238,8 @@ impl EventLoop {
         match event {
             NodeEvent::Publish(table) => self.parts.shared.table.store(table),
             NodeEvent::Configure(addresses) => {
-                self.host.set(&mut self.parts.network, addresses);
+                let behind = behind_of(&self.parts.node);
+                self.host.set(&mut self.parts.network, addresses, behind);
                 self.tell_names();
             }
             NodeEvent::Requested(requests) => self.parts.files.write_requests(&requests),

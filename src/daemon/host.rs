@@ -80,9 +80,10 @@ impl HostSide {
         &self.problems
     }
 
-    /// Takes the addresses that the ledger gives this node.
-    pub fn set(&mut self, network: &mut Network, wanted: Vec<(IpAddr, u8)>) {
-        self.wanted = Some(wanted);
+    /// Takes the addresses that the ledger gives this node, and what lies behind members: never the one without the other, or a lock-down that
+    /// an earlier run left would be open for a moment.
+    pub fn set(&mut self, network: &mut Network, wanted: Vec<(IpAddr, u8)>, behind: Behind) {
+        (self.wanted, self.behind) = (Some(wanted), behind);
         self.look(network);
     }
 

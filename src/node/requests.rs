@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How long a request waits for a signer.
 pub const REQUEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How far the clock of who asks may be ahead.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
+
 /// A request as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -187,11 +190,35 @@ fn waits(request: &Request, member: &Member, time: UnixMillis) -> bool {
         }
         Wanted::Exit => member.is_exit,
     };
-    !is_granted && time < request.made.after(REQUEST_LIFETIME)
+    // The asker's own word: one from the future would wait for ever.
+    let is_believable = request.made <= time.after(CLOCK_TOLERANCE);
+    !is_granted && is_believable && time < request.made.after(REQUEST_LIFETIME)
 }
 
 fn request_id(member: &NodeId, request: &Request) -> RequestId {
     let bytes = borsh::to_vec(request).expect("writing to memory does not fail");
     let hash = domain_hash("p2plus/request/1", &[&member.0, &bytes]).0;
     RequestId(*hash.first_chunk().expect("eight bytes of thirty-two"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::member;
+
+    #[test]
+    fn a_request_waits_for_a_week_and_one_from_the_future_not_at_all() {
+        let made = UnixMillis(1_800_000_000_000);
+        let request = Request { wanted: Wanted::Exit, made };
+        let before = |duration: Duration| UnixMillis(made.0 - duration.as_millis() as u64);
+        for (time, expected) in [
+            (made, true),
+            (made.after(REQUEST_LIFETIME), false),
+            (before(CLOCK_TOLERANCE), true),
+            (before(CLOCK_TOLERANCE + Duration::from_millis(1)), false),
+        ] {
+            assert_eq!(waits(&request, &member(1), time), expected, "{time:?}");
+        }
+        assert!(!waits(&request, &Member { is_exit: true, ..member(1) }, made), "granted");
+    }
 }

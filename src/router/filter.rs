@@ -101,7 +101,7 @@ impl Filter {
     ) -> Result<(), DropReason> {
         if self.flows.touch(now, peer, flow, signal, self.generation) {
             // What nearly every packet is.
-        } else if self.goes_on(now, peer, flow) {
+        } else if self.goes_on(now, peer, flow, signal) {
             self.flows.renew(now, peer, flow, signal, self.generation);
         } else {
             let begun = self.begun_by(now, flow, signal).ok_or(DropReason::Prohibited)?;
@@ -114,9 +114,9 @@ impl Filter {
         Ok(())
     }
 
-    /// Says whether a flow belongs to a conversation that the rules still allow.
-    fn goes_on(&self, now: Instant, peer: PeerIndex, flow: Flow) -> bool {
-        let Some(known) = self.flows.find(now, peer, flow) else { return false };
+    /// Says whether a packet of a flow belongs to a conversation that the rules still allow.
+    fn goes_on(&self, now: Instant, peer: PeerIndex, flow: Flow, signal: Signal) -> bool {
+        let Some(known) = self.flows.find(now, peer, flow, signal) else { return false };
         let is_allowed = known.generation == self.generation || self.allows(known.begun);
         if !is_allowed {
             self.flows.end(peer, flow);
@@ -144,7 +144,8 @@ impl Filter {
         let is_told_back = about.source == packet.destination;
         let InnerPacket { source, destination, protocol, .. } = *packet;
         let as_icmp = Conversation { source, destination, protocol, port: None };
-        let passes = (is_told_back && self.goes_on(now, peer, about)) || self.classifier.decide(&as_icmp).allows();
+        let passes = (is_told_back && self.goes_on(now, peer, about, Signal::Continues))
+            || self.classifier.decide(&as_icmp).allows();
         if passes { Ok(()) } else { Err(DropReason::Prohibited) }
     }
 

@@ -14,8 +14,8 @@ use super::PeerIndex;
 use crate::time::Instant;
 use crate::wire::flow::{Flow, Fragmented, Signal};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The most conversations with one peer.
@@ -49,6 +49,13 @@ pub struct Known {
     pub generation: u64,
 }
 
+impl Known {
+    /// Says whether a packet can belong to it: a TCP connection is opened by the side that began it, and by the other one never.
+    fn has(&self, flow: Flow, signal: Signal) -> bool {
+        !(flow.protocol == TCP && signal == Signal::Opens && flow != self.begun)
+    }
+}
+
 /// No more conversations can be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
@@ -57,6 +64,8 @@ pub struct Full;
 pub struct Flows {
     shards: Box<[Mutex<Shard>]>,
     total: AtomicUsize,
+    /// The shard that is searched next for what is over.
+    next_swept: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -99,12 +108,16 @@ enum Phase {
 impl Flows {
     /// Knows no conversation.
     pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), total: AtomicUsize::new(0) }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            total: AtomicUsize::new(0),
+            next_swept: AtomicUsize::new(0),
+        }
     }
 
     /// Looks for the conversation to which a packet of this flow belongs.
-    pub fn find(&self, now: Instant, peer: PeerIndex, flow: Flow) -> Option<Known> {
-        self.with_peer(peer, |flows, _| flows.find(now, Key::of(flow).0))
+    pub fn find(&self, now: Instant, peer: PeerIndex, flow: Flow, signal: Signal) -> Option<Known> {
+        self.with_peer(peer, |flows, _| flows.find(now, Key::of(flow).0)).filter(|known| known.has(flow, signal))
     }
 
     /// Notes a packet of a conversation that was allowed under these very rules; says whether there is one.
@@ -112,7 +125,8 @@ impl Flows {
     pub fn touch(&self, now: Instant, peer: PeerIndex, flow: Flow, signal: Signal, generation: u64) -> bool {
         self.with_peer(peer, |flows, total| {
             let key = Key::of(flow);
-            let is_current = flows.find(now, key.0).is_some_and(|known| known.generation == generation);
+            let known = flows.find(now, key.0).filter(|known| known.has(flow, signal));
+            let is_current = known.is_some_and(|known| known.generation == generation);
             if is_current {
                 flows.take(now, key, signal, generation, total);
             }
@@ -137,6 +151,14 @@ impl Flows {
         signal: Signal,
         generation: u64,
     ) -> Result<(), Full> {
+        // Peers that fell silent do not look here any more: whoever comes next clears up after them.
+        for _ in 0..SHARDS {
+            if self.total.load(Ordering::Relaxed) < MAX_FLOWS {
+                break;
+            }
+            let next = self.next_swept.fetch_add(1, Ordering::Relaxed);
+            lock(&self.shards[next % SHARDS]).sweep(now, &self.total);
+        }
         let mut shard = self.shard(peer);
         if self.total.load(Ordering::Relaxed) >= MAX_FLOWS {
             shard.make_room(now, peer, &self.total)?;
@@ -191,16 +213,19 @@ impl Flows {
         self.len() == 0
     }
 
-    fn shard(&self, peer: PeerIndex) -> std::sync::MutexGuard<'_, Shard> {
-        let shard = &self.shards[peer.position() % SHARDS];
-        // Whoever panicked under it left a table that is whole at every step.
-        shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn shard(&self, peer: PeerIndex) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[peer.position() % SHARDS])
     }
 
     /// Looks at a peer's conversations; at none, when it has none.
     fn with_peer<T: Default>(&self, peer: PeerIndex, look: impl FnOnce(&mut PeerFlows, &AtomicUsize) -> T) -> T {
         self.shard(peer).peers.get_mut(&peer).map(|flows| look(flows, &self.total)).unwrap_or_default()
     }
+}
+
+/// Whoever panicked under it left a table that is whole at every step.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Flows {
@@ -210,13 +235,18 @@ impl Default for Flows {
 }
 
 impl Shard {
-    /// Makes room for a conversation of `peer`: by what is over, else by what the peer itself used least lately.
-    fn make_room(&mut self, now: Instant, peer: PeerIndex, total: &AtomicUsize) -> Result<(), Full> {
+    /// Forgets what is over, unless that was done a moment ago.
+    fn sweep(&mut self, now: Instant, total: &AtomicUsize) {
         if self.swept.is_none_or(|swept| now.saturating_since(swept) >= SWEEP_INTERVAL) {
             self.swept = Some(now);
             self.peers.values_mut().for_each(|flows| flows.sweep(now, total));
             self.peers.retain(|_, flows| flows.len() > 0);
         }
+    }
+
+    /// Makes room for a conversation of `peer`: by what is over, else by what the peer itself used least lately.
+    fn make_room(&mut self, now: Instant, peer: PeerIndex, total: &AtomicUsize) -> Result<(), Full> {
+        self.sweep(now, total);
         if total.load(Ordering::Relaxed) < MAX_FLOWS {
             return Ok(());
         }
@@ -355,14 +385,14 @@ mod tests {
         for flow in [flow(6, 1000), flow(17, 1000).reversed()] {
             flows.begin(NOW, PEER, flow, Signal::Opens, 3).unwrap();
             for seen in [flow, flow.reversed()] {
-                assert_eq!(flows.find(NOW, PEER, seen), Some(Known { begun: flow, generation: 3 }));
+                assert_eq!(flows.find(NOW, PEER, seen, Signal::Continues), Some(Known { begun: flow, generation: 3 }));
             }
             let other = PeerIndex::at(64).unwrap();
-            assert_eq!(flows.find(NOW, other, flow), None, "another peer of the same shard");
+            assert_eq!(flows.find(NOW, other, flow, Signal::Continues), None, "another peer of the same shard");
         }
         assert_eq!(flows.len(), 2);
         flows.end(PEER, flow(6, 1000).reversed());
-        assert_eq!((flows.find(NOW, PEER, flow(6, 1000)), flows.len()), (None, 1));
+        assert_eq!((flows.find(NOW, PEER, flow(6, 1000), Signal::Continues), flows.len()), (None, 1));
         flows.forget(PEER);
         assert!(flows.is_empty());
     }
@@ -383,8 +413,14 @@ mod tests {
                 flows.touch(NOW, PEER, flow(protocol, 5).reversed(), signal, 1);
             }
             let after = |seconds| NOW + Duration::from_secs(seconds);
-            assert!(flows.find(after(seconds - 1), PEER, flow(protocol, 5)).is_some(), "{protocol} {answer:?}");
-            assert!(flows.find(after(seconds), PEER, flow(protocol, 5)).is_none(), "{protocol} {answer:?}");
+            assert!(
+                flows.find(after(seconds - 1), PEER, flow(protocol, 5), Signal::Continues).is_some(),
+                "{protocol} {answer:?}"
+            );
+            assert!(
+                flows.find(after(seconds), PEER, flow(protocol, 5), Signal::Continues).is_none(),
+                "{protocol} {answer:?}"
+            );
         }
     }
 
@@ -402,10 +438,10 @@ mod tests {
             }
         };
         flood(&flows, PEER, 50_000);
-        assert!(flows.find(NOW, PEER, flow(6, 1)).is_some());
+        assert!(flows.find(NOW, PEER, flow(6, 1), Signal::Continues).is_some());
         assert!((MAX_FLOWS_OF_PEER / 2..=MAX_FLOWS_OF_PEER).contains(&flows.len()), "{}", flows.len());
         flood(&flows, PeerIndex::at(64).unwrap(), 50_000);
-        assert!(flows.find(NOW, PEER, flow(6, 1)).is_some(), "another peer's flood");
+        assert!(flows.find(NOW, PEER, flow(6, 1), Signal::Continues).is_some(), "another peer's flood");
     }
 
     #[test]
@@ -426,6 +462,20 @@ mod tests {
         let later = NOW + UNCONNECTED;
         let in_shard_of_a_full_peer = PeerIndex::at(64 + 1).unwrap();
         assert_eq!(flows.begin(later, in_shard_of_a_full_peer, flow(17, 1), Signal::Opens, 1), Ok(()));
+    }
+
+    #[test]
+    fn peers_that_fell_silent_keep_nobody_out_wherever_they_are() {
+        let flows = Flows::new();
+        for peer in 0..(MAX_FLOWS / MAX_FLOWS_OF_PEER) as u32 {
+            for number in 0..MAX_FLOWS_OF_PEER as u32 {
+                let one = Flow { source: std::net::Ipv4Addr::from_bits(number).into(), ..flow(17, 9) };
+                flows.begin(NOW, PeerIndex::at(peer).unwrap(), one, Signal::Opens, 1).unwrap();
+            }
+        }
+        let in_an_empty_shard = PeerIndex::at(SHARDS as u32 - 1).unwrap();
+        assert_eq!(flows.begin(NOW, in_an_empty_shard, flow(17, 1), Signal::Opens, 1), Err(Full));
+        assert_eq!(flows.begin(NOW + UNCONNECTED, in_an_empty_shard, flow(17, 1), Signal::Opens, 1), Ok(()));
     }
 
     #[test]

@@ -30,12 +30,12 @@ pub struct PeerIndex(NonZeroU32);
 
 impl PeerIndex {
     /// What is not a peer in a [`Code`] lies below the first.
-    const FIRST: u32 = 3;
+    const FIRST: u32 = 4;
 
-    /// The peer at a position, from 0; `None` at the last three of 2^32.
+    /// The peer at a position, from 0; `None` at the last four of 2^32.
     pub const fn at(position: u32) -> Option<Self> {
         match position.checked_add(Self::FIRST) {
-            Some(number) => Some(Self(NonZeroU32::new(number).expect("three at least"))),
+            Some(number) => Some(Self(NonZeroU32::new(number).expect("four at least"))),
             None => None,
         }
     }
@@ -65,15 +65,16 @@ struct Code(NonZeroU32);
 impl Code {
     const LOCAL: Self = Self(NonZeroU32::new(1).unwrap());
     const BROADCAST: Self = Self(NonZeroU32::new(2).unwrap());
-}
+    /// An address of the overlay that nobody has: an exit, which has everybody's else, has it not.
+    const NOBODY: Self = Self(NonZeroU32::new(3).unwrap());
 
-impl From<Code> for Owner {
     #[inline]
-    fn from(code: Code) -> Self {
-        match code.0 {
-            number if number == Code::LOCAL.0 => Self::Local,
-            number if number == Code::BROADCAST.0 => Self::Broadcast,
-            number => Self::Peer(PeerIndex(number)),
+    fn owner(self) -> Option<Owner> {
+        match self.0 {
+            number if number == Self::LOCAL.0 => Some(Owner::Local),
+            number if number == Self::BROADCAST.0 => Some(Owner::Broadcast),
+            number if number == Self::NOBODY.0 => None,
+            number => Some(Owner::Peer(PeerIndex(number))),
         }
     }
 }
@@ -90,18 +91,21 @@ pub struct Router {
 impl Router {
     /// Builds the routes.
     ///
-    /// `local` are this node's addresses and advertised subnets, `subnets` the overlay's own (their IPv4 broadcast addresses are
-    /// nobody's), `routes` every peer's addresses and advertised subnets. The longest prefix decides; of two equal ones the first in the
-    /// order local, broadcast, routes, so that no peer takes an address from this node.
+    /// `local` are this node's addresses and advertised subnets, `subnets` the overlay's own (what is nobody's in them no default route
+    /// carries), `routes` every peer's addresses and advertised subnets. The longest prefix decides; of two equal ones the first in the
+    /// order local, overlay, routes, so that no peer takes an address from this node.
     pub fn new(
         local: impl IntoIterator<Item = Prefix>,
         subnets: impl IntoIterator<Item = Prefix>,
         routes: impl IntoIterator<Item = (Prefix, PeerIndex)>,
     ) -> Self {
         let local = local.into_iter().map(|prefix| (prefix, Code::LOCAL));
-        let broadcast = subnets.into_iter().filter_map(|subnet| Some((subnet.broadcast()?, Code::BROADCAST)));
+        let overlay = subnets.into_iter().flat_map(|subnet| {
+            let broadcast = subnet.broadcast().map(|address| (address, Code::BROADCAST));
+            broadcast.into_iter().chain([(subnet, Code::NOBODY)])
+        });
         let routes = routes.into_iter().map(|(prefix, peer)| (prefix, Code(peer.0)));
-        let owners = PrefixMap::new(local.chain(broadcast).chain(routes));
+        let owners = PrefixMap::new(local.chain(overlay).chain(routes));
         Self { owners, groups: PrefixMap::default(), routers: Vec::new() }
     }
 
@@ -117,7 +121,7 @@ impl Router {
     /// Finds who owns `address` by the longest prefix.
     #[inline]
     pub fn owner(&self, address: IpAddr) -> Option<Owner> {
-        self.owners.get(address).map(Owner::from)
+        self.owners.get(address)?.owner()
     }
 
     /// Says whether an inner packet from `peer` may come from `source`: the longest prefix over it is the peer's own, or routed by it too.
@@ -130,9 +134,12 @@ impl Router {
             }
     }
 
-    /// Says whether a peer is another router of the subnet of an address whose owner is a peer.
+    /// Says whether a peer is another router of the very subnet by which an address has its owner: who routes a larger one, everything even,
+    /// does not speak for what others have of it.
     fn routes_too(&self, peer: PeerIndex, address: IpAddr) -> bool {
-        self.groups.get(address).is_some_and(|place| self.routers[place as usize].contains(&peer))
+        let owned = self.owners.longest(address).map(|(bits, _)| bits);
+        let group = self.groups.longest(address).filter(|(bits, _)| Some(*bits) == owned);
+        group.is_some_and(|(_, place)| self.routers[place as usize].contains(&peer))
     }
 
     /// Chooses the peer for a packet that the device gave.
@@ -143,6 +150,9 @@ impl Router {
     pub fn outbound(&self, packet: &InnerPacket) -> Result<PeerIndex, DropReason> {
         if is_multicast(packet.destination) {
             return Err(DropReason::Multicast);
+        }
+        if is_nobody(packet.destination) {
+            return Err(DropReason::NoRoute);
         }
         let peer = match self.owner(packet.destination) {
             Some(Owner::Peer(peer)) => peer,
@@ -172,6 +182,9 @@ impl Router {
         if is_multicast(packet.destination) {
             return Err(DropReason::Multicast);
         }
+        if is_nobody(packet.destination) {
+            return Err(DropReason::DestinationNotOurs);
+        }
         match self.owner(packet.destination) {
             Some(Owner::Local) => Ok(()),
             Some(Owner::Broadcast) => Err(DropReason::Multicast),
@@ -185,7 +198,8 @@ fn is_multicast(address: IpAddr) -> bool {
     address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// Says whether an address can be no sender's beyond one host or link, whatever prefix (such as an exit's default route) covers it.
+/// Says whether an address can be nobody's beyond one host or link, neither a sender's nor a receiver's, whatever prefix (such as an exit's default
+/// route) covers it: a cloud's metadata service is among them.
 fn is_nobody(address: IpAddr) -> bool {
     is_multicast(address)
         || address.is_unspecified()
@@ -267,6 +281,27 @@ mod tests {
     }
 
     #[test]
+    fn an_exit_carries_neither_what_is_nobody_s_in_the_overlay_nor_what_is_of_one_link() {
+        let router = router();
+        for address in ["10.64.0.77", "10.64.0.53", "169.254.169.254", "127.0.0.1", "0.1.2.3", "240.0.0.1"] {
+            let packet = |source, destination| packet(source, destination);
+            assert_eq!(router.outbound(&packet("10.64.0.1", address)), Err(DropReason::NoRoute), "{address}");
+            assert!(router.inbound(EXIT, &packet(address, "10.64.0.1")).is_err(), "{address}");
+        }
+        // On the exit itself everything else is local.
+        let everything = Router::new(
+            [prefix("0.0.0.0/0"), prefix("10.64.0.1/32")],
+            [prefix("10.64.0.0/20")],
+            [(prefix("10.64.0.2/32"), ALICE)],
+        );
+        let check = |destination| everything.inbound(ALICE, &packet("10.64.0.2", destination));
+        assert_eq!((check("9.9.9.9"), check("10.64.0.1")), (Ok(()), Ok(())));
+        for address in ["169.254.169.254", "127.0.0.1", "10.64.0.77", "10.64.0.53"] {
+            assert_eq!(check(address), Err(DropReason::DestinationNotOurs), "{address}");
+        }
+    }
+
+    #[test]
     fn only_own_sources_leave() {
         let router = router();
         assert_eq!(router.outbound(&packet("192.168.1.9", "10.64.0.2")), Ok(ALICE));
@@ -315,12 +350,17 @@ mod tests {
 
     #[test]
     fn each_router_of_a_subnet_may_speak_from_it_and_one_is_spoken_to() {
-        let site = prefix("192.168.0.0/16");
-        let router = router().with_routers([(site, ALICE), (site, BOB)]);
+        let (site, everywhere) = (prefix("192.168.0.0/16"), prefix("0.0.0.0/0"));
+        let router = router().with_routers([(site, ALICE), (site, BOB), (everywhere, EXIT)]);
         for (peer, source, expected) in [
             (ALICE, "192.168.7.7", true),
             (BOB, "192.168.7.7", true),
             (EXIT, "192.168.7.7", false),
+            (EXIT, "10.64.0.2", false),
+            (EXIT, "10.64.0.3", false),
+            (EXIT, "10.64.0.77", false),
+            (EXIT, "9.9.9.9", true),
+            (ALICE, "10.64.0.3", false),
             (ALICE, "192.168.1.7", false),
             (ALICE, "9.9.9.9", false),
         ] {
@@ -338,12 +378,13 @@ mod tests {
 
     #[test]
     fn the_last_peer_is_none_of_the_others() {
-        assert_eq!(PeerIndex::at(u32::MAX - 2), None);
-        for position in [0, 1, u32::MAX - 3] {
+        assert_eq!(PeerIndex::at(u32::MAX - 3), None);
+        for position in [0, 1, u32::MAX - 4] {
             let peer = PeerIndex::at(position).unwrap();
-            assert_eq!((peer.position(), Owner::from(Code(peer.0))), (position as usize, Owner::Peer(peer)));
+            assert_eq!((peer.position(), Code(peer.0).owner()), (position as usize, Some(Owner::Peer(peer))));
         }
-        assert_eq!([Code::LOCAL, Code::BROADCAST].map(Owner::from), [Owner::Local, Owner::Broadcast]);
+        let others = [Code::LOCAL, Code::BROADCAST, Code::NOBODY].map(Code::owner);
+        assert_eq!(others, [Some(Owner::Local), Some(Owner::Broadcast), None]);
         assert_eq!(size_of::<Option<Code>>(), 4);
     }
 

@@ -23,6 +23,7 @@ pub struct PrefixMap<T> {
 /// All prefixes of one length.
 #[derive(Clone, Debug)]
 struct Subnets<Key, T> {
+    bits: u8,
     mask: Key,
     table: FlatTable<Key, T>,
 }
@@ -56,13 +57,28 @@ impl<T: Copy> PrefixMap<T> {
         match address {
             IpAddr::V4(address) => {
                 let bits = address.to_bits();
-                self.hosts_v4.get(bits).or_else(|| longest(&self.subnets_v4, bits))
+                self.hosts_v4.get(bits).or_else(|| longest(&self.subnets_v4, bits).map(|(_, value)| value))
             }
             IpAddr::V6(address) => {
                 let bits = Bits128::new(address.to_bits());
-                self.hosts_v6.get(bits).or_else(|| longest(&self.subnets_v6, bits))
+                self.hosts_v6.get(bits).or_else(|| longest(&self.subnets_v6, bits).map(|(_, value)| value))
             }
         }
+    }
+
+    /// Finds the length, in bits, of the longest prefix that contains `address`, and its value.
+    pub fn longest(&self, address: IpAddr) -> Option<(u8, T)> {
+        let (host, subnet) = match address {
+            IpAddr::V4(address) => {
+                let bits = address.to_bits();
+                (self.hosts_v4.get(bits).map(|value| (32, value)), longest(&self.subnets_v4, bits))
+            }
+            IpAddr::V6(address) => {
+                let bits = Bits128::new(address.to_bits());
+                (self.hosts_v6.get(bits).map(|value| (128, value)), longest(&self.subnets_v6, bits))
+            }
+        };
+        host.or(subnet)
     }
 
     /// The number of prefixes.
@@ -85,12 +101,12 @@ impl<T: Copy> Default for PrefixMap<T> {
 fn subnets<Key: Bits, T: Copy>(by_len: &[Vec<(Key, T)>], mask: impl Fn(u8) -> Key) -> Vec<Subnets<Key, T>> {
     let lens = (0..=u8::MAX).zip(by_len).rev();
     lens.filter(|(_, entries)| !entries.is_empty())
-        .map(|(len, entries)| Subnets { mask: mask(len), table: FlatTable::new(entries) })
+        .map(|(bits, entries)| Subnets { bits, mask: mask(bits), table: FlatTable::new(entries) })
         .collect()
 }
 
-fn longest<Key: Bits, T: Copy>(subnets: &[Subnets<Key, T>], bits: Key) -> Option<T> {
-    subnets.iter().find_map(|subnets| subnets.table.get(bits.and(subnets.mask)))
+fn longest<Key: Bits, T: Copy>(subnets: &[Subnets<Key, T>], address: Key) -> Option<(u8, T)> {
+    subnets.iter().find_map(|subnets| Some((subnets.bits, subnets.table.get(address.and(subnets.mask))?)))
 }
 
 /// An address as the tables see it.

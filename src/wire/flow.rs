@@ -39,8 +39,10 @@ pub struct Flow {
 /// What a packet does to its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
-    /// It may be the first one.
+    /// It may be the first one; of TCP it is.
     Opens,
+    /// It answers the first one of a TCP connection: SYN with ACK.
+    Accepts,
     /// It goes on: a TCP segment that acknowledges, or the answer to an echo.
     Continues,
     /// It ends a TCP connection, or one half of it.
@@ -153,10 +155,12 @@ fn ports(header: &[u8]) -> Option<[u16; 2]> {
 fn tcp_signal(flags: u8) -> Signal {
     if flags & (TCP_FIN | TCP_RST) != 0 {
         Signal::Ends
-    } else if flags & TCP_ACK != 0 && flags & TCP_SYN == 0 {
-        Signal::Continues
     } else {
-        Signal::Opens
+        match (flags & TCP_SYN != 0, flags & TCP_ACK != 0) {
+            (true, true) => Signal::Accepts,
+            (false, true) => Signal::Continues,
+            (_, false) => Signal::Opens,
+        }
     }
 }
 
@@ -279,7 +283,7 @@ mod tests {
         assert_eq!(udp.reversed().reversed(), udp);
         let signal = |bytes: Vec<u8>| flow(&bytes).1;
         assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).syn())), Signal::Opens);
-        assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).syn().ack(1))), Signal::Opens);
+        assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).syn().ack(1))), Signal::Accepts);
         assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).ack(1))), Signal::Continues);
         assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).fin().ack(1))), Signal::Ends);
         assert_eq!(signal(packet!(v6().tcp(1000, 22, 0, 100).rst())), Signal::Ends);

@@ -73,6 +73,28 @@ impl Prefix {
         self.contains(other.address) || other.contains(self.address)
     }
 
+    /// Its two halves; none for a host.
+    fn halves(self) -> Option<[Self; 2]> {
+        let len = self.len + 1;
+        let upper = match self.address {
+            _ if self.is_host() => return None,
+            IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() | 1 << (32 - len))),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() | 1 << (128 - len))),
+        };
+        Some([self.address, upper].map(|address| Self { address, len }))
+    }
+
+    /// The fewest prefixes that together are this one without `holes`.
+    pub fn without(self, holes: &[Self]) -> Vec<Self> {
+        let holes: Vec<_> = holes.iter().copied().filter(|hole| hole.overlaps(self)).collect();
+        if holes.is_empty() {
+            return vec![self];
+        }
+        let is_gone = holes.iter().any(|hole| hole.len <= self.len);
+        let halves = self.halves().filter(|_| !is_gone);
+        halves.into_iter().flatten().flat_map(|half| half.without(&holes)).collect()
+    }
+
     /// The broadcast address of an IPv4 subnet; none for hosts, point-to-point links (RFC 3021) and IPv6.
     pub fn broadcast(self) -> Option<Self> {
         match self.address {
@@ -143,6 +165,24 @@ mod tests {
 
     fn prefix(text: &str) -> Prefix {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_prefix_without_holes_is_all_of_it_but_them() {
+        let without = |prefix: &str, holes: &[&str]| {
+            let holes: Vec<Prefix> = holes.iter().map(|hole| hole.parse().unwrap()).collect();
+            let rest = prefix.parse::<Prefix>().unwrap().without(&holes);
+            rest.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(without("10.0.0.0/8", &["192.168.0.0/16", "fd00::/8"]), ["10.0.0.0/8"]);
+        assert_eq!(without("10.0.0.0/8", &["10.0.0.0/8"]), [""; 0]);
+        assert_eq!(without("10.1.0.0/16", &["10.0.0.0/8"]), [""; 0]);
+        assert_eq!(without("10.0.0.0/30", &["10.0.0.2/32"]), ["10.0.0.0/31", "10.0.0.3/32"]);
+        assert_eq!(without("10.0.0.0/8", &["10.128.0.0/9", "10.0.0.0/10"]), ["10.64.0.0/10"]);
+        assert_eq!(without("fd00::/126", &["fd00::/128"]), ["fd00::1/128", "fd00::2/127"]);
+        assert_eq!(without("0.0.0.0/0", &["9.9.9.9/32"]).len(), 32);
+        assert_eq!(without("::/0", &["fd00::1/128"]).len(), 128);
+        assert_eq!(without("10.0.0.1/32", &["10.0.0.1/32"]), [""; 0]);
     }
 
     #[test]

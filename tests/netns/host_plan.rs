@@ -99,6 +99,9 @@ fn full_plan() -> HostPlan {
             lock_down: Some(LockDown { lan: prefixes(&["198.18.1.0/24", "2001:db8:1::/64"]) }),
             carries_default: true,
             underlay_ports: [4647].into(),
+            forwards: true,
+            is_exit: true,
+            unmapped: prefixes(&["172.20.1.0/24", "fd97:1::/64"]),
         },
         sysctls: BTreeMap::from([
             (Sysctl::Ipv4Forwarding("eth0".parse().unwrap()), 1),

@@ -36,6 +36,7 @@ mod network;
 mod node;
 mod offload;
 mod overlap;
+mod passing_by;
 mod policy;
 mod post_quantum;
 mod pump;

@@ -62,13 +62,13 @@ fn frame(from: MacAddress, to: MacAddress, ethertype: u16, payload: &[u8]) -> Ve
 
 fn datagram(from: MacAddress, to: MacAddress, port: u16) -> Vec<u8> {
     let mut packet = Vec::new();
-    PacketBuilder::ipv4([10, 99, 0, 66], [255; 4], 64).udp(67, port).write(&mut packet, MARK).unwrap();
+    PacketBuilder::ipv4([192, 168, 99, 66], [255; 4], 64).udp(67, port).write(&mut packet, MARK).unwrap();
     frame(from, to, ETHERTYPE_IPV4, &packet)
 }
 
 fn arp_reply(from: MacAddress, to: MacAddress, (mac, address): (MacAddress, IpAddr)) -> Vec<u8> {
     let IpAddr::V4(address) = address else { panic!("ARP is of IPv4") };
-    let body = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &mac.0, &address.octets(), &to.0, &[10, 99, 0, 1]].concat();
+    let body = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &mac.0, &address.octets(), &to.0, &[192, 168, 99, 1]].concat();
     frame(from, to, ETHERTYPE_ARP, &body)
 }
 

@@ -24,7 +24,7 @@ fn serve(host: &Host) -> Running {
     let mut command = host.command("dnsmasq");
     command.args(["--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--bind-interfaces", "--pid-file="]);
     command.args(["--dhcp-leasefile=/dev/null", "--leasefile-ro", "--user=root", &format!("--interface={DEVICE}")]);
-    command.args(["--dhcp-range=10.99.0.100,10.99.0.150,1h", "--enable-ra", "--dhcp-range=fd99::,ra-only,1h"]);
+    command.args(["--dhcp-range=192.168.99.100,192.168.99.150,1h", "--enable-ra", "--dhcp-range=fd99::,ra-only,1h"]);
     command.args(["--ra-param", &format!("{DEVICE},4,600")]).stdout(Stdio::null()).stderr(Stdio::null());
     host.spawn(&mut command)
 }
@@ -54,6 +54,6 @@ fn a_dhcp_server_and_a_router_are_heard_behind_the_gateway_alone() {
         given.is_some()
     }));
     let given = given.unwrap();
-    assert!(given.starts_with("10.99.0.1"), "{given}");
+    assert!(given.starts_with("192.168.99.1"), "{given}");
     assert!(eventually(PATIENCE, || has_prefix(&ben)), "{}", ben.host().ip(&format!("-6 addr show dev {DEVICE}")));
 }

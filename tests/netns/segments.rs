@@ -57,10 +57,10 @@ fn wait_for_device(node: &Node) {
 
 /// Gives a host's link an address of each family.
 pub fn address(host: &Host, link: &str, number: u8) -> [IpAddr; 2] {
-    host.ip(&format!("addr add 10.99.0.{number}/24 dev {link}"));
+    host.ip(&format!("addr add 192.168.99.{number}/24 dev {link}"));
     host.ip(&format!("addr add fd99::{number:x}/64 dev {link} nodad"));
     host.ip(&format!("link set {link} up"));
-    [IpAddr::from([10, 99, 0, number]), IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, number.into()])]
+    [IpAddr::from([192, 168, 99, number]), IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, number.into()])]
 }
 
 /// Whether an echo request to an address is answered within a second.

@@ -11,13 +11,13 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSock
 use std::time::{Duration, Instant};
 
 /// How long one try to reach a host of a site takes.
-const TRY: Duration = Duration::from_millis(700);
+pub const TRY: Duration = Duration::from_millis(700);
 /// From the end of a router to the first answer by the other one.
 const FAILOVER: Duration = Duration::from_secs(8);
 
 /// Adds a LAN behind a node's host: an interface `lan0` with the first address, and a host beyond it with the second one, whose only other
 /// route is none. Returns that host's namespace as a lab's host.
-fn lan(lab: &mut Lab, router: &Node, name: &str, subnet: [u8; 3]) -> Host {
+pub fn lan(lab: &mut Lab, router: &Node, name: &str, subnet: [u8; 3]) -> Host {
     let beyond = lab.host_with(name, crate::lab::Underlay::V4);
     let [a, b, c] = subnet;
     beyond.ip("link set eth0 down");
@@ -30,7 +30,7 @@ fn lan(lab: &mut Lab, router: &Node, name: &str, subnet: [u8; 3]) -> Host {
 }
 
 /// Answers everybody who connects to port 80 there with a text.
-fn serve(host: &Host, text: &'static str) {
+pub fn serve(host: &Host, text: &'static str) {
     let listener = host.run(|| TcpListener::bind(("0.0.0.0", 80))).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -41,7 +41,7 @@ fn serve(host: &Host, text: &'static str) {
 }
 
 /// What a server tells, if it does soon.
-fn ask(from: &Host, to: [u8; 4]) -> Option<String> {
+pub fn ask(from: &Host, to: [u8; 4]) -> Option<String> {
     let mut stream = from.run(|| TcpStream::connect_timeout(&SocketAddr::from((to, 80)), TRY)).ok()?;
     stream.set_read_timeout(Some(TRY)).unwrap();
     let mut text = String::new();
@@ -49,7 +49,7 @@ fn ask(from: &Host, to: [u8; 4]) -> Option<String> {
     Some(text)
 }
 
-fn is_told(from: &Host, to: [u8; 4], text: &str) -> bool {
+pub fn is_told(from: &Host, to: [u8; 4], text: &str) -> bool {
     eventually(PATIENCE, || ask(from, to).as_deref() == Some(text))
 }
 

@@ -34,8 +34,14 @@ pub struct FilterPlan {
     pub advertised: BTreeSet<DeviceName>,
     /// Who goes out here under an address of this host.
     pub masquerade: BTreeSet<Masquerade>,
+    /// Something is passed on for others.
+    pub forwards: bool,
+    /// To everywhere, too: the kernel keeps track of flows then, and nothing but their replies comes back.
+    pub is_exit: bool,
     /// Subnets under other addresses, of the same length: what the overlay says, and what they have.
     pub mapped: BTreeMap<Prefix, Prefix>,
+    /// What the overlay says of subnets that cannot be mapped: nothing there is passed on.
+    pub unmapped: BTreeSet<Prefix>,
     /// Nothing leaves but by the overlay.
     pub lock_down: Option<LockDown>,
     /// The device carries the default route: datagrams that come for our ports are marked, so that a strict check of where they come from
@@ -48,12 +54,17 @@ pub struct FilterPlan {
 impl FilterPlan {
     /// Says whether this host passes packets on for others.
     pub(super) fn passes_on(&self) -> bool {
-        self.has_nat() || !self.forward_from.is_empty() || !self.advertised.is_empty()
+        self.forwards || !self.forward_from.is_empty()
     }
 
-    /// Says whether packets change their addresses here, so that the kernel keeps track of flows anyway.
+    /// Says whether packets change their addresses here.
     fn has_nat(&self) -> bool {
         !self.mapped.is_empty() || !self.masquerade.is_empty()
+    }
+
+    /// Says whether the kernel keeps track of flows.
+    fn is_tracked(&self) -> bool {
+        self.has_nat() || self.is_exit
     }
 }
 
@@ -85,8 +96,20 @@ pub struct RulesetInput<'a> {
     pub own: &'a BTreeSet<IpAddr>,
     /// Where packets leave by the device alone.
     pub guarded: &'a BTreeSet<Prefix>,
+    /// What the kernel passes on because of this program alone.
+    pub opened: &'a Opened,
     /// The rest.
     pub plan: &'a FilterPlan,
+}
+
+/// Where the kernel passes packets on because this program switched that on, and did not before: only what comes from the overlay or goes
+/// there is meant.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Opened {
+    /// IPv4, of what comes by these interfaces.
+    pub ipv4: BTreeSet<DeviceName>,
+    /// IPv6, which knows one switch for all interfaces.
+    pub ipv6: bool,
 }
 
 /// The name of a network's table.
@@ -144,7 +167,7 @@ fn sets(out: &mut String, input: &RulesetInput<'_>) {
         // The default route is no prefix to guard: what is not the overlay's leaves as it did, unless locked down.
         let guarded = input.guarded.iter().filter(|prefix| is_of(family, prefix.address()) && prefix.bits() > 0);
         set(out, &format!("overlay_{family}"), kind, "flags interval; auto-merge; ", &joined(guarded));
-        if !input.plan.has_nat() {
+        if !input.plan.is_tracked() {
             let flags = format!("size {REPLIES_MAX}; flags dynamic, timeout; timeout {REPLIES_KEPT}; ");
             set(out, &format!("replies_{family}"), &format!("{kind} . {kind}"), &flags, "");
         }
@@ -165,7 +188,9 @@ fn prerouting(out: &mut String, input: &RulesetInput<'_>) {
     }
     if input.plan.carries_default && !input.plan.underlay_ports.is_empty() {
         let (ports, mark) = (joined(&input.plan.underlay_ports), input.slot.mark());
-        line(out, format_args!("    iifname != \"{}\" udp dport {{ {ports} }} meta mark set {mark:#x}", input.device));
+        // Not what is passed on: it would leave beside the overlay.
+        let local = format!("iifname != \"{}\" fib daddr type local", input.device);
+        line(out, format_args!("    {local} udp dport {{ {ports} }} meta mark set {mark:#x}"));
     }
     out.push_str("  }\n");
 }
@@ -175,19 +200,57 @@ fn forward(out: &mut String, input: &RulesetInput<'_>) {
     line(out, format_args!("  chain forward {{ type filter hook forward priority filter; policy accept;"));
     for (family, _) in FAMILIES {
         line(out, format_args!("    oifname != \"{device}\" {family} daddr @overlay_{family} counter drop"));
-        if !plan.has_nat() {
+        if !plan.is_tracked() {
             let pair = format!("{{ {family} daddr . {family} saddr }}");
             line(out, format_args!("    iifname \"{device}\" update @replies_{family} {pair}"));
         }
     }
+    unmapped(out, input);
+    passing_by(out, input);
     line(out, format_args!("    oifname != \"{device}\" accept"));
     line(out, format_args!("    tcp flags syn tcp option maxseg size set rt mtu"));
-    replies(out, plan.has_nat());
+    replies(out, plan.is_tracked());
     let from = names(plan.forward_from.iter().chain(&plan.advertised));
     if !plan.forward_from.is_empty() || !plan.advertised.is_empty() {
         line(out, format_args!("    iifname {from} accept"));
     }
     out.push_str("    counter drop\n  }\n");
+}
+
+/// Stops what would go on to addresses that mean nothing here, and so by the host's default route.
+fn unmapped(out: &mut String, input: &RulesetInput<'_>) {
+    for (family, _) in FAMILIES {
+        let shown = joined(input.plan.unmapped.iter().filter(|prefix| is_of(family, prefix.address())));
+        if !shown.is_empty() {
+            line(out, format_args!("    iifname \"{}\" {family} daddr {{ {shown} }} counter drop", input.device));
+        }
+    }
+}
+
+/// Stops what neither comes from the overlay nor goes there: all of it when locked down, but for the networks that stay in reach; else
+/// what nothing but this program made the kernel pass on.
+fn passing_by(out: &mut String, input: &RulesetInput<'_>) {
+    let RulesetInput { device, opened, plan, .. } = input;
+    if let Some(lock_down) = &plan.lock_down {
+        let beside = format!("iifname != \"{device}\" oifname != \"{device}\"");
+        for (family, version) in [("ip", "ipv4"), ("ip6", "ipv6")] {
+            let lan = joined(lock_down.lan.iter().filter(|prefix| is_of(family, prefix.address())));
+            let what = if lan.is_empty() {
+                format!("meta nfproto {version}")
+            } else {
+                format!("{family} daddr != {{ {lan} }}")
+            };
+            line(out, format_args!("    {beside} {what} counter drop"));
+        }
+    }
+    let trusted = names([*device].into_iter().chain(&plan.forward_from));
+    let by: BTreeSet<_> = opened.ipv4.iter().filter(|it| it != device && !plan.forward_from.contains(it)).collect();
+    if !by.is_empty() {
+        line(out, format_args!("    meta nfproto ipv4 iifname {} oifname != {trusted} counter drop", names(by)));
+    }
+    if opened.ipv6 {
+        line(out, format_args!("    meta nfproto ipv6 iifname != {trusted} oifname != {trusted} counter drop"));
+    }
 }
 
 /// Lets replies into the overlay: also where another program, such as Docker, passes a member's packets on to a container. The kernel is asked
@@ -296,6 +359,17 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    /// This program made the kernel pass on what comes by two LANs, and all IPv6.
+    fn opened() -> Opened {
+        Opened { ipv4: devices(&["lan0", "docker0", "p2p-lab"]), ipv6: true }
+    }
+
+    /// What stops what passes by for no other reason.
+    const PASSING_BY: [&str; 2] = [
+        r#"meta nfproto ipv4 iifname { "docker0", "lan0" } oifname != { "p2p-lab" } counter drop"#,
+        r#"meta nfproto ipv6 iifname != { "p2p-lab" } oifname != { "p2p-lab" } counter drop"#,
+    ];
+
     /// The lines of a chain or set of the ruleset for a plan, without their indentation.
     fn lines_of(part: &str, plan: &FilterPlan) -> Vec<String> {
         let text = ruleset(&RulesetInput {
@@ -304,6 +378,7 @@ mod tests {
             slot: Slot::try_from(3).unwrap(),
             own: &["10.77.0.1", "fd00::1"].map(|text| text.parse().unwrap()).into(),
             guarded: &prefixes(&["10.77.0.0/24", "fd00::/64", "0.0.0.0/0"]),
+            opened: &opened(),
             plan,
         });
         assert!(text.starts_with("table inet p2plus-lab\ndelete table inet p2plus-lab\ntable inet p2plus-lab {\n"));
@@ -337,6 +412,8 @@ mod tests {
                 r#"iifname "p2p-lab" update @replies_ip { ip daddr . ip saddr }"#,
                 r#"oifname != "p2p-lab" ip6 daddr @overlay_ip6 counter drop"#,
                 r#"iifname "p2p-lab" update @replies_ip6 { ip6 daddr . ip6 saddr }"#,
+                PASSING_BY[0],
+                PASSING_BY[1],
                 r#"oifname != "p2p-lab" accept"#,
                 "tcp flags syn tcp option maxseg size set rt mtu",
                 "ip saddr . ip daddr @replies_ip update @replies_ip { ip saddr . ip daddr } accept",
@@ -364,6 +441,20 @@ mod tests {
         let forward = lines_of("chain forward", &plan);
         let [.., from, last] = &forward[..] else { panic!("{forward:?}") };
         assert_eq!((from.as_str(), last.as_str()), (r#"iifname { "docker0", "lan0" } accept"#, "counter drop"));
+        // Who is trusted may go anywhere, as before.
+        let trusted = r#"{ "docker0", "p2p-lab" }"#;
+        let passing_by = [
+            format!(r#"meta nfproto ipv4 iifname {{ "lan0" }} oifname != {trusted} counter drop"#),
+            format!("meta nfproto ipv6 iifname != {trusted} oifname != {trusted} counter drop"),
+        ];
+        assert!(passing_by.iter().all(|line| forward.contains(line)), "{forward:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_passed_on_to_nobody() {
+        let plan = FilterPlan { unmapped: prefixes(&["172.20.1.0/24"]), ..FilterPlan::default() };
+        let stopped = r#"iifname "p2p-lab" ip daddr { 172.20.1.0/24 } counter drop"#.to_owned();
+        assert!(lines_of("chain forward", &plan).contains(&stopped));
     }
 
     #[test]
@@ -381,6 +472,12 @@ mod tests {
                 "counter drop",
             ]
         );
+        let beside = r#"iifname != "p2p-lab" oifname != "p2p-lab""#;
+        let forward = lines_of("chain forward", &plan);
+        let at = |line: &str| forward.iter().position(|it| it == line).unwrap_or_else(|| panic!("{line}: {forward:?}"));
+        let passes = at(r#"oifname != "p2p-lab" accept"#);
+        assert!(at(&format!("{beside} ip daddr != {{ 192.168.1.0/24 }} counter drop")) < passes, "containers' packets");
+        assert!(at(&format!("{beside} meta nfproto ipv6 counter drop")) < passes);
     }
 
     #[test]
@@ -425,6 +522,6 @@ mod tests {
     fn where_the_device_carries_the_default_route_what_comes_for_our_ports_is_marked() {
         let plan = FilterPlan { carries_default: true, underlay_ports: [4647].into(), ..FilterPlan::default() };
         let last = lines_of("chain prerouting", &plan).pop().unwrap();
-        assert_eq!(last, r#"iifname != "p2p-lab" udp dport { 4647 } meta mark set 0x500300"#);
+        assert_eq!(last, r#"iifname != "p2p-lab" fib daddr type local udp dport { 4647 } meta mark set 0x500300"#);
     }
 }

@@ -19,6 +19,7 @@ mod slot;
 mod sysctl;
 
 pub use conflict::{HostView, RouteConflict, route_conflicts};
+use filter::Opened;
 pub use filter::{FilterPlan, LockDown, Masquerade, table_name};
 pub use foreign::ForwardBlocker;
 pub use journal::{Change, Journal};
@@ -184,7 +185,10 @@ impl Host {
         let present = problems.or_default(self.network.table_routes(self.slot().table()));
         self.add_rules(&mut problems);
         self.add_routes(&present, wanted.iter().filter(|route| !leads_out(route)), &mut problems);
-        problems.note(self.apply_filter(plan));
+        let opened = self.opened(&plan.sysctls);
+        let is_filtered = self.apply_filter(plan, &opened);
+        let passes_on = is_filtered.is_ok();
+        problems.note(is_filtered);
         if plan.filter.passes_on() {
             let blockers = problems.or_default(foreign::forward_blockers(&self.device));
             let device = &self.device;
@@ -195,8 +199,31 @@ impl Host {
         self.apply_addresses(plan, &mut problems);
         self.add_routes(&present, wanted.iter().filter(|route| leads_out(route)), &mut problems);
         self.remove_routes(present.iter().filter(|route| !leads_out(route) && !wanted.contains(route)), &mut problems);
-        self.apply_sysctls(&plan.sysctls, &mut problems);
+        // What nothing guards is not passed on.
+        let sysctls = plan.sysctls.iter().filter(|(key, _)| passes_on || !key.is_forwarding());
+        self.apply_sysctls(&sysctls.map(|(key, value)| (key.clone(), *value)).collect(), &mut problems);
         problems.0
+    }
+
+    /// Where the kernel passes packets on, or will when these settings are made, because of this program alone.
+    fn opened(&self, wanted: &BTreeMap<Sysctl, u8>) -> Opened {
+        let changes = self.journal.changes();
+        let is_set = |key: &Sysctl| key.read().ok().flatten().as_deref() == Some("1");
+        let is_ours =
+            |key: &Sysctl| changes.iter().any(|it| matches!(it, Change::Sysctl { key: noted, .. } if noted == key));
+        let mut opened = Opened::default();
+        for key in wanted.keys().filter(|key| is_ours(key) || !is_set(key)) {
+            match key {
+                Sysctl::Ipv4Forwarding(interface) => drop(opened.ipv4.insert(interface.clone())),
+                Sysctl::Ipv6Forwarding(_) => opened.ipv6 = true,
+                Sysctl::Ipv6AcceptRa(_) | Sysctl::Ipv4SourceHeedsMark => {}
+            }
+        }
+        // Somebody switched it on for all interfaces, which this program never does.
+        if is_set(&Sysctl::of_every_interface()) {
+            opened.ipv4.clear();
+        }
+        opened
     }
 
     /// Undoes everything; what is on the interface goes with it. Returns what was not to be undone.
@@ -234,13 +261,14 @@ impl Host {
     }
 
     /// Brings the ruleset into force, unless it is already.
-    fn apply_filter(&mut self, plan: &HostPlan) -> Result<(), HostError> {
+    fn apply_filter(&mut self, plan: &HostPlan, opened: &Opened) -> Result<(), HostError> {
         let text = ruleset(&RulesetInput {
             network: &self.name,
             device: &self.device,
             slot: self.slot(),
             own: &plan.addresses.iter().map(|(address, _)| *address).collect(),
             guarded: &plan.routed.union(&plan.refused).copied().collect(),
+            opened,
             plan: &plan.filter,
         });
         if self.ruleset.as_ref() == Some(&text) && has_table(&self.name) {

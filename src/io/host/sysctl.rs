@@ -12,6 +12,8 @@ use std::str::FromStr;
 const ROOT: &str = "/proc/sys";
 /// What stands for every interface in a setting's place for one.
 const EVERY_INTERFACE: &str = "all";
+/// Where nobody advertises anything.
+const LOOPBACK: &str = "lo";
 /// What stands for interfaces that are still to come.
 const NEW_INTERFACE: &str = "default";
 
@@ -102,6 +104,16 @@ impl Sysctl {
         }
     }
 
+    /// Whether IPv4 packets are passed on that come by whatever interface.
+    pub(super) fn of_every_interface() -> Self {
+        Self::Ipv4Forwarding(EVERY_INTERFACE.parse().expect("a plain name"))
+    }
+
+    /// Says whether it lets packets through.
+    pub(super) const fn is_forwarding(&self) -> bool {
+        matches!(self, Self::Ipv4Forwarding(_) | Self::Ipv6Forwarding(_))
+    }
+
     /// The settings that the kernel takes along when this one is set, in the order in which they are put back after it.
     pub(super) fn taken_along(&self) -> Vec<Self> {
         if !self.is_of_every_ipv6_interface() {
@@ -117,7 +129,7 @@ impl Sysctl {
             return Vec::new();
         }
         // The kernel asks each interface's own; what a new one begins with would stay with it when this is put back.
-        let is_one = |name: &DeviceName| ![EVERY_INTERFACE, NEW_INTERFACE].contains(&name.as_str());
+        let is_one = |name: &DeviceName| ![EVERY_INTERFACE, NEW_INTERFACE, LOOPBACK].contains(&name.as_str());
         ipv6_interfaces().filter(is_one).map(Self::Ipv6AcceptRa).collect()
     }
 

@@ -235,11 +235,17 @@ impl Segment {
         match message {
             LinkMessage::Neighbour(neighbour) => lock(&self.memory.neighbours).note(now, place, frame, neighbour),
             LinkMessage::Report { groups, .. } => lock(&self.memory.groups).report(now, place, groups),
-            LinkMessage::Query { is_v6, is_general } => {
+            // Behind anybody else is no network with a router that asks all of them; and who asks one member alone, so that it believes in a
+            // router, has what it sends to its groups go to nobody else.
+            LinkMessage::Query { is_v6, is_general } if self.may_lead_on(place) => {
                 lock(&self.memory.groups).query(now, place, *is_v6, *is_general);
             }
             _ => {}
         }
+    }
+
+    fn may_lead_on(&self, place: Place) -> bool {
+        self.role(place).is_some_and(|role| role.is_gateway || role.is_bridge)
     }
 
     /// Answers a question whose answer is known, in the place of the owner.

@@ -291,6 +291,8 @@ fn a_group_goes_to_its_listeners_while_a_router_asks() {
     let group = [239, 1, 2, 3];
     let stream = || plain(own(), MacAddress([1, 0, 0x5e, 1, 2, 3]));
     assert_eq!(segment.outbound(now(), &stream()), Ok(Route::Peers(vec![ALICE, BOB, GATE])), "nobody asks");
+    segment.inbound(now(), ALICE, &igmp_query(mac(ALICE))).unwrap();
+    assert_eq!(segment.outbound(now(), &stream()), Ok(Route::Peers(vec![ALICE, BOB, GATE])), "who leads nowhere asks");
     segment.inbound(now(), GATE, &igmp_query(mac(GATE))).unwrap();
     segment.inbound(now(), ALICE, &igmp_report(mac(ALICE), group)).unwrap();
     assert_eq!(segment.outbound(now(), &stream()), Ok(Route::Peers(vec![ALICE, GATE])));

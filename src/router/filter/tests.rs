@@ -86,6 +86,25 @@ fn what_answers_passes_and_what_begins_needs_a_rule() {
 }
 
 #[test]
+fn a_connection_that_was_taken_for_an_older_one_is_not_opened_from_the_other_side() {
+    // A may reach everything of B, and has just started; B makes it believe in a connection from before, and then opens one itself.
+    let filter = filter(&[rule(Action::Allow, 1, 2, Protocol::Any, None)]);
+    let from_b = |kind| tcp(B, A, [22, 5432], kind);
+    assert_eq!(check(&filter, START, &from_b(Tcp::SynAck)), Err(DropReason::Prohibited), "an answer to nothing");
+    assert_eq!(check(&filter, START, &from_b(Tcp::Ack)), Ok(()), "a download goes on");
+    for now in [START, later()] {
+        assert_eq!(check(&filter, now, &from_b(Tcp::Syn)), Err(DropReason::Prohibited), "opened by B");
+    }
+    let from_a = |kind| tcp(A, B, [5432, 22], kind);
+    for (bytes, what) in
+        [(from_a(Tcp::Syn), "A opens it"), (from_b(Tcp::SynAck), "B accepts"), (from_a(Tcp::Ack), "and it goes on")]
+    {
+        assert_eq!(check(&filter, later(), &bytes), Ok(()), "{what}");
+    }
+    assert_eq!(check(&filter, later(), &from_b(Tcp::Syn)), Err(DropReason::Prohibited), "not while it is there");
+}
+
+#[test]
 fn a_denial_of_the_other_direction_does_not_cut_replies() {
     let filter = filter(&[rule(Action::Deny, 2, 1, Protocol::Any, None), ssh()]);
     assert_eq!(check(&filter, later(), &tcp(A, B, [1000, 22], Tcp::Syn)), Ok(()));
