@@ -14,6 +14,8 @@ use super::PeerIndex;
 use crate::time::Instant;
 use crate::wire::flow::{Flow, Fragmented, Signal};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,7 +72,8 @@ pub struct Flows {
 
 #[derive(Default)]
 struct Shard {
-    peers: HashMap<PeerIndex, PeerFlows>,
+    /// By the peers' positions, of which each shard has every 64th.
+    peers: Vec<Option<Box<PeerFlows>>>,
     swept: Option<Instant>,
 }
 
@@ -83,8 +86,23 @@ struct PeerFlows {
 }
 
 /// A conversation, whichever way a packet of it goes: the lesser of its two directions.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Key(Flow);
+
+/// In few pieces, since every packet is looked for.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Flow { source, destination, protocol, source_port, destination_port } = self.0;
+        for address in [source, destination] {
+            match address {
+                IpAddr::V4(address) => state.write_u32(address.to_bits()),
+                IpAddr::V6(address) => state.write_u128(address.to_bits()),
+            }
+        }
+        let rest = u64::from(source_port) << 32 | u64::from(destination_port) << 16 | u64::from(protocol);
+        state.write_u64(rest << 1 | u64::from(source.is_ipv4()));
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -123,15 +141,7 @@ impl Flows {
     /// Notes a packet of a conversation that was allowed under these very rules; says whether there is one.
     #[inline]
     pub fn touch(&self, now: Instant, peer: PeerIndex, flow: Flow, signal: Signal, generation: u64) -> bool {
-        self.with_peer(peer, |flows, total| {
-            let key = Key::of(flow);
-            let known = flows.find(now, key.0).filter(|known| known.has(flow, signal));
-            let is_current = known.is_some_and(|known| known.generation == generation);
-            if is_current {
-                flows.take(now, key, signal, generation, total);
-            }
-            is_current
-        })
+        self.with_peer(peer, |flows, total| flows.touch(now, flow, signal, generation, total))
     }
 
     /// Notes a packet of a known conversation that newer rules allow as well.
@@ -163,7 +173,7 @@ impl Flows {
         if self.total.load(Ordering::Relaxed) >= MAX_FLOWS {
             shard.make_room(now, peer, &self.total)?;
         }
-        shard.peers.entry(peer).or_default().begin(now, flow, signal, generation, &self.total);
+        shard.entry(peer).begin(now, flow, signal, generation, &self.total);
         Ok(())
     }
 
@@ -175,7 +185,7 @@ impl Flows {
     /// Notes that the further fragments of a packet may pass as its first one did.
     pub fn begin_fragments(&self, now: Instant, peer: PeerIndex, packet: Fragmented, generation: u64) {
         let mut shard = self.shard(peer);
-        let fragmented = &mut shard.peers.entry(peer).or_default().fragmented;
+        let fragmented = &mut shard.entry(peer).fragmented;
         if fragmented.len() >= MAX_FRAGMENTED {
             fragmented.pop_front();
         }
@@ -193,14 +203,14 @@ impl Flows {
 
     /// Forgets everything about a peer.
     pub fn forget(&self, peer: PeerIndex) {
-        if let Some(flows) = self.shard(peer).peers.remove(&peer) {
+        if let Some(flows) = self.shard(peer).place(peer).and_then(Option::take) {
             self.total.fetch_sub(flows.len(), Ordering::Relaxed);
         }
     }
 
     /// Says whether something is remembered of a peer.
     pub fn has_peer(&self, peer: PeerIndex) -> bool {
-        self.shard(peer).peers.contains_key(&peer)
+        self.shard(peer).get(peer).is_some()
     }
 
     /// How many conversations are remembered.
@@ -219,7 +229,7 @@ impl Flows {
 
     /// Looks at a peer's conversations; at none, when it has none.
     fn with_peer<T: Default>(&self, peer: PeerIndex, look: impl FnOnce(&mut PeerFlows, &AtomicUsize) -> T) -> T {
-        self.shard(peer).peers.get_mut(&peer).map(|flows| look(flows, &self.total)).unwrap_or_default()
+        self.shard(peer).get(peer).map(|flows| look(flows, &self.total)).unwrap_or_default()
     }
 }
 
@@ -235,12 +245,32 @@ impl Default for Flows {
 }
 
 impl Shard {
+    fn place(&mut self, peer: PeerIndex) -> Option<&mut Option<Box<PeerFlows>>> {
+        self.peers.get_mut(peer.position() / SHARDS)
+    }
+
+    fn get(&mut self, peer: PeerIndex) -> Option<&mut PeerFlows> {
+        self.place(peer)?.as_deref_mut()
+    }
+
+    fn entry(&mut self, peer: PeerIndex) -> &mut PeerFlows {
+        let at = peer.position() / SHARDS;
+        if at >= self.peers.len() {
+            self.peers.resize_with(at + 1, Option::default);
+        }
+        self.peers[at].get_or_insert_default()
+    }
+
     /// Forgets what is over, unless that was done a moment ago.
     fn sweep(&mut self, now: Instant, total: &AtomicUsize) {
         if self.swept.is_none_or(|swept| now.saturating_since(swept) >= SWEEP_INTERVAL) {
             self.swept = Some(now);
-            self.peers.values_mut().for_each(|flows| flows.sweep(now, total));
-            self.peers.retain(|_, flows| flows.len() > 0);
+            for place in &mut self.peers {
+                if let Some(flows) = place {
+                    flows.sweep(now, total);
+                }
+                *place = place.take().filter(|flows| flows.len() > 0);
+            }
         }
     }
 
@@ -250,7 +280,7 @@ impl Shard {
         if total.load(Ordering::Relaxed) < MAX_FLOWS {
             return Ok(());
         }
-        let own = self.peers.get_mut(&peer).ok_or(Full)?;
+        let own = self.get(peer).ok_or(Full)?;
         if own.old.is_empty() {
             own.rotate(total);
         }
@@ -270,8 +300,26 @@ impl PeerFlows {
         if entry.is_over(now, key) {
             return None;
         }
-        let begun = if entry.began_as_key { key.0 } else { key.0.reversed() };
-        Some(Known { begun, generation: entry.generation })
+        Some(entry.known(key))
+    }
+
+    fn touch(&mut self, now: Instant, flow: Flow, signal: Signal, generation: u64, total: &AtomicUsize) -> bool {
+        let (key, goes_as_key) = Key::of(flow);
+        let has = |entry: &Entry| {
+            entry.generation == generation && !entry.is_over(now, key) && entry.known(key).has(flow, signal)
+        };
+        if let Some(entry) = self.young.get_mut(&key) {
+            let has = has(entry);
+            if has {
+                entry.take(now, goes_as_key, signal, generation);
+            }
+            return has;
+        }
+        let has = self.old.get(&key).is_some_and(has);
+        if has {
+            self.take(now, (key, goes_as_key), signal, generation, total);
+        }
+        has
     }
 
     fn take(
@@ -337,6 +385,11 @@ impl Key {
 }
 
 impl Entry {
+    fn known(&self, key: Key) -> Known {
+        let begun = if self.began_as_key { key.0 } else { key.0.reversed() };
+        Known { begun, generation: self.generation }
+    }
+
     fn take(&mut self, now: Instant, goes_as_key: bool, signal: Signal, generation: u64) {
         self.seen = now;
         self.generation = generation;
