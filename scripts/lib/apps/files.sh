@@ -55,8 +55,9 @@ CONF
   # Helpers of smbd have not read the configuration yet when they open their logs.
   # shellcheck disable=SC2016  # expanded there
   logs=(sh -c 'mount --bind "$0" /var/log/samba && exec "$@"' "$home/logs")
-  serve_at "$1" nmbd "${logs[@]}" nmbd --foreground --no-process-group --configfile="$home/smb.conf"
-  serve_at "$1" smbd "${logs[@]}" smbd --foreground --no-process-group --configfile="$home/smb.conf"
+  # Each ends its whole process group when it ends, which shall not be ours and our caller's.
+  serve_at "$1" nmbd "${logs[@]}" setsid nmbd --foreground --no-process-group --configfile="$home/smb.conf"
+  serve_at "$1" smbd "${logs[@]}" setsid smbd --foreground --no-process-group --configfile="$home/smb.conf"
   wait_for_port "$1" 445 192.168.77.1
 }
 

@@ -9,7 +9,7 @@ ATTACK_TITLES+=(
   [names_killed]="the same with the asking host's daemon killed; not promised | the same"
   [other_names]="an exit is used, and the LAN's resolver is asked for other names (\`lan_access = false\`) | questions that left in clear"
   [other_names_far]="an exit is used, and a resolver behind it is asked for other names (\`DNS =\` of wg-quick) | questions that left in clear"
-  [other_names_near]="an exit is used, and the LAN's resolver, left in reach by the default \`lan_access\`, is asked; not promised | questions that left in clear"
+  [other_names_near]="an exit is used, and the resolver of a private LAN, left in reach by the default \`lan_access\`, is asked; not promised | questions that left in clear"
 )
 UNPROMISED+=([names_killed]=yes [other_names_near]=yes)
 
@@ -92,7 +92,11 @@ attack_other_names_far() {
   ask_by_exit "$1" "$LOCKED_DOWN"
 }
 
+# The LAN is a private network, as most are; the router's other address is beyond the exit.
 attack_other_names_near() {
+  ip -n "$(ns router)" addr add 192.168.50.1/24 dev to-founder
+  ip -n "$(ns founder)" addr add 192.168.50.2/24 dev eth0
   lan_resolver
+  printf 'nameserver 192.168.50.1\noptions timeout:2 attempts:1\n' >"/etc/netns/$(ns founder)/resolv.conf"
   ask_by_exit "$1" $'[routes]\nlock_down = true'
 }

@@ -34,8 +34,9 @@ pub const MAX_CALLS: usize = 64;
 const MAX_STRANGERS_CALLS: usize = 8;
 /// Events that a slow reader may fall behind; past it it gets `lagged`.
 pub const MAX_EVENTS: usize = 256;
-/// Longest request body.
-const MAX_BODY_LEN: usize = 64 * 1024;
+/// Longest request body, in KiB: of those who may give orders, a file with all the rules that a network may have; of others, a name or two.
+const MAX_ORDER_KIB: usize = 4096;
+const MAX_BODY_KIB: usize = 64;
 /// How long a request body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Serialized events between the broadcast and one reader's connection.
@@ -149,7 +150,7 @@ async fn answer(
 
 impl Handlers {
     async fn call(&self, caller: Caller, http: axum::extract::Request) -> Result<Response, Failure> {
-        let request = read_request(http).await?;
+        let request = read_request(http, caller.right).await?;
         if caller.right < request.right() {
             return Err(missing_right(request.right()));
         }
@@ -183,17 +184,20 @@ impl Handlers {
     }
 }
 
-async fn read_request(http: axum::extract::Request) -> Result<Request, Failure> {
+async fn read_request(http: axum::extract::Request, right: Right) -> Result<Request, Failure> {
+    let max_kib = if right == Right::Admin { MAX_ORDER_KIB } else { MAX_BODY_KIB };
     let (head, body) = http.into_parts();
     let method = match head.method {
         axum::http::Method::GET => Some(Method::Get),
         axum::http::Method::POST => Some(Method::Post),
         _ => None,
     };
-    let body = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, MAX_BODY_LEN))
+    let body = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, max_kib * 1024))
         .await
         .map_err(|_| Failure::new(ErrorCode::Usage, "the request's body did not arrive in time"))?
-        .map_err(|_| Failure::new(ErrorCode::Usage, "the request's body is broken or larger than 64 KiB"))?;
+        .map_err(|_| {
+            Failure::new(ErrorCode::Usage, format!("the request's body is broken or larger than {max_kib} KiB"))
+        })?;
     let path = head.uri.path();
     let unknown = || Failure::new(ErrorCode::NotFound, format!("there is no {} {path} in this API", head.method));
     let request = method.and_then(|method| Request::from_http(method, path, &body)).ok_or_else(unknown)?;

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Measures what a network's rules cost: TCP by iperf3 between two nodes, in a network where everything is allowed and in one with
+# 10,000 rules, in interleaved rounds of one run on this one machine. Trust the ratio, and run it while the machine does nothing else.
+#
+#   scripts/bench-rules.sh                 five rounds of five seconds each way
+#   scripts/bench-rules.sh --quick         shows that it works: one round, too short for figures
+#   scripts/bench-rules.sh --rounds N      another number of rounds
+#
+# As root it does everything; as a user it builds as the user and calls sudo. P2PLUS_BIN names a program built before.
+# It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
+set -Eeuo pipefail
+LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
+for part in common net nodes run; do
+  # shellcheck source=/dev/null
+  source "$LIBRARY/$part.sh"
+done
+# shellcheck disable=SC2034  # net.sh joins them, run.sh reads the others
+NODES=(founder ada) PACKAGES=(bench)
+RULES=10000
+
+usage() {
+  sed -n '5,7s/^# *//p' "$0" >&2
+  exit 2
+}
+
+ROUNDS=5 SECONDS_EACH=5
+ARGUMENTS=("$@")
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) ROUNDS=1 SECONDS_EACH=1 ;;
+    --rounds) ROUNDS=${2:-}; shift ;;
+    *) usage ;;
+  esac
+  [ $# -gt 0 ] && shift
+done
+[[ $ROUNDS =~ ^[1-9][0-9]?$ ]] || usage
+
+# goodput → Mbit/s from ada to the founder
+goodput() {
+  in_ns ada iperf3 -c "$TARGET" -t "$SECONDS_EACH" -O 1 -J | jq -r '.end.sum_received.bits_per_second / 1e6 | floor'
+}
+
+# small → 64-byte datagrams a second that arrive, sent as fast as ada can
+small() {
+  in_ns ada iperf3 -c "$TARGET" -u -b 0 -l 64 -t "$SECONDS_EACH" -J | jq -r '.end.sum_received | .packets / .seconds * (1 - .lost_percent / 100) | floor'
+}
+
+median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+
+# rule_count NODE → how many rules are in force there
+rule_count() { cli "$1" policy show --json | jq '.data | length'; }
+
+has_rules() { [ "$(rule_count "$1")" = "$2" ]; }
+
+# Rules of many servers with ports of their own, none of them for these two but the last.
+many_rules() {
+  awk -v count=$((RULES - 1)) 'BEGIN {
+    for (n = 0; n < count; n++) {
+      printf "%s 172.%d.%d.0/24 192.168.%d.%d:%d/tcp\n", n % 10 ? "allow" : "deny ", 16 + n % 16, int(n / 16) % 256, int(n / 256), n % 256, 1 + n % 60000
+    }
+    print "allow ada founder"
+  }'
+}
+
+# with_rules NAME COUNT: the rules of $WORK/NAME, once both nodes have them.
+with_rules() {
+  cli founder policy apply --timeout 55 "$WORK/$1" >>"$WORK/apply.log"
+  wait_until 60 "$2 rules at the founder" has_rules founder "$2"
+  wait_until 60 "$2 rules at ada" has_rules ada "$2"
+}
+
+begin "RULES BENCH" rules "${ARGUMENTS[@]}"
+doing "two nodes"
+net_up
+start_founder
+join_by_ticket ada
+meet ada founder
+TARGET=$(overlay founder 4)
+in_ns founder iperf3 -s -D --pidfile "$WORK/iperf3.pid" >/dev/null
+many_rules >"$WORK/many"
+echo "allow * *" >"$WORK/open"
+for ((round = 1; round <= ROUNDS; round++)); do
+  for kind in open many; do
+    doing "round $round, $kind"
+    count=1
+    if [ $kind = many ]; then count=$RULES; fi
+    started=$(now_ms)
+    with_rules $kind "$count"
+    took=$(($(now_ms) - started))
+    tcp=$(goodput) udp=$(small)
+    echo "$tcp" >>"$WORK/tcp-$kind"
+    echo "$udp" >>"$WORK/udp-$kind"
+    note "round $round, $count rules (there in $(seconds $took) s): TCP $tcp Mbit/s, 64-byte datagrams $udp/s"
+  done
+done
+for what in tcp udp; do
+  open=$(median <"$WORK/$what-open") many=$(median <"$WORK/$what-many")
+  note "median $what: $open with none that is looked at, $many with $RULES rules, ratio $((1000 * many / open / 10)).$((1000 * many / open % 10)) %"
+done
