@@ -10,7 +10,7 @@
 # It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes run; do
+for part in common net nodes run bench/rounds; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
@@ -18,34 +18,12 @@ done
 NODES=(founder ada) PACKAGES=(bench)
 RULES=10000
 
-usage() {
-  sed -n '5,7s/^# *//p' "$0" >&2
-  exit 2
-}
-
-ROUNDS=5 SECONDS_EACH=5
-ARGUMENTS=("$@")
-while [ $# -gt 0 ]; do
-  case $1 in
-    --quick) ROUNDS=1 SECONDS_EACH=1 ;;
-    --rounds) ROUNDS=${2:-}; shift ;;
-    *) usage ;;
-  esac
-  [ $# -gt 0 ] && shift
-done
-[[ $ROUNDS =~ ^[1-9][0-9]?$ ]] || usage
-
-# goodput → Mbit/s from ada to the founder
-goodput() {
-  in_ns ada iperf3 -c "$TARGET" -t "$SECONDS_EACH" -O 1 -J | jq -r '.end.sum_received.bits_per_second / 1e6 | floor'
-}
+read_rounds "$@"
 
 # small → 64-byte datagrams a second that arrive, sent as fast as ada can
 small() {
   in_ns ada iperf3 -c "$TARGET" -u -b 0 -l 64 -t "$SECONDS_EACH" -J | jq -r '.end.sum_received | .packets / .seconds * (1 - .lost_percent / 100) | floor'
 }
-
-median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 
 # rule_count NODE → how many rules are in force there
 rule_count() { cli "$1" policy show --json | jq '.data | length'; }
@@ -69,7 +47,7 @@ with_rules() {
   wait_until 60 "$2 rules at ada" has_rules ada "$2"
 }
 
-begin "RULES BENCH" rules "${ARGUMENTS[@]}"
+begin "RULES BENCH" rules "$@"
 doing "two nodes"
 net_up
 start_founder
@@ -87,13 +65,11 @@ for ((round = 1; round <= ROUNDS; round++)); do
     started=$(now_ms)
     with_rules $kind "$count"
     took=$(($(now_ms) - started))
-    tcp=$(goodput) udp=$(small)
+    tcp=$(tcp_goodput ada "$TARGET") udp=$(small)
     echo "$tcp" >>"$WORK/tcp-$kind"
     echo "$udp" >>"$WORK/udp-$kind"
     note "round $round, $count rules (there in $(seconds $took) s): TCP $tcp Mbit/s, 64-byte datagrams $udp/s"
   done
 done
-for what in tcp udp; do
-  open=$(median <"$WORK/$what-open") many=$(median <"$WORK/$what-many")
-  note "median $what: $open with none that is looked at, $many with $RULES rules, ratio $((1000 * many / open / 10)).$((1000 * many / open % 10)) %"
-done
+show_ratio "TCP in Mbit/s with nothing that is looked at" "$WORK/tcp-open" "with $RULES rules" "$WORK/tcp-many"
+show_ratio "64-byte datagrams/s with nothing that is looked at" "$WORK/udp-open" "with $RULES rules" "$WORK/udp-many"

@@ -10,29 +10,14 @@
 # It installs the Debian packages that it needs, and removes namespaces and daemons, also on Ctrl-C.
 set -Eeuo pipefail
 LIBRARY=$(cd "$(dirname "$0")" && pwd)/lib
-for part in common net nodes run; do
+for part in common net nodes run bench/rounds; do
   # shellcheck source=/dev/null
   source "$LIBRARY/$part.sh"
 done
 # shellcheck disable=SC2034  # net.sh joins them
 NODES=(founder ada ben)
 
-usage() {
-  sed -n '5,7s/^# *//p' "$0" >&2
-  exit 2
-}
-
-ROUNDS=5 SECONDS_EACH=5
-ARGUMENTS=("$@")
-while [ $# -gt 0 ]; do
-  case $1 in
-    --quick) ROUNDS=1 SECONDS_EACH=1 ;;
-    --rounds) ROUNDS=${2:-}; shift ;;
-    *) usage ;;
-  esac
-  [ $# -gt 0 ] && shift
-done
-[[ $ROUNDS =~ ^[1-9][0-9]?$ ]] || usage
+read_rounds "$@"
 # shellcheck disable=SC2034  # run.sh reads them
 PACKAGES=(bench)
 
@@ -47,14 +32,7 @@ join_segment() {
   ip -n "$(ns "$1")" addr add "192.168.99.$2/24" dev p2t-lab
 }
 
-# goodput ADDRESS → Mbit/s from ben to ada
-goodput() {
-  in_ns ben iperf3 -c "$1" -t "$SECONDS_EACH" -O 1 -J | jq -r '.end.sum_received.bits_per_second / 1e6 | floor'
-}
-
-median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
-
-begin "SEGMENTS BENCH" seg "${ARGUMENTS[@]}"
+begin "SEGMENTS BENCH" seg "$@"
 doing "two nodes in a segment"
 net_up
 start_founder
@@ -67,11 +45,10 @@ wait_until 10 "iperf3 listens" in_ns ada bash -c 'ss -tln | grep -q :5201'
 
 TUN=$(overlay ada 4)
 for ((round = 1; round <= ROUNDS; round++)); do
-  tun=$(goodput "$TUN")
-  tap=$(goodput 192.168.99.1)
+  tun=$(tcp_goodput ben "$TUN")
+  tap=$(tcp_goodput ben 192.168.99.1)
   echo "$tun" >>"$WORK/tun"
   echo "$tap" >>"$WORK/tap"
   note "round $round: packets (TUN) $tun Mbit/s, frames (TAP) $tap Mbit/s"
 done
-tun=$(median <"$WORK/tun") tap=$(median <"$WORK/tap")
-note "median: packets $tun Mbit/s, frames $tap Mbit/s, ratio $((100 * tap / tun)) %"
+show_ratio "packets (TUN) in Mbit/s" "$WORK/tun" "frames (TAP)" "$WORK/tap"
