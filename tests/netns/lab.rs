@@ -60,6 +60,8 @@ pub struct Host {
     site: u8,
     /// The process whose mounts it sees, where it is not everybody's.
     mounts_of: Option<u32>,
+    /// The position of the host that it is behind, on a LAN of that one's; else it is at the router.
+    gate: Option<u8>,
 }
 
 /// A process in a namespace, ended when dropped.
@@ -74,7 +76,7 @@ impl Lab {
         }
         CLEAN_UP.call_once(remove_stale);
         let id = LABS.fetch_add(1, Ordering::Relaxed);
-        let router = Host { namespace: namespace(id, "router"), index: 0, site: 0, mounts_of: None };
+        let router = Host { namespace: namespace(id, "router"), index: 0, site: 0, mounts_of: None, gate: None };
         if let Err(reason) = add_namespace(&router.namespace) {
             skip(&reason);
             return None;
@@ -95,11 +97,7 @@ impl Lab {
 
     /// Adds a host, linked to the router at MTU 1500.
     pub fn host_with(&mut self, name: &str, underlay: Underlay) -> Host {
-        self.hosts += 1;
-        let host = Host { namespace: namespace(self.id, name), index: self.hosts, site: 0, mounts_of: None };
-        add_namespace(&host.namespace).unwrap();
-        self.namespaces.push(host.namespace.clone());
-        host.skip_duplicate_detection();
+        let host = self.unplugged(name, None);
         let (router, link) = (&self.router, host.router_link());
         run(
             "ip",
@@ -112,6 +110,35 @@ impl Lab {
         host.ip("link set eth0 up");
         router.ip(&format!("link set {link} up"));
         self.attach(&host, underlay);
+        host
+    }
+
+    /// Adds a host on the LAN behind another one, `192.168.GATE.0/24` on a bridge `lan0` there, which passes its packets on.
+    pub fn host_behind(&mut self, gate: &Host, name: &str) -> Host {
+        let host = self.unplugged(name, Some(gate.index));
+        let (lan, port) = (gateway_of_lan(gate.index), format!("lan{}", host.index));
+        if !gate.ip("link").contains(" lan0: ") {
+            gate.ip("link add lan0 type bridge");
+            gate.ip(&format!("addr add {lan}/24 dev lan0"));
+            gate.ip("link set lan0 up");
+            gate.sysctl("net/ipv4/ip_forward", "1");
+        }
+        gate.ip(&format!("link add {port} master lan0 type veth peer name eth0 netns {}", host.namespace));
+        gate.ip(&format!("link set {port} up"));
+        host.ip("link set lo up");
+        host.ip("link set eth0 up");
+        host.ip(&format!("addr add {}/24 dev eth0", host.v4()));
+        host.ip(&format!("route add default via {lan}"));
+        host
+    }
+
+    /// Makes a host without a link.
+    fn unplugged(&mut self, name: &str, gate: Option<u8>) -> Host {
+        self.hosts += 1;
+        let host = Host { namespace: namespace(self.id, name), index: self.hosts, site: 0, mounts_of: None, gate };
+        add_namespace(&host.namespace).unwrap();
+        self.namespaces.push(host.namespace.clone());
+        host.skip_duplicate_detection();
         host
     }
 
@@ -135,7 +162,7 @@ impl Lab {
     /// Takes all addresses of a host away and gives it those of another subnet; the old ones are nobody's then. Returns the host
     /// that it is now.
     pub fn relocate(&self, host: &Host, underlay: Underlay) -> Host {
-        let moved = Host { namespace: host.namespace.clone(), index: host.index, site: host.site + 1, mounts_of: None };
+        let moved = Host { site: host.site + 1, mounts_of: None, ..host.clone() };
         for (place, link) in [(host, "eth0"), (&self.router, &*host.router_link())] {
             place.ip(&format!("-4 addr flush dev {link}"));
             place.ip(&format!("-6 addr flush dev {link} scope global"));
@@ -166,7 +193,10 @@ impl Host {
 
     /// The host's IPv4 address; an IPv6-only host does not have it.
     pub fn v4(&self) -> IpAddr {
-        IpAddr::from([198, 18, self.index + 100 * self.site, 2])
+        match self.gate {
+            None => IpAddr::from([198, 18, self.index + 100 * self.site, 2]),
+            Some(gate) => IpAddr::from([192, 168, gate, self.index]),
+        }
     }
 
     /// The host's IPv6 address; an IPv4-only host does not have it.
@@ -275,6 +305,11 @@ pub fn stop_after(timeout: Duration) -> StopSignal {
 pub fn own_namespaces() -> Vec<String> {
     let own = own_prefix();
     namespaces().into_iter().filter(|name| name.starts_with(&own)).collect()
+}
+
+/// The address of a gate in its LAN; no host has it, because the gate itself is one of the lab's hosts and has a lower number.
+fn gateway_of_lan(gate: u8) -> IpAddr {
+    IpAddr::from([192, 168, gate, 1])
 }
 
 /// The router's address in a host's subnet.

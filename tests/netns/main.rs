@@ -32,6 +32,7 @@ mod membership;
 mod multihomed;
 mod names;
 mod narrow;
+mod nat;
 mod network;
 mod node;
 mod offload;
