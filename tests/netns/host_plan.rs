@@ -2,7 +2,8 @@
 
 use crate::device::config;
 use crate::host_state::{assert_untouched, dump};
-use crate::lab::{Host as LabHost, Lab};
+use crate::lab::{Host as LabHost, Lab, eventually};
+use crate::node::PATIENCE;
 use p2plus::io::device::Device;
 use p2plus::io::host::{FilterPlan, Host, HostPlan, HostSetup, LockDown, Masquerade, Sysctl, undo_leftovers};
 use p2plus::io::network::Network;
@@ -47,6 +48,18 @@ impl Place {
             });
             (device, host.unwrap())
         })
+    }
+
+    /// Ends as a process does that is killed. A child that another test starts at that moment has the device, too, until it runs its program.
+    #[track_caller]
+    fn end(&self, host: Host, device: Device) {
+        drop((host, device));
+        self.wait_for_end();
+    }
+
+    #[track_caller]
+    fn wait_for_end(&self) {
+        assert!(eventually(PATIENCE, || !self.lab_host.ip("link").contains("p2p-lab")), "the device stays");
     }
 
     #[track_caller]
@@ -138,7 +151,7 @@ fn a_plan_becomes_the_next_one_by_the_difference_and_the_same_one_changes_nothin
     place.apply(&mut host, &plan());
     assert_untouched(&small, &place.lab_host);
     assert!(place.lab_host.run(|| host.undo()).is_empty());
-    drop((host, device));
+    place.end(host, device);
     assert_untouched(&before, &place.lab_host);
     assert!(!place.journal().exists());
 }
@@ -149,7 +162,7 @@ fn what_an_end_without_goodbye_leaves_is_undone_to_the_last_setting() {
     let before = dump(&place.lab_host);
     let (device, mut host) = place.open();
     place.apply(&mut host, &full_plan());
-    drop((host, device));
+    place.end(host, device);
     let left = dump(&place.lab_host);
     assert!(left.contains("unreachable default table 52800") && left.contains("counter packets"), "{left}");
     // The next start takes it over and needs less.
@@ -157,7 +170,7 @@ fn what_an_end_without_goodbye_leaves_is_undone_to_the_last_setting() {
     place.apply(&mut host, &plan());
     assert_eq!(place.sysctl("net/ipv6/conf/all/forwarding"), "0");
     place.apply(&mut host, &full_plan());
-    drop((host, device));
+    place.end(host, device);
     assert_eq!(place.cleanup().len(), 6, "four settings, the filter, the routing");
     assert_untouched(&before, &place.lab_host);
 }
@@ -172,14 +185,14 @@ fn a_setting_that_somebody_changed_meanwhile_is_theirs_and_one_that_was_so_alrea
     let (device, mut host) = place.open();
     place.apply(&mut host, &full_plan());
     assert_eq!(place.sysctl("net/ipv6/conf/lo/forwarding"), "1");
-    drop((host, device));
+    place.end(host, device);
     place.cleanup();
     assert_untouched(&before, &place.lab_host);
 
     let (device, mut host) = place.open();
     place.apply(&mut host, &full_plan());
     place.lab_host.sysctl("net/ipv6/conf/eth0/accept_ra", "0");
-    drop((host, device));
+    place.end(host, device);
     place.cleanup();
     assert_eq!(place.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");
 }
@@ -200,5 +213,6 @@ fn without_a_journal_nothing_is_changed() {
         .map(drop)
     });
     assert!(refused.unwrap_err().to_string().contains("/proc/nowhere/lab.undo"));
+    place.wait_for_end();
     assert_untouched(&before, &place.lab_host);
 }
