@@ -4,6 +4,7 @@ use crate::host_state::{assert_untouched, dump, nft};
 use crate::lab::{Host, Lab, eventually};
 use crate::node::{NETWORK, Node, PATIENCE, exchange, founder, pair};
 use serde_json::json;
+use std::time::Duration;
 
 /// Tables, rules and routes of others: what Docker, an operator and another VPN may have on a host.
 const FOREIGN_RULESET: &str = "
@@ -192,6 +193,10 @@ fn a_host_without_nft_is_told_of_it_and_has_its_overlay() {
     assert!(founder.say_plainly(&["status"]).out.contains("install nftables"));
     let told = founder.log().lines().filter(|line| line.contains("install nftables")).count();
     assert_eq!(told, 1, "{}", founder.log());
+    // What nothing guards is not passed on.
+    founder.ask(&["advertise", "--exit"]);
+    let forwards = || founder.host().run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap());
+    assert!(!eventually(Duration::from_millis(300), || forwards().trim() == "1"), "an exit without a filter");
 }
 
 #[test]

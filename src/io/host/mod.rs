@@ -187,7 +187,8 @@ impl Host {
         self.add_routes(&present, wanted.iter().filter(|route| !leads_out(route)), &mut problems);
         let opened = self.opened(&plan.sysctls);
         let is_filtered = self.apply_filter(plan, &opened);
-        let passes_on = is_filtered.is_ok();
+        // A ruleset that could not be replaced is in force still.
+        let passes_on = is_filtered.is_ok() || has_table(&self.name);
         problems.note(is_filtered);
         if plan.filter.passes_on() {
             let blockers = problems.or_default(foreign::forward_blockers(&self.device));
