@@ -1,20 +1,19 @@
 //! Endpoints where a peer may be: a bounded set that hostile records can neither fill up nor point at forbidden places, and what may be
 //! sent to those that nobody proved.
 
+pub use crate::wire::endpoint::is_possible;
+
 use super::allowance::Allowance;
 use super::local::{LocalEnd, Path};
 use crate::time::Instant;
 use crate::wire::prefix::Prefix;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Candidates kept for one peer. A host has a handful of addresses; more come from a liar.
 pub const MAX_CANDIDATES: usize = 16;
 
 /// Candidates that one attempt goes to: 8 × 1.5 kB a flight.
 pub const MAX_TARGETS: usize = 8;
-
-/// The address of cloud metadata services: never probed, whoever names it.
-const CLOUD_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// How a candidate became known, the least trusted first: the first to go when the set is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -236,22 +235,6 @@ impl Candidates {
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
-}
-
-/// Says whether an endpoint can be a peer's at all: see [`CandidateError::Forbidden`].
-pub fn is_possible(endpoint: &SocketAddr) -> bool {
-    let forbidden_ip = match endpoint.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip == CLOUD_METADATA
-                || ip.octets()[0] == 0
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_multicast(),
-    };
-    !forbidden_ip && endpoint.port() != 0
 }
 
 /// Says whether an address is one of a private network that this node is not connected to.

@@ -5,6 +5,7 @@ pub mod control;
 pub mod datagram;
 pub mod drops;
 pub mod ecn;
+pub mod endpoint;
 pub mod flow;
 pub mod frame;
 pub mod handshake;
