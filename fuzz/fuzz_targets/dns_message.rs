@@ -78,6 +78,8 @@ fn zone() -> Zone {
         tags: Vec::new(),
         subnets: Vec::new(),
         is_exit: false,
+        relay: None,
+        static_endpoints: Vec::new(),
     };
     let name = |text: &str| text.parse::<RecordName>().expect("it is a name");
     let text = |number: u8| Text::new(vec![char::from(b'a' + number).to_string().repeat(250); 4]).expect("it is short");

@@ -116,6 +116,8 @@ pub fn policy(members: impl IntoIterator<Item = u8>, revoked: impl IntoIterator<
         tags: Vec::new(),
         subnets: Vec::new(),
         is_exit: false,
+        relay: None,
+        static_endpoints: Vec::new(),
     };
     let revoked: BTreeSet<_> = revoked.into_iter().map(node_id).collect();
     Policy::new(members.into_iter().map(member), BTreeMap::new(), revoked)

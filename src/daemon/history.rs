@@ -11,8 +11,10 @@ use crate::ledger::name::Label;
 use crate::ledger::operation::{Admit, Join, WhichRecords};
 use crate::ledger::store::StoreError;
 use crate::ledger::{Block, Certificate, Height, Ledger, Operation, SignedTransaction, TxId};
+use crate::policy::RelayTerms;
 use crate::wire::record::{RecordData, Target};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// Entries that one `ledger log` shows: the newest.
 const MAX_LOG: usize = 1000;
@@ -258,9 +260,29 @@ fn describe(names: &Names<'_>, operation: &Operation) -> (Option<String>, String
         Operation::ExitApprove(approve) => {
             (Some(approve.identity.to_string()), if approve.is_exit { "exit" } else { "no exit" }.to_owned())
         }
+        Operation::RelayApprove(approve) => {
+            let detail = approve.terms.as_ref().map_or_else(|| "no relay".to_owned(), relay_in_words);
+            (Some(approve.identity.to_string()), detail)
+        }
+        Operation::EndpointsSet(set) => {
+            let detail = match set.endpoints.as_slice() {
+                [] => "no static endpoints".to_owned(),
+                endpoints => format!("at {}", list(endpoints)),
+            };
+            (Some(set.identity.to_string()), detail)
+        }
         Operation::NetworkSet(set) => (None, format!("network {}", set.name)),
         Operation::Unknown { code, .. } => (None, format!("code {code}: unknown to this version")),
     }
+}
+
+fn relay_in_words(terms: &RelayTerms) -> String {
+    let tls = terms.tls_port().map(|port| format!(", TLS on port {port}")).unwrap_or_default();
+    format!("relay at {}{tls}, class {}", list(terms.endpoints().as_slice()), terms.class())
+}
+
+fn list(endpoints: &[SocketAddr]) -> String {
+    endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn tag_list(sign: &str, tags: &BTreeSet<Label>) -> String {

@@ -11,8 +11,10 @@ use super::validators::Seats;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::policy::RelayTerms;
 use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
+use crate::wire::endpoint::StaticEndpoints;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::{RecordData, RecordKind, RecordMark, RecordName};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -36,7 +38,7 @@ pub type Incarnation = u64;
 pub type RuleNumber = u64;
 
 /// The operations that this program knows, as the version of the networks that it founds.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The code of [`ProtocolSet`], which says "upgrade" to a program that lacks the version.
 pub const PROTOCOL_SET: u16 = 72;
@@ -160,6 +162,24 @@ pub struct ExitApprove {
     pub identity: NodeId,
     /// Whether it may.
     pub is_exit: bool,
+}
+
+/// Says on what terms a member relays for others, found at static endpoints.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RelayApprove {
+    /// The member.
+    pub identity: NodeId,
+    /// The terms; none end it.
+    pub terms: Option<RelayTerms>,
+}
+
+/// Says where a validator stays. Signed by a signer, or by the validator's node itself.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct EndpointsSet {
+    /// The node of the validator, a member.
+    pub identity: NodeId,
+    /// Its endpoints; none when it has none that stay.
+    pub endpoints: StaticEndpoints,
 }
 
 /// Sets a DNS record, in the place of one with the same mark. Signed by the member whose name it is at or below, or by a signer.
@@ -412,6 +432,8 @@ operations! {
     RouteRevoke(RouteRevoke) = 35, "route-revoke", since 2;
     /// Code 36.
     ExitApprove(ExitApprove) = 36, "exit-approve", since 2;
+    /// Code 37.
+    RelayApprove(RelayApprove) = 37, "relay-approve", since 3;
     /// Code 48.
     NameSet(NameSet) = 48, "name-set", since 2;
     /// Code 49.
@@ -424,6 +446,8 @@ operations! {
     BridgeApprove(BridgeApprove) = 40, "bridge-approve", since 2;
     /// Code 41.
     BridgeRevoke(BridgeRevoke) = 41, "bridge-revoke", since 2;
+    /// Code 42.
+    EndpointsSet(EndpointsSet) = 42, "endpoints-set", since 3;
     /// Code 64.
     SignerSet(SignerSet) = 64, "signer-set", since 1;
     /// Code 67.

@@ -154,6 +154,11 @@ impl Seats {
         ValidatorSet(self.0.iter().map(|seat| seat.validator).collect())
     }
 
+    /// Says whether a node runs one of the validators.
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.0.iter().any(|seat| seat.node == *node)
+    }
+
     /// Lends the seats in order.
     pub fn as_slice(&self) -> &[Seat] {
         &self.0

@@ -3,13 +3,16 @@
 use super::block::Block;
 use super::kit::{ADMIN, BEGIN, DAY, FOUNDER, NODE, Net, admit, credential, id, join, key, label};
 use super::operation::{
-    BridgeApprove, BridgeRevoke, CredentialRevoke, ExitApprove, NameDel, NameSet, Operation, ProtocolSet, Rename,
-    Revoke, RouteApprove, RouteRevoke, RuleDel, Scope, Scopes, SegmentDel, SegmentSet, SignerSet, Tags, WhichRecords,
+    BridgeApprove, BridgeRevoke, CredentialRevoke, EndpointsSet, ExitApprove, NameDel, NameSet, Operation, ProtocolSet,
+    RelayApprove, Rename, Revoke, RouteApprove, RouteRevoke, RuleDel, Scope, Scopes, SegmentDel, SegmentSet, SignerSet,
+    Tags, WhichRecords,
 };
 use super::sync::{HeadNotice, LedgerMessage};
 use super::transaction::{SignedTransaction, Transaction};
 use crate::crypto::hash::Digest;
+use crate::policy::RelayTerms;
 use crate::time::UnixMillis;
+use crate::wire::endpoint::StaticEndpoints;
 use crate::wire::record::{RecordData, RecordKind, RecordMark, RecordName, Target, Text};
 
 const CHAIN: Digest = Digest([9; 32]);
@@ -210,6 +213,32 @@ fn routes_have_the_frozen_bytes_and_state() {
     net.commit(signed).unwrap();
     let entries: Vec<_> = net.state.entries().collect();
     frozen!("routes-state", borsh::to_vec(&entries).unwrap());
+}
+
+/// Every operation about relays and static endpoints.
+fn relays() -> Vec<Operation> {
+    let endpoints = |texts: &[&str]| StaticEndpoints::new(texts.iter().map(|text| text.parse().unwrap())).unwrap();
+    let both = endpoints(&["[2001:db8::7]:4647", "203.0.113.7:4647"]);
+    let approve = |terms| Operation::RelayApprove(RelayApprove { identity: id(FOUNDER), terms });
+    let stays = |endpoints| Operation::EndpointsSet(EndpointsSet { identity: id(FOUNDER), endpoints });
+    vec![
+        approve(Some(RelayTerms::new(both, 443, 3).unwrap())),
+        approve(None),
+        approve(Some(RelayTerms::new(endpoints(&["203.0.113.7:4647"]), 0, 1).unwrap())),
+        stays(StaticEndpoints::default()),
+        stays(endpoints(&["203.0.113.8:4647", "203.0.113.7:4648"])),
+    ]
+}
+
+#[test]
+fn relays_have_the_frozen_bytes_and_state() {
+    let mut net = Net::of_version(3);
+    let signed = net.sign(&[ADMIN], relays());
+    frozen!("relays", signed.encode());
+    net.commit(signed).unwrap();
+    let entries: Vec<_> = net.state.entries().collect();
+    frozen!("relays-state", borsh::to_vec(&entries).unwrap());
+    frozen!("genesis-of-version-3", Net::of_version(3).blocks[0].0.encode());
 }
 
 #[test]

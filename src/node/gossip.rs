@@ -323,6 +323,8 @@ mod tests {
             tags: Vec::new(),
             subnets: Vec::new(),
             is_exit: false,
+            relay: None,
+            static_endpoints: Vec::new(),
         });
         Policy::new(members, BTreeMap::new(), BTreeSet::new())
     }

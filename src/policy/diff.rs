@@ -9,7 +9,7 @@ use crate::crypto::identity::NodeId;
 pub struct PolicyDiff {
     /// Members that were not there before.
     pub admitted: Vec<NodeId>,
-    /// Members whose name, keys, addresses, tags, subnets or part as an exit changed.
+    /// Members whose name, keys, addresses, tags, subnets, part as an exit or relay, or static endpoints changed.
     pub changed: Vec<NodeId>,
     /// Members that are gone: every session, staged packet, label and record of theirs ends.
     pub removed: Vec<NodeId>,
@@ -44,7 +44,9 @@ impl PolicyDiff {
 #[cfg(test)]
 mod tests {
     use super::super::tests::member;
+    use super::super::{Member, RelayTerms};
     use super::*;
+    use crate::wire::endpoint::StaticEndpoints;
     use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
@@ -58,5 +60,22 @@ mod tests {
         let expected = PolicyDiff { admitted: vec![id(4)], changed: vec![id(2)], removed: vec![id(1)], removed_keys };
         assert_eq!(PolicyDiff::between(&older, &newer), expected);
         assert!(PolicyDiff::between(&older, &older).is_empty());
+    }
+
+    #[test]
+    fn a_member_that_becomes_a_relay_or_moves_has_changed() {
+        let endpoint = "203.0.113.7:4647".parse().unwrap();
+        let terms = |class| RelayTerms::new(StaticEndpoints::new([endpoint]).unwrap(), 443, class).unwrap();
+        let policy = |member| Policy::new([member], BTreeMap::new(), BTreeSet::new());
+        let places = [
+            member(1),
+            Member { relay: Some(terms(2)), ..member(1) },
+            Member { relay: Some(terms(3)), ..member(1) },
+            Member { static_endpoints: vec![endpoint], ..member(1) },
+        ];
+        for pair in places.windows(2) {
+            let diff = PolicyDiff::between(&policy(pair[0].clone()), &policy(pair[1].clone()));
+            assert_eq!(diff, PolicyDiff { changed: vec![NodeId([1; 32])], ..PolicyDiff::default() });
+        }
     }
 }

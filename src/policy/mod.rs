@@ -8,11 +8,13 @@ pub mod admission;
 pub mod decision;
 pub mod diff;
 pub mod names;
+pub mod relay;
 pub mod rule;
 
 pub use admission::{Admission, Rights};
 pub use diff::PolicyDiff;
 pub use names::Names;
+pub use relay::RelayTerms;
 
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
@@ -21,7 +23,7 @@ use crate::wire::prefix::Prefix;
 use crate::wire::record::{RecordData, RecordName};
 use decision::NumberedRule;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// One admitted node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Member {
     pub subnets: Vec<Subnet>,
     /// Whether it may carry others' traffic to everywhere.
     pub is_exit: bool,
+    /// On what terms it relays for others by a signer's approval.
+    pub relay: Option<RelayTerms>,
+    /// Where the ledger says that it is, as a relay or a validator: sorted and distinct.
+    pub static_endpoints: Vec<SocketAddr>,
 }
 
 /// A subnet behind a member.
@@ -217,6 +223,8 @@ pub(crate) mod tests {
             tags: Vec::new(),
             subnets: Vec::new(),
             is_exit: false,
+            relay: None,
+            static_endpoints: Vec::new(),
         }
     }
 

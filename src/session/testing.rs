@@ -91,6 +91,8 @@ pub(super) fn policy_of(seeds: impl IntoIterator<Item = u8>) -> Policy {
         tags: Vec::new(),
         subnets: Vec::new(),
         is_exit: false,
+        relay: None,
+        static_endpoints: Vec::new(),
     });
     Policy::new(members, BTreeMap::new(), BTreeSet::new())
 }

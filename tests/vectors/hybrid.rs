@@ -37,6 +37,8 @@ fn member(seed: u8) -> Member {
         tags: Vec::new(),
         subnets: Vec::new(),
         is_exit: false,
+        relay: None,
+        static_endpoints: Vec::new(),
     }
 }
 

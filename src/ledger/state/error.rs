@@ -10,7 +10,7 @@ use super::{MAX_BRIDGES, MAX_ISSUED, MAX_OWN_TRANSACTIONS, MAX_RULES, MAX_SEGMEN
 use crate::crypto::identity::NodeId;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::RecordName;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Why a transaction does not apply to a state; nothing of it happened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +180,15 @@ pub enum TxError {
     /// The member routes too many subnets.
     #[error("a member routes at most {MAX_ROUTES_OF_MEMBER} subnets")]
     TooManyRoutes,
+    /// The member does not relay for others by approval, so that nothing is to be ended.
+    #[error("{0} is no approved relay")]
+    NotARelay(NodeId),
+    /// The static endpoints of a node that is no validator's.
+    #[error("{0} is no validator: others are found by what they say of themselves")]
+    NotAValidator(NodeId),
+    /// A static endpoint among the overlay's own addresses.
+    #[error("{0} is inside the overlay")]
+    OverlayEndpoint(SocketAddr),
     /// A membership or credential that would end before it begins.
     #[error("it would have ended before this block")]
     EndsInThePast,

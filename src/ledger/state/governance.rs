@@ -157,8 +157,9 @@ impl Draft<'_> {
         Approval { height: self.height, transaction: signed.id(&self.network_id).0, signers }
     }
 
-    fn set_validators(&mut self, set: &ValidatorSetOperation) -> Result<(), TxError> {
+    pub(super) fn set_validators(&mut self, set: &ValidatorSetOperation) -> Result<(), TxError> {
         set.seats.check()?;
+        self.end_endpoints_without(&set.seats);
         self.layers.put(&VALIDATORS, &(), &set.seats);
         Ok(())
     }

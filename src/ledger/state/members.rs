@@ -229,6 +229,7 @@ impl Draft<'_> {
         }
         self.end_rules_of(id);
         self.end_routes_of(id);
+        self.end_places_of(id);
         self.end_records_of(id, &record.name);
         self.rest_name(id, &record.name);
         if let Some(host) = record.ipv4 {

@@ -17,6 +17,7 @@ mod name_records;
 mod order;
 mod policy;
 mod records;
+mod relays;
 mod routes;
 mod rules;
 mod segments;
@@ -26,8 +27,8 @@ pub use addresses::is_default_name;
 pub use error::TxError;
 pub use name_records::NameRecord;
 pub use records::{
-    Approval, Author, CredentialRecord, MemberRecord, Network, Recovery, RouteRecord, RuleRecord, SegmentRecord,
-    SignerRecord, Tenure,
+    Approval, Author, CredentialRecord, EndpointsRecord, MemberRecord, Network, Recovery, RelayRecord, RouteRecord,
+    RuleRecord, SegmentRecord, SignerRecord, Tenure,
 };
 pub use routes::{BadRoute, MAX_ROUTES_OF_MEMBER};
 
@@ -43,8 +44,8 @@ use crate::time::UnixMillis;
 use crate::wire::prefix::Prefix;
 use crate::wire::record::RecordName;
 use records::{
-    AUTHORS, BRIDGES, COMMITTERS, CREDENTIALS, ENDINGS, EXITS, Ending, MEMBERS, NAMES, NETWORK, PARENT_COMMITTERS,
-    RECOVERY, ROUTES, RULES, SEGMENTS, SIGNERS, VALIDATORS, is_readable,
+    AUTHORS, BRIDGES, COMMITTERS, CREDENTIALS, ENDINGS, ENDPOINTS, EXITS, Ending, MEMBERS, NAMES, NETWORK,
+    PARENT_COMMITTERS, RECOVERY, RELAYS, ROUTES, RULES, SEGMENTS, SIGNERS, VALIDATORS, is_readable,
 };
 use std::time::Duration;
 use table::{Entries, Layers, View};
@@ -94,6 +95,10 @@ pub enum Effect {
     MemberExpired(NodeId),
     /// A member routes another subnet, or one no more, or became an exit or is none any more.
     Routed(NodeId),
+    /// A member relays for others on other terms, or began to, or does no more.
+    RelaySet(NodeId),
+    /// The static endpoints of a validator were set.
+    EndpointsSet(NodeId),
     /// A rule was made.
     RuleMade(RuleNumber),
     /// A rule ended, by itself where a member that it named is gone.
@@ -238,6 +243,16 @@ impl State {
     /// Says by whose authority a member carries others' traffic to everywhere, if it may.
     pub fn exit(&self, id: &NodeId) -> Option<Approval> {
         self.entries.read(&EXITS, id)
+    }
+
+    /// Says on what terms and by whose authority a member relays for others, if it does.
+    pub fn relay(&self, id: &NodeId) -> Option<RelayRecord> {
+        self.entries.read(&RELAYS, id)
+    }
+
+    /// Says where a validator stays and by whose authority, if it does.
+    pub fn endpoints(&self, id: &NodeId) -> Option<EndpointsRecord> {
+        self.entries.read(&ENDPOINTS, id)
     }
 
     /// Finds a rule.
@@ -421,6 +436,8 @@ impl Draft<'_> {
             Operation::RouteApprove(approve) => self.approve_route(signed, approve),
             Operation::RouteRevoke(revoke) => self.revoke_route(signed, revoke),
             Operation::ExitApprove(approve) => self.approve_exit(signed, approve),
+            Operation::RelayApprove(approve) => self.approve_relay(signed, approve),
+            Operation::EndpointsSet(set) => self.set_endpoints(signed, set),
             Operation::ProtocolSet(set) => self.set_protocol(signed, *set),
             Operation::Credential(credential) => self.make_credential(signed, credential),
             Operation::CredentialRevoke(revoke) => self.revoke_credential(signed, revoke),

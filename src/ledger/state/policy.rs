@@ -12,11 +12,12 @@ use crate::ledger::name::Label;
 use crate::ledger::operation::Incarnation;
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
-use crate::policy::{Member, Policy, Segment, Subnet};
+use crate::policy::{Member, Policy, RelayTerms, Segment, Subnet};
+use crate::wire::endpoint::StaticEndpoints;
 use crate::wire::frame::SegmentNumber;
 use crate::wire::record::{RecordData, RecordName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 impl State {
     /// Returns who belongs to the network, once `pending` revocations (identity, incarnation) are taken into account.
@@ -82,6 +83,7 @@ impl State {
         let pool = network.and_then(|network| network.ipv4.pool(&self.network_id));
         let ipv4 = pool.zip(record.ipv4).map(|(pool, host)| IpAddr::V4(pool.address(host)));
         let ipv6 = IpAddr::V6(ipv6_address(&self.network_id, ipv6_host(&id)));
+        let relay = self.relay(&id).map(|record| record.terms);
         Member {
             id,
             name: record.name.to_string(),
@@ -91,7 +93,17 @@ impl State {
             tags: record.tags.iter().map(ToString::to_string).collect(),
             subnets: self.subnets_of(&id),
             is_exit: self.entries.has(&EXITS, &id),
+            static_endpoints: self.static_endpoints(&id, relay.as_ref()),
+            relay,
         }
+    }
+
+    /// The endpoints of a member as a relay and as a validator.
+    fn static_endpoints(&self, id: &NodeId, relay: Option<&RelayTerms>) -> Vec<SocketAddr> {
+        let of_validator = self.endpoints(id).map(|record| record.endpoints);
+        let lists = relay.map(RelayTerms::endpoints).into_iter().chain(&of_validator);
+        let endpoints: BTreeSet<_> = lists.flat_map(StaticEndpoints::as_slice).copied().collect();
+        endpoints.into_iter().collect()
     }
 
     fn subnets_of(&self, id: &NodeId) -> Vec<Subnet> {

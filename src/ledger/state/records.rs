@@ -10,8 +10,10 @@ use super::table::{Key, Part, Table};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::policy::RelayTerms;
 use crate::policy::rule::Rule;
 use crate::time::UnixMillis;
+use crate::wire::endpoint::StaticEndpoints;
 use crate::wire::prefix::Prefix;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
@@ -45,6 +47,8 @@ pub(super) const RULES_OF: Table<(NodeId, RuleNumber), ()> = Table::new(26);
 pub(super) const RULE_NUMBERS: Table<Digest, RuleNumber> = Table::new(27);
 pub(super) const SEGMENTS: Table<Label, SegmentRecord> = Table::new(22);
 pub(super) const BRIDGES: Table<(u32, NodeId), ()> = Table::new(23);
+pub(super) const RELAYS: Table<NodeId, RelayRecord> = Table::new(28);
+pub(super) const ENDPOINTS: Table<NodeId, EndpointsRecord> = Table::new(29);
 
 /// Says whether an entry that comes from outside belongs to one of the tables and can be read.
 pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
@@ -78,6 +82,8 @@ pub(super) fn is_readable(key: &[u8], value: &[u8]) -> bool {
         Some(27) => RULE_NUMBERS.accepts(key, value),
         Some(22) => SEGMENTS.accepts(key, value),
         Some(23) => BRIDGES.accepts(key, value),
+        Some(28) => RELAYS.accepts(key, value),
+        Some(29) => ENDPOINTS.accepts(key, value),
         _ => false,
     }
 }
@@ -195,6 +201,24 @@ pub struct RouteRecord {
     /// The subnet as it is there, where the overlay sees it as another one.
     pub local: Option<Prefix>,
     /// By whose authority.
+    pub approval: Approval,
+}
+
+/// A member that relays for others.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct RelayRecord {
+    /// On what terms.
+    pub terms: RelayTerms,
+    /// By whose authority.
+    pub approval: Approval,
+}
+
+/// Where a validator stays.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct EndpointsRecord {
+    /// Its endpoints, at least one.
+    pub endpoints: StaticEndpoints,
+    /// By whose authority: no signer's, where the validator's node said so itself.
     pub approval: Approval,
 }
 

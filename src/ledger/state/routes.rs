@@ -82,15 +82,18 @@ impl Draft<'_> {
         if prefix.bits() < min_bits {
             return Err(BadRoute::TooBroad);
         }
-        let overlaps =
-            |(address, bits): (IpAddr, u8)| Prefix::new(address, bits).is_ok_and(|other| other.overlaps(prefix));
-        if NEVER.into_iter().any(overlaps) {
+        if NEVER.into_iter().any(|never| overlaps(never, prefix)) {
             return Err(BadRoute::NotRoutable);
         }
+        if self.overlaps_overlay(prefix) { Err(BadRoute::Overlay) } else { Ok(()) }
+    }
+
+    /// Says whether an address of a prefix belongs to the overlay.
+    pub(super) fn overlaps_overlay(&self, prefix: Prefix) -> bool {
         let pool = self.layers.read(&NETWORK, &()).and_then(|network| network.ipv4.pool(&self.network_id));
         let pool = pool.map(|pool| (IpAddr::V4(pool.base()), pool.len()));
         let ipv6 = (IpAddr::V6(ipv6_prefix(&self.network_id)), OVERLAY_BITS_V6);
-        if pool.into_iter().chain([ipv6]).any(overlaps) { Err(BadRoute::Overlay) } else { Ok(()) }
+        pool.into_iter().chain([ipv6]).any(|overlay| overlaps(overlay, prefix))
     }
 
     pub(super) fn revoke_route(&mut self, signed: &SignedTransaction, revoke: &RouteRevoke) -> Result<(), TxError> {
@@ -132,6 +135,10 @@ impl Draft<'_> {
         }
         self.layers.remove(&EXITS, id);
     }
+}
+
+fn overlaps((address, bits): (IpAddr, u8), prefix: Prefix) -> bool {
+    Prefix::new(address, bits).is_ok_and(|other| other.overlaps(prefix))
 }
 
 /// The network's ULA /48, of which the overlay uses the first /64.

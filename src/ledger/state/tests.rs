@@ -14,6 +14,7 @@ mod members;
 mod names;
 mod order;
 mod properties;
+mod relays;
 mod routes;
 mod rules;
 mod segments;

@@ -49,6 +49,8 @@ fn policy_of(seeds: &[u8]) -> Policy {
         tags: Vec::new(),
         subnets: Vec::new(),
         is_exit: false,
+        relay: None,
+        static_endpoints: Vec::new(),
     });
     Policy::new(members, BTreeMap::new(), BTreeSet::new())
 }
