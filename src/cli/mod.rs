@@ -10,6 +10,7 @@ mod members;
 mod names;
 mod output;
 mod policy;
+mod relays;
 mod routes;
 mod scope;
 mod segments;
@@ -123,6 +124,7 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             ExitVerb::Use(args) => routes::use_exit(&scope, output, &args),
             ExitVerb::Off => routes::no_exit(&scope, output),
         },
+        Command::Relay(command) => relays::relay(&scope, output, command),
         Command::Explain(args) => policy::explain(&scope, output, &args),
         Command::Invites(args) => match args.verb {
             None => members::invites(&scope, output),
@@ -135,6 +137,7 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
             LedgerVerb::Log(args) => ledger::log(&scope, output, args),
             LedgerVerb::Show(args) => ledger::show(&scope, output, args),
             LedgerVerb::Verify => ledger::verify(&scope, output),
+            LedgerVerb::Endpoints(args) => relays::endpoints(&scope, output, args),
             LedgerVerb::Upgrade(args) => ledger::upgrade(&scope, output, &args),
         },
         Command::Segment(verb) => match verb {

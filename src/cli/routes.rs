@@ -65,7 +65,11 @@ fn wanted(request: &RequestView) -> String {
     match (&request.prefix, &request.local) {
         (Some(prefix), Some(local)) => format!("{} {prefix}, which is {local} there", text::clean(&request.kind)),
         (Some(prefix), None) => format!("{} {prefix}", text::clean(&request.kind)),
-        (None, _) => text::clean(&request.kind),
+        (None, _) if request.endpoints.is_empty() => text::clean(&request.kind),
+        (None, _) => {
+            let tls = request.tls_port.map(|port| format!(", TLS on port {port}")).unwrap_or_default();
+            format!("{} at {}{tls}", text::clean(&request.kind), text::list(&request.endpoints))
+        }
     }
 }
 

@@ -480,6 +480,7 @@ mod tests {
     use crate::ledger::Transaction;
     use crate::ledger::operation::{Operation, Rename};
     use crate::session::TimestampSource;
+    use crate::wire::control::Wanted;
     use crate::wire::ticket;
 
     const NETWORK: Digest = Digest([7; 32]);
@@ -533,6 +534,18 @@ mod tests {
 
         drop(prepared(folder.path()));
         assert!(setup::leave(&paths("one"), false).is_ok());
+    }
+
+    #[test]
+    fn what_this_node_asks_for_outlasts_the_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = founded(folder.path(), "one");
+        assert_eq!(files.requests(), []);
+        let endpoints = [Some("203.0.113.7:4647".parse().unwrap()), Some("[2001:db8::7]:4647".parse().unwrap())];
+        let wanted = [Wanted::Relay { endpoints, tls_port: 443 }, Wanted::Exit];
+        let requests = wanted.map(|wanted| Request { wanted, made: UnixMillis(1_800_000_000_000) });
+        files.write_requests(&requests);
+        assert_eq!(files.requests(), requests);
     }
 
     /// Gets ready to join a network, and returns the files and the ticket.

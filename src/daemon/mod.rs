@@ -22,6 +22,7 @@ mod orders;
 pub mod paths;
 mod pending;
 mod policy_orders;
+mod relay_orders;
 mod route_orders;
 mod rule_text;
 mod run;

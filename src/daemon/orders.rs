@@ -8,6 +8,7 @@ use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
 use super::host_names::HostNamesReport;
 use super::pending::{self, Awaited, Invited, Task};
 use super::policy_orders;
+use super::relay_orders;
 use super::route_orders;
 use super::views::{self, Names};
 use crate::crypto::exchange::TransportKey;
@@ -64,6 +65,7 @@ pub struct Surroundings<'a> {
 pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, request: Request) -> Outcome {
     match request {
         Request::Name(request) => super::names::answer(node, now, around, request),
+        Request::Relay(request) => relay_orders::answer(node, now, around, request),
         Request::Status | Request::Link(_) | Request::Reload => {
             Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into()
         }
@@ -274,21 +276,26 @@ fn register(
     Ok(Task::finality(now, issued.tx, invite.finality, Awaited::Invited(Box::new(invited(issued)))))
 }
 
-/// Where the joiner will look for this node: what was typed, else the configuration's, else what the host has and others saw.
+/// Where others find this node: what was typed, else the configuration's, else what the host has and others saw.
+pub fn own_endpoints(node: &Node<OsRng>, around: &Surroundings<'_>, typed: &[SocketAddr]) -> Vec<SocketAddr> {
+    match (typed, around.endpoints) {
+        ([], []) => node.endpoints(),
+        ([], configured) => configured.to_vec(),
+        (typed, _) => typed.to_vec(),
+    }
+}
+
+/// Where the joiner will look for this node.
 fn ticket_endpoints(
     node: &Node<OsRng>,
     around: &Surroundings<'_>,
     typed: &[SocketAddr],
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let mut endpoints = match (typed, around.endpoints) {
-        ([], []) => node.endpoints(),
-        ([], configured) => configured.to_vec(),
-        (typed, _) if typed.len() > MAX_ENDPOINTS => {
-            let message = format!("{} endpoints: a ticket holds {MAX_ENDPOINTS}", typed.len());
-            return Err(Failure::new(ErrorCode::Usage, message).hint("name those that joiners reach first"));
-        }
-        (typed, _) => typed.to_vec(),
-    };
+    if typed.len() > MAX_ENDPOINTS {
+        let message = format!("{} endpoints: a ticket holds {MAX_ENDPOINTS}", typed.len());
+        return Err(Failure::new(ErrorCode::Usage, message).hint("name those that joiners reach first"));
+    }
+    let mut endpoints = own_endpoints(node, around, typed);
     if let Some(endpoint) = endpoints.iter().find(|endpoint| !is_reachable(**endpoint)) {
         return Err(Failure::new(ErrorCode::Usage, format!("{endpoint} is nowhere that a joiner could send to"))
             .hint("an endpoint is an address of this node, as others see it, with its port"));
@@ -460,7 +467,7 @@ fn advice(reason: &TxError) -> Option<&'static str> {
         TxError::NotABridge(..) => "`p2plus bridge list` lists those that may",
         TxError::TooManySegments => "end one that is no longer needed: `p2plus segment rm`",
         TxError::TooMany => "wait: block time has to reach the next day",
-        reason => return super::names::advice(reason),
+        reason => return super::names::advice(reason).or_else(|| relay_orders::advice(reason)),
     })
 }
 
@@ -483,6 +490,6 @@ fn code_of(reason: &TxError) -> ErrorCode {
         | TxError::EarlierProtocol(_)
         | TxError::PoolExhausted => ErrorCode::Conflict,
         TxError::TooManyTags | TxError::BadCredential | TxError::BadRoute(..) | TxError::BadSegment => ErrorCode::Usage,
-        reason => super::names::code_of(reason).unwrap_or(ErrorCode::Failed),
+        reason => super::names::code_of(reason).or_else(|| relay_orders::code_of(reason)).unwrap_or(ErrorCode::Failed),
     }
 }

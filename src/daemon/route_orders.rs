@@ -10,9 +10,10 @@ use super::pending::{Awaited, Task};
 use super::views::Names;
 use crate::crypto::identity::NodeId;
 use crate::io::clock::OsRng;
-use crate::ledger::operation::{ExitApprove, Operation, RouteApprove, RouteRevoke};
+use crate::ledger::operation::{ExitApprove, Operation, RouteRevoke};
 use crate::node::Node;
-use crate::node::requests::{Asked, REQUEST_LIFETIME};
+use crate::node::requests::{Asked, REQUEST_LIFETIME, operation};
+use crate::policy::relay::BadRelay;
 use crate::time::Now;
 use crate::wire::control::Wanted;
 use crate::wire::prefix::Prefix;
@@ -64,7 +65,7 @@ pub fn exits(node: &Node<OsRng>) -> Vec<ExitView> {
 /// # Errors
 /// Usage, not found, or what the ledger refuses.
 pub fn advertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<Task, Failure> {
-    let identity = whom(node, order)?;
+    let identity = whom(node, order.member.as_deref())?;
     let mut wanted = Vec::new();
     if let Some(text) = &order.subnet {
         let there = parse(text)?;
@@ -78,11 +79,8 @@ pub fn advertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<
     if identity == node.id() && !node.gives_rights() {
         return Err(ask(node, now, &wanted)?);
     }
-    let operation = |wanted| match wanted {
-        Wanted::Route { prefix, local } => Operation::RouteApprove(RouteApprove { identity, prefix, local }),
-        Wanted::Exit => Operation::ExitApprove(ExitApprove { identity, is_exit: true }),
-    };
-    submit(node, now, order, wanted.into_iter().map(operation).collect())
+    let operations: Result<_, BadRelay> = wanted.into_iter().map(|wanted| operation(identity, wanted)).collect();
+    submit(node, now, order, operations?)
 }
 
 /// Ends what [`advertise`] began; a subnet is named as the overlay sees it.
@@ -90,32 +88,39 @@ pub fn advertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<
 /// # Errors
 /// Usage, not found, or what the ledger refuses.
 pub fn unadvertise(node: &mut Node<OsRng>, now: Now, order: &Advertise) -> Result<Task, Failure> {
-    let identity = whom(node, order)?;
+    let identity = whom(node, order.member.as_deref())?;
     let subnet = order.subnet.as_deref().map(parse).transpose()?;
     let (mut operations, mut withdrawn) = (Vec::new(), false);
     if let Some(prefix) = subnet {
-        withdrawn |= identity == node.id() && node.withdraw(now, Some(prefix));
+        let is_meant = |wanted: &Wanted| matches!(wanted, Wanted::Route { prefix: asked, .. } if *asked == prefix);
+        withdrawn |= identity == node.id() && node.withdraw(now, is_meant);
         operations.push(Operation::RouteRevoke(RouteRevoke { identity, prefix }));
     }
     if order.exit {
-        withdrawn |= identity == node.id() && node.withdraw(now, None);
+        withdrawn |= identity == node.id() && node.withdraw(now, |wanted| *wanted == Wanted::Exit);
         operations.push(Operation::ExitApprove(ExitApprove { identity, is_exit: false }));
     }
     match submit(node, now, order, operations) {
-        Err(failure) if withdrawn && failure.code == ErrorCode::NotFound => {
-            Err(Failure::new(ErrorCode::Pending, "it was asked for, not approved: it is asked for no more"))
-        }
+        Err(failure) if withdrawn && failure.code == ErrorCode::NotFound => Err(asked_no_more()),
         outcome => outcome,
     }
 }
 
+/// What is said where nothing but a request ended.
+pub fn asked_no_more() -> Failure {
+    Failure::new(ErrorCode::Pending, "it was asked for, not approved: it is asked for no more")
+}
+
 /// Asks the signers, and says so.
-fn ask(node: &mut Node<OsRng>, now: Now, wanted: &[Wanted]) -> Result<Failure, Failure> {
+///
+/// # Errors
+/// More than a member may ask for.
+pub fn ask(node: &mut Node<OsRng>, now: Now, wanted: &[Wanted]) -> Result<Failure, Failure> {
     let mut ids = Vec::new();
     for wanted in wanted {
         let id = node.request(now, *wanted).map_err(|error| {
             Failure::new(ErrorCode::Failed, error.to_string())
-                .hint("`p2plus unadvertise` takes back what is not wanted any more")
+                .hint("`p2plus unadvertise` and `p2plus relay off` take back what is not wanted any more")
         })?;
         ids.push(id.to_string());
     }
@@ -131,10 +136,11 @@ pub fn requests(node: &Node<OsRng>, now: Now) -> Vec<RequestView> {
 }
 
 fn request_view(node: &Node<OsRng>, asked: &Asked) -> RequestView {
-    let Asked { id, member, request } = asked;
-    let (kind, prefix, local) = match request.wanted {
-        Wanted::Route { prefix, local } => ("route", Some(prefix), local),
-        Wanted::Exit => ("exit", None, None),
+    let Asked { id, member, request, .. } = asked;
+    let (kind, [prefix, local], (endpoints, tls_port)) = match request.wanted {
+        Wanted::Route { prefix, local } => ("route", [Some(prefix), local], Default::default()),
+        Wanted::Exit => ("exit", [None, None], Default::default()),
+        Wanted::Relay { endpoints, tls_port } => ("relay", [None, None], (endpoints, tls_port)),
     };
     RequestView {
         id: id.to_string(),
@@ -142,6 +148,8 @@ fn request_view(node: &Node<OsRng>, asked: &Asked) -> RequestView {
         kind: kind.to_owned(),
         prefix: prefix.map(|prefix| prefix.to_string()),
         local: local.map(|local| local.to_string()),
+        endpoints: endpoints.into_iter().flatten().collect(),
+        tls_port: (tls_port != 0).then_some(tls_port),
         made: request.made.0 / 1000,
         expires: request.made.after(REQUEST_LIFETIME).0 / 1000,
     }
@@ -186,8 +194,12 @@ fn find(node: &Node<OsRng>, now: Now, digits: &str) -> Result<Asked, Failure> {
     }
 }
 
-fn whom(node: &Node<OsRng>, order: &Advertise) -> Result<NodeId, Failure> {
-    match &order.member {
+/// The member that an order is about: the node itself, unless another one is named.
+///
+/// # Errors
+/// Not found, or why the node is no member.
+pub fn whom(node: &Node<OsRng>, member: Option<&str>) -> Result<NodeId, Failure> {
+    match member {
         Some(text) => orders::member(node, text).map(|member| member.id),
         None => orders::must_be_member(node).map(|()| node.id()),
     }

@@ -11,12 +11,14 @@ use crate::crypto::hash::domain_hash;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::ledger::TxId;
 use crate::ledger::engine::SubmitError;
-use crate::ledger::operation::{ExitApprove, Operation, RouteApprove, Scope};
-use crate::policy::Member;
+use crate::ledger::operation::{ExitApprove, Operation, RelayApprove, RouteApprove, Scope};
+use crate::policy::relay::{BadRelay, DEFAULT_RELAY_CLASS};
+use crate::policy::{Member, RelayTerms};
 use crate::time::{Now, UnixMillis};
 use crate::wire::control::{MAX_REFUSALS, MAX_REQUESTS, Request, RequestId, Wanted};
-use crate::wire::prefix::Prefix;
+use crate::wire::endpoint::StaticEndpoints;
 use rand_core::CryptoRng;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a request waits for a signer.
@@ -34,6 +36,8 @@ pub struct Asked {
     pub member: NodeId,
     /// For what, and since when.
     pub request: Request,
+    /// What gives it.
+    pub operation: Operation,
 }
 
 /// A member asks for as much as it may already.
@@ -66,12 +70,16 @@ impl<R: CryptoRng> Node<R> {
         self.ledger.state().authorize(&[key], Scope::Rights).is_ok()
     }
 
-    /// Asks the signers for something; once more for what was asked for already, so that it waits anew.
+    /// Asks the signers for something; once more for what was asked for already, so that it waits anew. A node is one relay: asked for
+    /// elsewhere, it is not asked for any more where it was.
     ///
     /// # Errors
     /// [`TooManyRequests`].
     pub fn request(&mut self, now: Now, wanted: Wanted) -> Result<RequestId, TooManyRequests> {
-        self.requests.own.retain(|request| request.wanted != wanted);
+        let is_relay = |wanted: &Wanted| matches!(wanted, Wanted::Relay { .. });
+        self.requests
+            .own
+            .retain(|request| request.wanted != wanted && !(is_relay(&request.wanted) && is_relay(&wanted)));
         if self.requests.own.len() >= MAX_REQUESTS {
             return Err(TooManyRequests);
         }
@@ -81,15 +89,10 @@ impl<R: CryptoRng> Node<R> {
         Ok(request_id(&self.own_id, &request))
     }
 
-    /// Asks no more for a subnet, as the overlay would see it, or for being an exit. Says whether that was asked for.
-    pub fn withdraw(&mut self, now: Now, subnet: Option<Prefix>) -> bool {
-        let is_meant = |request: &Request| match (request.wanted, subnet) {
-            (Wanted::Route { prefix, .. }, Some(subnet)) => prefix == subnet,
-            (Wanted::Exit, None) => true,
-            _ => false,
-        };
+    /// Asks no more for what is meant. Says whether that was asked for.
+    pub fn withdraw(&mut self, now: Now, is_meant: impl Fn(&Wanted) -> bool) -> bool {
         let count = self.requests.own.len();
-        self.requests.own.retain(|request| !is_meant(request));
+        self.requests.own.retain(|request| !is_meant(&request.wanted));
         let is_news = self.requests.own.len() != count;
         if is_news {
             self.publish_requests(now);
@@ -105,10 +108,10 @@ impl<R: CryptoRng> Node<R> {
             let of_others = || self.gossip.record(&member.id, &self.policy).map(|record| record.requests.as_slice());
             let requests = if member.id == self.own_id { &self.requests.own } else { of_others().unwrap_or_default() };
             let waiting = requests.iter().filter(|request| waits(request, member, time));
-            asked.extend(waiting.map(|request| Asked {
-                id: request_id(&member.id, request),
-                member: member.id,
-                request: *request,
+            // What the ledger would refuse in any case is no request.
+            asked.extend(waiting.filter_map(|request| {
+                let operation = operation(member.id, request.wanted).ok()?;
+                Some(Asked { id: request_id(&member.id, request), member: member.id, request: *request, operation })
             }));
         }
         asked.retain(|asked| !self.is_refused(&asked.id));
@@ -120,12 +123,7 @@ impl<R: CryptoRng> Node<R> {
     /// # Errors
     /// [`SubmitError`] when the ledger refuses it.
     pub fn approve(&mut self, now: Now, asked: &Asked) -> Result<TxId, SubmitError> {
-        let identity = asked.member;
-        let operation = match asked.request.wanted {
-            Wanted::Route { prefix, local } => Operation::RouteApprove(RouteApprove { identity, prefix, local }),
-            Wanted::Exit => Operation::ExitApprove(ExitApprove { identity, is_exit: true }),
-        };
-        self.order(now, vec![operation])
+        self.order(now, vec![asked.operation.clone()])
     }
 
     /// Tells who asked, and everybody else, that it is refused: if this node's key may give rights.
@@ -181,6 +179,26 @@ impl<R: CryptoRng> Node<R> {
     }
 }
 
+/// What gives a member something, were a signer to order it.
+///
+/// # Errors
+/// [`BadRelay`] for a relay that there cannot be.
+pub fn operation(identity: NodeId, wanted: Wanted) -> Result<Operation, BadRelay> {
+    Ok(match wanted {
+        Wanted::Route { prefix, local } => Operation::RouteApprove(RouteApprove { identity, prefix, local }),
+        Wanted::Exit => Operation::ExitApprove(ExitApprove { identity, is_exit: true }),
+        Wanted::Relay { endpoints, tls_port } => {
+            let terms = Some(relay_terms(&endpoints, tls_port)?);
+            Operation::RelayApprove(RelayApprove { identity, terms })
+        }
+    })
+}
+
+/// The terms that are asked for; the class is a signer's to choose, and the default one meanwhile.
+fn relay_terms(endpoints: &[Option<SocketAddr>], tls_port: u16) -> Result<RelayTerms, BadRelay> {
+    RelayTerms::new(StaticEndpoints::new(endpoints.iter().copied().flatten())?, tls_port, DEFAULT_RELAY_CLASS)
+}
+
 /// Says whether a request is neither granted nor too old.
 fn waits(request: &Request, member: &Member, time: UnixMillis) -> bool {
     let is_granted = match request.wanted {
@@ -189,6 +207,10 @@ fn waits(request: &Request, member: &Member, time: UnixMillis) -> bool {
             member.subnets.iter().any(|subnet| subnet.prefix == prefix && subnet.local == local)
         }
         Wanted::Exit => member.is_exit,
+        Wanted::Relay { endpoints, tls_port } => {
+            let wanted = relay_terms(&endpoints, tls_port);
+            member.relay.as_ref().is_some_and(|terms| wanted.is_ok_and(|wanted| terms.is_where(&wanted)))
+        }
     };
     // The asker's own word: one from the future would wait for ever.
     let is_believable = request.made <= time.after(CLOCK_TOLERANCE);
@@ -220,5 +242,33 @@ mod tests {
             assert_eq!(waits(&request, &member(1), time), expected, "{time:?}");
         }
         assert!(!waits(&request, &Member { is_exit: true, ..member(1) }, made), "granted");
+    }
+
+    fn relay(endpoints: [Option<&str>; 2], tls_port: u16) -> Wanted {
+        Wanted::Relay { endpoints: endpoints.map(|text| text.map(|text| text.parse().unwrap())), tls_port }
+    }
+
+    #[test]
+    fn a_relay_is_asked_for_until_the_ledger_has_it_where_it_was_asked_for_whatever_its_class() {
+        let made = UnixMillis(1_800_000_000_000);
+        let wanted = relay([Some("203.0.113.7:4647"), Some("[2001:db8::7]:4647")], 443);
+        let Ok(Operation::RelayApprove(approve)) = operation(NodeId([1; 32]), wanted) else { panic!("{wanted:?}") };
+        let terms = approve.terms.unwrap();
+        assert_eq!((terms.class(), terms.tls_port()), (DEFAULT_RELAY_CLASS, Some(443)));
+        let at = |endpoints: &StaticEndpoints, tls_port, class| {
+            let relay = Some(RelayTerms::new(endpoints.clone(), tls_port, class).unwrap());
+            waits(&Request { wanted, made }, &Member { relay, ..member(1) }, made)
+        };
+        assert!(waits(&Request { wanted, made }, &member(1), made));
+        assert!(!at(terms.endpoints(), 443, 3), "granted");
+        assert!(at(terms.endpoints(), 0, 2), "without TLS");
+        assert!(at(&StaticEndpoints::new(terms.endpoints().as_slice()[..1].iter().copied()).unwrap(), 443, 2));
+    }
+
+    #[test]
+    fn a_relay_that_no_ledger_would_have_leads_to_no_operation() {
+        for wanted in [relay([None, None], 443), relay([Some("127.0.0.1:4647"), None], 0)] {
+            assert!(operation(NodeId([1; 32]), wanted).is_err(), "{wanted:?}");
+        }
     }
 }

@@ -92,6 +92,8 @@ pub struct NodeRecord {
 
 /// The most that a member asks for at a time.
 pub const MAX_REQUESTS: usize = 4;
+/// The most endpoints of a relay that is asked for: one for each version of IP. A signer may approve more.
+pub const MAX_WANTED_ENDPOINTS: usize = 2;
 /// The most refusals that a record tells of.
 pub const MAX_REFUSALS: usize = 16;
 
@@ -116,6 +118,13 @@ pub enum Wanted {
     },
     /// To carry others' traffic to everywhere.
     Exit,
+    /// To relay for others.
+    Relay {
+        /// Where it stays. What a signer would refuse is no request.
+        endpoints: [Option<SocketAddr>; MAX_WANTED_ENDPOINTS],
+        /// The port at which the same addresses are reached by TLS; 0 for none.
+        tls_port: u16,
+    },
 }
 
 /// The name of a request: the first bytes of a hash over it and who asks.
@@ -228,6 +237,23 @@ mod tests {
             assert_eq!(ControlMessage::decode(&[bytes.as_slice(), &[0]].concat()), Err(MalformedControl));
         }
         assert_eq!(ControlMessage::decode(&[9]), Err(MalformedControl));
+    }
+
+    #[test]
+    fn requests_have_the_bytes_that_records_and_disks_hold() {
+        let wanted = [
+            (Wanted::Route { prefix: "10.1.0.0/16".parse().unwrap(), local: None }, "00000a0100001000"),
+            (Wanted::Exit, "01"),
+            (
+                Wanted::Relay { endpoints: [Some("192.0.2.1:4647".parse().unwrap()), None], tls_port: 443 },
+                "020100c0000201271200bb01",
+            ),
+        ];
+        for (wanted, frozen) in wanted {
+            let bytes = borsh::to_vec(&wanted).unwrap();
+            assert_eq!(hex::encode(&bytes), frozen);
+            assert_eq!(borsh::from_slice::<Wanted>(&bytes).unwrap(), wanted);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn error_json(ended: &Ended) -> (String, serde_json::Value) {
 #[test]
 fn bad_usage_is_exit_2_in_text_and_json() {
     let host = Host::with_networks(&["lab"]);
-    let cases: [&[&str]; 15] = [
+    let cases: [&[&str]; 20] = [
         &[],
         &["frobnicate"],
         &["status", "--colour"],
@@ -32,6 +32,11 @@ fn bad_usage_is_exit_2_in_text_and_json() {
         &["authorize", "b"],
         &["invite", "--name", "b", "--uses", "2"],
         &["invite", "--needs-approval", "--name", "b"],
+        &["relay"],
+        &["relay", "on", "--endpoint", "203.0.113.7"],
+        &["relay", "on", "--tls-port", "0"],
+        &["relay", "on", "--class", "4"],
+        &["ledger", "endpoints", "relay.example:4647"],
     ];
     for args in cases {
         let text = host.run(args);

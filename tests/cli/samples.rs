@@ -3,6 +3,7 @@
 use p2plus::daemon::api::link::{BridgeView, Bridged, LinkRequest, SegmentView, StationView};
 use p2plus::daemon::api::names::*;
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
+use p2plus::daemon::api::relays::RelayRequest;
 use p2plus::daemon::api::request::{Reply, Request};
 use p2plus::daemon::api::routes::{AcceptedView, ExitView, RequestView, RouteView, RouterView};
 use p2plus::daemon::api::types::*;
@@ -239,12 +240,19 @@ fn requests() -> Vec<RequestView> {
         kind: kind.into(),
         prefix: prefix.map(Into::into),
         local: local.map(Into::into),
+        endpoints: vec![],
+        tls_port: None,
         made: TIME,
         expires: TIME + 7 * 86_400,
     };
     vec![
         request("0123456789abcdef", "b", "route", Some("172.20.1.0/24"), Some("192.168.1.0/24")),
         request("fedcba9876543210", "c\u{1b}[2J", "exit", None, None),
+        RequestView {
+            endpoints: ["203.0.113.7:4647", "[2001:db8::7]:4647"].map(|text| text.parse().unwrap()).to_vec(),
+            tls_port: Some(443),
+            ..request("89abcdef01234567", "b", "relay", None, None)
+        },
     ]
 }
 
@@ -425,7 +433,11 @@ pub fn reply(request: &Request) -> Reply {
         | Request::Advertise(_)
         | Request::Unadvertise(_)
         | Request::Approve(_)
+        | Request::Relay(RelayRequest::On(_) | RelayRequest::SetEndpoints(_))
         | Request::LedgerUpgrade(_) => Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) }),
+        Request::Relay(RelayRequest::Off(off)) => {
+            Reply::Submitted(Submitted { tx: TX.into(), height: off.finality.wait.then_some(13) })
+        }
         Request::Revoke(revoke) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: revoke.finality.wait.then_some(13) })
         }

@@ -2,6 +2,7 @@
 
 use crate::scripted::Scripted;
 use crate::{Ended, Host, ended, samples, skip};
+use p2plus::daemon::api::relays::{RelayOn, RelayRequest};
 use p2plus::daemon::api::request::{Condition, Reply, Request};
 use p2plus::daemon::api::route::Right;
 use p2plus::daemon::api::types::{BadBlock, Event};
@@ -56,6 +57,37 @@ fn what_was_typed_reaches_the_node_as_it_was_meant() {
     assert_eq!(invite.endpoints, ["10.77.1.2:4647".parse().unwrap()]);
     assert_eq!((invite.finality.wait, invite.finality.timeout()), (true, Duration::from_millis(2500)));
     assert_eq!((revoke.reason.as_deref(), revoke.finality.wait), (Some("it's lost"), false));
+}
+
+#[test]
+fn a_relay_is_ordered_as_it_was_typed() {
+    let host = lab();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let _daemon = Scripted::start(&host, move |request| {
+        log.lock().unwrap().push(request.clone());
+        Ok(samples::reply(request).into())
+    });
+    let args = "relay on --endpoint 203.0.113.7:4647 --endpoint [2001:db8::7]:4647 --tls-port 443 --class 3 --for b";
+    for args in [args, "relay on", "relay off --no-wait", "ledger endpoints 203.0.113.7:4647 --peer b"] {
+        assert_eq!(host.run(&args.split(' ').collect::<Vec<_>>()).code, 0, "{args}");
+    }
+    let seen = seen.lock().unwrap();
+    let orders: Vec<_> = seen
+        .iter()
+        .map(|request| if let Request::Relay(order) = request { order } else { panic!("{request:?}") })
+        .collect();
+    let [RelayRequest::On(on), RelayRequest::On(plain), RelayRequest::Off(off), RelayRequest::SetEndpoints(set)] =
+        orders[..]
+    else {
+        panic!("{orders:?}")
+    };
+    let endpoints = ["203.0.113.7:4647", "[2001:db8::7]:4647"].map(|text| text.parse().unwrap());
+    assert_eq!((&on.endpoints[..], on.tls_port, on.class), (&endpoints[..], Some(443), Some(3)));
+    assert_eq!(on.member.as_deref(), Some("b"));
+    assert_eq!(*plain, RelayOn::default());
+    assert_eq!((off.member.as_deref(), off.finality.wait), (None, false));
+    assert_eq!((&set.endpoints[..], set.member.as_deref()), (&endpoints[..1], Some("b")));
 }
 
 #[test]
@@ -192,7 +224,7 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         assert!(!status.stdout.contains(secret), "{secret} in {}", status.stdout);
     }
     let id = "7".repeat(64);
-    let others: [&[&str]; 29] = [
+    let others: [&[&str]; 32] = [
         &["peers"],
         &["ping", "b", "-c", "1"],
         &["ip"],
@@ -221,6 +253,9 @@ fn a_stranger_sees_that_the_network_is_up_and_nothing_more() {
         &["accept", "all"],
         &["exit-node", "off"],
         &["ledger", "upgrade"],
+        &["ledger", "endpoints"],
+        &["relay", "on"],
+        &["relay", "off"],
         &["reload"],
     ];
     for args in others {

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod admission;
+mod asked_relays;
 mod cable;
 mod caller;
 mod capture;

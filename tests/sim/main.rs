@@ -3,6 +3,7 @@
 // Everything here is a test, also what stands outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod asking;
 mod consensus;
 mod crashing;
 mod history;

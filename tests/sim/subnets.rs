@@ -122,7 +122,9 @@ fn what_a_member_asks_for_reaches_a_signer_who_gives_it_or_refuses() {
     assert_eq!(overlay.member(2).subnets[0].prefix, site(0));
     let left = asked(&mut overlay, 2).iter().map(|asked| asked.id).collect::<Vec<_>>();
     assert_eq!(left, [ids[1], ids[2]], "what a signer gave or refused is gone, and nobody else's refusal counts");
-    assert!(overlay.order(2, |node, now| node.withdraw(now, Some(site(1)))));
+    assert!(overlay.order(2, |node, now| {
+        node.withdraw(now, |wanted| matches!(wanted, Wanted::Route { prefix, .. } if *prefix == site(1)))
+    }));
     overlay.world.run_for(30 * SECOND);
     assert_eq!(asked(&mut overlay, 0).len(), 1, "the one that this signer refused was gone before");
 }

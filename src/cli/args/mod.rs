@@ -2,11 +2,13 @@
 
 mod behind;
 mod names;
+mod relays;
 mod rights;
 mod segments;
 
 pub(super) use behind::*;
 pub(super) use names::*;
+pub(super) use relays::*;
 pub(super) use rights::*;
 pub(super) use segments::*;
 
@@ -140,6 +142,9 @@ pub(super) enum Command {
     /// Send by a member what is for nobody in the overlay
     #[command(subcommand)]
     ExitNode(ExitVerb),
+    /// Be a relay that everybody finds, or none any more
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Name services and hosts of the network
     #[command(subcommand)]
     Name(NameVerb),
@@ -386,6 +391,8 @@ pub(super) enum LedgerVerb {
     Show(ShowArgs),
     /// Check the ledger from the beginning
     Verify,
+    /// Say where this node, a validator, stays: others find it before they know anybody
+    Endpoints(EndpointsArgs),
     /// Let blocks hold what this version of p2plus knows; members with an older one keep their tunnels, and no more
     Upgrade(FinalityArgs),
 }

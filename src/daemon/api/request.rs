@@ -3,6 +3,7 @@
 use super::link::{self, LinkRequest};
 use super::names::{NameReply, NameRequest};
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
+use super::relays::RelayRequest;
 use super::routes::{self, Accept, Advertise, AnswerRequest, UseExit};
 use super::types;
 use crate::daemon::duration::Span;
@@ -88,6 +89,8 @@ pub enum Request {
     Name(NameRequest),
     /// About segments and bridges.
     Link(LinkRequest),
+    /// About relays and static endpoints.
+    Relay(RelayRequest),
     /// Reads the configuration again.
     Reload,
 }
@@ -298,7 +301,7 @@ pub enum Reply {
     Waited(types::Waited),
     /// To `Members`.
     Members(Vec<types::Member>),
-    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag`, `Advertise`, `Unadvertise`, `Approve` and `LedgerUpgrade`.
+    /// To `Authorize`, `Revoke`, `Rename`, `RevokeInvite`, `Tag`, `Advertise`, `Unadvertise`, `Approve`, `LedgerUpgrade` and `Relay`.
     Submitted(types::Submitted),
     /// To `Invite`.
     Invited(types::Invited),

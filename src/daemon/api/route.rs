@@ -4,6 +4,7 @@
 
 use super::link::LinkRequest;
 use super::names::NameRequest;
+use super::relays::RelayRequest;
 use super::request::Request;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,7 @@ impl Request {
             | Self::LedgerStatus => (path, None),
             Self::Name(request) => request.to_http(),
             Self::Link(request) => request.to_http(),
+            Self::Relay(request) => request.to_http(),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -111,7 +113,8 @@ impl Request {
             _ => {
                 let name = || NameRequest::from_http(method, path, body).map(|request| request.map(Self::Name));
                 let link = || LinkRequest::from_http(method, path, body).map(|request| request.map(Self::Link));
-                return name().or_else(link);
+                let relay = || RelayRequest::from_http(method, path, body).map(|request| request.map(Self::Relay));
+                return name().or_else(link).or_else(relay);
             }
         })
     }
@@ -121,6 +124,7 @@ impl Request {
         match self {
             Self::Name(request) => request.right(),
             Self::Link(request) => request.right(),
+            Self::Relay(request) => request.right(),
             Self::Status => Right::Anybody,
             Self::Peers
             | Self::Ping(_)
@@ -162,6 +166,7 @@ impl Request {
         match self {
             Self::Name(request) => request.to_http().0,
             Self::Link(request) => request.to_http().0,
+            Self::Relay(request) => request.to_http().0,
             Self::Status => "/v1/status",
             Self::Peers => "/v1/peers",
             Self::Ping(_) => "/v1/ping",

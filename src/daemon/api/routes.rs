@@ -3,6 +3,7 @@
 use super::request::Finality;
 use crate::wire::prefix::Prefix;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Puts a subnet behind a member, or makes it an exit; or ends that.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -119,12 +120,18 @@ pub struct RequestView {
     pub id: String,
     /// Who asks.
     pub member: String,
-    /// For what: `route` or `exit`.
+    /// For what: `route`, `exit` or `relay`.
     pub kind: String,
     /// The subnet as the overlay would see it.
     pub prefix: Option<String>,
     /// The subnet as it is there; `null` where it is the same.
     pub local: Option<String>,
+    /// Where the relay would be; empty for what is none.
+    #[serde(default)]
+    pub endpoints: Vec<SocketAddr>,
+    /// The port at which it would be reached by TLS, if by any.
+    #[serde(default)]
+    pub tls_port: Option<u16>,
     /// When it was made, in seconds since 1970.
     pub made: u64,
     /// When it ends by itself, likewise.
