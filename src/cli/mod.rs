@@ -10,6 +10,7 @@ mod members;
 mod names;
 mod output;
 mod policy;
+mod reach;
 mod relays;
 mod routes;
 mod scope;
@@ -96,6 +97,8 @@ fn dispatch(cli: Cli, output: &Output) -> CommandResult {
         Command::Ping(args) => look::ping(&scope, output, &args),
         Command::Ip(args) => look::ip(&scope, output, args),
         Command::Whois(args) => look::whois(&scope, output, args),
+        Command::Why(args) => reach::why(&scope, output, &args),
+        Command::Netcheck => reach::netcheck(&scope, output),
         Command::Wait(args) => look::wait(&scope, output, &args),
         Command::Members => members::members(&scope, output),
         Command::Revoke(args) => members::revoke(&scope, output, &args),

@@ -1,10 +1,10 @@
 //! The verbs about where the network is found: relay, ledger endpoints.
 
-use super::CommandResult;
 use super::args::{EndpointsArgs, RelayCommand, RelayOffArgs, RelayOnArgs};
 use super::members::submit;
 use super::output::Output;
 use super::scope::Scope;
+use super::{CommandResult, reach};
 use crate::daemon::api::relays::{RelayOff, RelayOn, RelayRequest, SetEndpoints};
 use crate::daemon::api::request::Request;
 
@@ -12,6 +12,7 @@ pub(super) fn relay(scope: &Scope, output: &Output, command: RelayCommand) -> Co
     match command {
         RelayCommand::On(args) => on(scope, output, args),
         RelayCommand::Off(args) => off(scope, output, args),
+        RelayCommand::Status => reach::relay_status(scope, output),
     }
 }
 

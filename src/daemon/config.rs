@@ -2,6 +2,7 @@
 
 use super::duration::Span;
 use crate::io::device_name::NotADeviceName;
+use crate::node::relay::RelayLimits;
 use crate::wire::name::NetworkName;
 use crate::wire::record::{BadZone, ZoneName};
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -40,8 +41,8 @@ pub struct Config {
     pub routes: RoutesConfig,
     /// The packet filter; no keys yet.
     pub firewall: NoKeys,
-    /// Relaying for others; no keys yet.
-    pub relay: NoKeys,
+    /// Relaying for others.
+    pub relay: RelayConfig,
     /// The ledger.
     pub ledger: LedgerConfig,
     /// Measurements; no keys yet.
@@ -66,13 +67,23 @@ pub struct NodeConfig {
 }
 
 /// `[underlay]`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnderlayConfig {
     /// Where to listen. Empty: the default port, or a free one when it is taken.
     pub listen: Vec<SocketAddr>,
     /// Addresses under which others reach this node, for invites and node records.
     pub endpoints: Vec<SocketAddr>,
+    /// The default gateway, when it has a private address, is asked to pass the IPv4 port on.
+    pub port_mapping: bool,
+    /// Members on the same LAN find each other by multicast DNS.
+    pub lan_discovery: bool,
+}
+
+impl Default for UnderlayConfig {
+    fn default() -> Self {
+        Self { listen: Vec::new(), endpoints: Vec::new(), port_mapping: true, lan_discovery: true }
+    }
 }
 
 /// `[tunnel]`.
@@ -110,6 +121,64 @@ pub struct RoutesConfig {
 impl Default for RoutesConfig {
     fn default() -> Self {
         Self { forward_from: Vec::new(), masquerade: true, lock_down: false, lan_access: true }
+    }
+}
+
+/// `[relay]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Whether members reach each other through this node.
+    pub mode: RelayMode,
+    /// How much is passed on for all of them together, in Mbit/s. 0: 10 with `auto`, no limit with `on`.
+    pub rate_mbit: u32,
+    /// How much for each of them. 0: half of that.
+    pub member_rate_mbit: u32,
+}
+
+/// Bytes per second of one Mbit/s.
+const MEGABIT: u64 = 125_000;
+
+/// What a node passes on that nobody asked to relay, in Mbit/s: little beside what its own uplink carries.
+const MODEST_RATE: u32 = 10;
+
+impl RelayConfig {
+    /// What the node is told.
+    pub fn limits(&self) -> RelayLimits {
+        let whole_rate = match (self.rate_mbit, self.mode) {
+            (0, RelayMode::On) => None,
+            (0, _) => Some(u64::from(MODEST_RATE) * MEGABIT),
+            (rate, _) => Some(u64::from(rate) * MEGABIT),
+        };
+        let member_rate = match self.member_rate_mbit {
+            0 => whole_rate.map(|rate| rate / 2),
+            rate => Some(u64::from(rate) * MEGABIT),
+        };
+        RelayLimits { is_on: self.mode != RelayMode::Off, member_rate, whole_rate }
+    }
+}
+
+/// Whether a node relays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayMode {
+    /// A little, where others reach it.
+    #[default]
+    Auto,
+    /// As much as it is asked to.
+    On,
+    /// Not at all.
+    Off,
+}
+
+impl RelayMode {
+    /// Its name, as it is configured.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
     }
 }
 
@@ -454,7 +523,7 @@ mod tests {
     #[test]
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
-        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\n\
+        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\nport_mapping = false\nlan_discovery = false\n\
                     [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n\
                     [dns]\nenabled = false\nzone = \"corp.example\"\nbackend = \"none\"\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();

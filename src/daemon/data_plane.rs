@@ -16,12 +16,14 @@ use crate::io::clock;
 use crate::io::device::{Device, WriteError};
 use crate::io::network::Network;
 use crate::io::udp::{SendError, UdpReceiver, UdpSender};
-use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
+use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing};
 use crate::node::table::ForwardingTable;
+use crate::path::Path;
 use crate::router::segmentation::SuperPacket;
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
 use crate::wire::drops::{DropReason, Drops};
+use crate::wire::ecn::Ecn;
 use crate::wire::offload::VnetHeader;
 use crate::wire::transport_record::Layer;
 use arc_swap::ArcSwap;
@@ -64,7 +66,8 @@ pub fn start(
     let queues = device.queues();
     for receiver in receivers {
         let device = queues[receiver.queue() % queues.len()].clone();
-        start_incoming(workers, shared.clone(), device, receiver)?;
+        let sender = sender.by_queue(receiver.queue()).unwaiting();
+        start_incoming(workers, shared.clone(), device, receiver, sender)?;
     }
     queues.into_iter().zip(FIRST_WORKER..).try_for_each(|(device, worker)| {
         let sender = sender.by_queue(device.queue());
@@ -233,8 +236,15 @@ impl Links {
     }
 }
 
-fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receiver: UdpReceiver) -> io::Result<()> {
+fn start_incoming(
+    workers: &mut Workers,
+    shared: Shared,
+    device: Device,
+    receiver: UdpReceiver,
+    sender: UdpSender,
+) -> io::Result<()> {
     let mut incoming = Incoming::new(device.offload());
+    let mut passing = Passing { sender, batch: SendBatch::default(), drops: Arc::clone(&shared.drops) };
     let mut to_host = ToHost { shared: shared.clone(), device };
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
         let (table, now) = (shared.table.load(), clock::now().instant);
@@ -243,24 +253,52 @@ fn start_incoming(workers: &mut Workers, shared: Shared, device: Device, receive
         }
         let mut opening = Opening::new(&table, &mut incoming, now);
         for Datagram { arrival, payload } in batch.datagrams() {
-            let path = arrival.path;
             let (inbound, news) = opening.open(arrival, payload, &mut to_host);
             match inbound {
                 Inbound::Done => {}
-                Inbound::Record(index, record) => {
+                Inbound::Record(index, path, record) => {
                     let record = record.to_vec();
                     shared.tell_of(&table, index, |sender| FromWire::Record { index, sender, path, record });
                 }
-                Inbound::Handshake(trust, datagram) => {
+                Inbound::Handshake(trust, path, datagram) => {
                     shared.tell(FromWire::Handshake { trust, path, datagram: datagram.to_vec() });
                 }
+                Inbound::Pass(path, ecn, datagram) => passing.take(path, ecn, datagram),
             }
-            if let Some(index) = news {
+            if let Some((index, path)) = news {
                 shared.tell_of(&table, index, |sender| FromWire::News { index, sender, path });
             }
         }
         opening.end(&mut to_host);
+        passing.flush();
     })
+}
+
+/// What a relay passes on: as it came, in the order and the rows in which it came.
+struct Passing {
+    sender: UdpSender,
+    batch: SendBatch,
+    drops: Arc<Drops>,
+}
+
+impl Passing {
+    fn take(&mut self, path: Path, ecn: Ecn, datagram: &[u8]) {
+        match self.batch.room(datagram.len()) {
+            Some(room) => room.copy_from_slice(datagram),
+            None => return self.drops.count(DropReason::TooLarge),
+        }
+        self.batch.push(datagram.len(), path, ecn);
+        if self.batch.is_full() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { sender, batch, drops } = self;
+        let count_lost = |_, count, error| drops.add(unsent(error), count as u64);
+        sender.send_each(batch.memory(), batch.trains(), count_lost);
+        batch.clear();
+    }
 }
 
 /// Hands to the host what came for it.

@@ -12,10 +12,12 @@ use super::files::{MEMORY_DELAY, Memory, NodeFiles};
 use super::host::{HostSettings, HostSide};
 use super::host_names::HostNames;
 use super::inbox::{FromWire, InboxReader, Message};
+use super::lan_discovery::{self, LanSide};
 use super::logging::LogHandle;
 use super::orders::{self, Outcome, Surroundings};
 use super::paths::Paths;
 use super::pending::{LOOK_INTERVAL, Pong, Task};
+use super::port_mapping::PortMapping;
 use super::segment_orders;
 use super::segments::SegmentDevices;
 use super::status::{self, state_of};
@@ -27,6 +29,7 @@ use crate::io::network::Network;
 use crate::io::udp::UdpSender;
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
+use crate::node::peers::Transmit;
 use crate::node::{Node, NodeEvent, Underlay};
 use crate::time::{Instant, Now};
 use crate::wire::drops::DropReason;
@@ -76,6 +79,10 @@ pub struct Parts {
     pub host: Option<Host>,
     /// Where this host's programs ask for names.
     pub host_names: HostNames,
+    /// What the default gateway passes on.
+    pub port_mapping: PortMapping,
+    /// Who is on the LANs of this host.
+    pub lan: LanSide,
     /// Events for readers of the API.
     pub events: broadcast::Sender<Event>,
     /// IPv4 was forced by a flag, which a reload does not override.
@@ -97,6 +104,7 @@ pub struct EventLoop {
     host_check_at: Option<Instant>,
     host_recheck_at: Option<Instant>,
     remember_at: Option<Instant>,
+    lan_look_at: Instant,
     damage_told_at: Option<Instant>,
 }
 
@@ -121,6 +129,7 @@ impl EventLoop {
             host_check_at: Some(Instant::ZERO),
             host_recheck_at: None,
             remember_at: None,
+            lan_look_at: Instant::ZERO,
             damage_told_at: None,
         }
     }
@@ -164,6 +173,7 @@ impl EventLoop {
             self.host_check_at,
             self.host_recheck_at,
             self.remember_at,
+            Some(self.lan_look_at),
             look,
         ];
         let next = deadlines.into_iter().flatten().min();
@@ -183,11 +193,16 @@ impl EventLoop {
             Message::Call(call) => self.answer(now, *call),
             // A host that never rests is looked at all the same.
             Message::Host(_) => drop(self.host_check_at.get_or_insert(now.instant + HOST_SETTLE)),
+            Message::PortMap => {
+                self.parts.port_mapping.report();
+                self.read_endpoints(now);
+            }
             Message::Reload => {
                 if let Err(failure) = self.reload() {
                     tracing::error!(%failure, "the configuration was not reloaded");
                 }
             }
+            Message::Neighbour(member, endpoints) => node.handle_neighbour(now, member, &endpoints),
             Message::SegmentLost(segment) => self.segments.lose(now.instant, segment),
             Message::Failed(_) | Message::Stop => {}
         }
@@ -202,6 +217,9 @@ impl EventLoop {
         }
         if self.host_recheck_at.is_some_and(|at| now.instant >= at) {
             self.look_at_host(now);
+        }
+        if now.instant >= self.lan_look_at {
+            self.look_at_lan(now);
         }
         if self.segments.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.segments.look(now.instant, &mut self.parts.network);
@@ -228,7 +246,8 @@ impl EventLoop {
             }
         }
         while let Some(transmit) = self.parts.node.poll_transmit() {
-            if let Err(error) = self.parts.sender.send(transmit.path, &transmit.datagram) {
+            let Transmit { path, datagram, hop_limit } = transmit;
+            if let Err(error) = self.parts.sender.send_over(path, &datagram, hop_limit) {
                 self.parts.shared.drops.count(unsent(error));
             }
         }
@@ -264,6 +283,7 @@ impl EventLoop {
                 tracing::info!(height, "new block");
                 let hash = self.parts.node.ledger().head().map(|head| head.id.0.to_string()).unwrap_or_default();
                 let _ = self.parts.events.send(Event::Block { height, hash });
+                self.lan_look_at = Instant::ZERO;
             }
             NodeEvent::Standing(standing) => self.show_standing(&standing),
             NodeEvent::Final { .. } => {}
@@ -287,6 +307,7 @@ impl EventLoop {
     }
 
     fn show_standing(&mut self, standing: &Standing) {
+        self.lan_look_at = Instant::ZERO;
         let (state, reason) = state_of(standing);
         match standing {
             Standing::Member => {
@@ -332,12 +353,20 @@ impl EventLoop {
         host_names.want(config.dns.backend, delegation.filter(|_| is_member));
     }
 
+    /// Tells the LANs who this node is today, and asks for whoever is a member.
+    fn look_at_lan(&mut self, now: Now) {
+        self.lan_look_at = now.instant + lan_discovery::LOOK_INTERVAL;
+        let Parts { node, lan, config, .. } = &mut self.parts;
+        lan.follow(config.underlay.lan_discovery.then(|| node.lan_tags(now.wall)));
+    }
+
     /// Reads where the host can be reached, for this node's record.
     fn read_endpoints(&mut self, now: Now) {
         let listen = self.parts.sender.local_addresses();
         let mut endpoints = self.parts.config.underlay.endpoints.clone();
+        endpoints.extend(self.parts.port_mapping.endpoint());
         let bridges: Vec<_> = self.segments.bridge_indices().collect();
-        let addresses = match self.parts.network.underlay_addresses() {
+        let addresses: Vec<_> = match self.parts.network.underlay_addresses() {
             // What is reached through a segment is reached through the overlay.
             Ok(addresses) => addresses.into_iter().filter(|it| !bridges.contains(&it.interface)).collect(),
             Err(error) => {
@@ -345,6 +374,10 @@ impl EventLoop {
                 Vec::new()
             }
         };
+        let is_mapped = self.parts.config.underlay.port_mapping;
+        self.parts.port_mapping.follow(&mut self.parts.network, is_mapped, &listen, &addresses);
+        self.parts.lan.set_place(&listen, &addresses);
+        self.lan_look_at = Instant::ZERO;
         for local in &listen {
             if local.ip().is_unspecified() {
                 let addresses = addresses.iter().map(|it| it.address);
@@ -381,6 +414,8 @@ impl EventLoop {
                     endpoints: &self.parts.config.underlay.endpoints,
                     dns_backend: self.parts.config.dns.backend,
                     host_names: self.parts.host_names.report(),
+                    listen: self.parts.sender.local_addresses(),
+                    relay_mode: self.parts.config.relay.mode,
                 };
                 orders::answer(&mut self.parts.node, now, &around, request)
             }
@@ -455,6 +490,12 @@ impl EventLoop {
         if fresh.underlay.endpoints != now.underlay.endpoints {
             reloaded.changed.push("underlay.endpoints".to_owned());
         }
+        if fresh.underlay.port_mapping != now.underlay.port_mapping {
+            reloaded.changed.push("underlay.port_mapping".to_owned());
+        }
+        if fresh.underlay.lan_discovery != now.underlay.lan_discovery {
+            reloaded.changed.push("underlay.lan_discovery".to_owned());
+        }
         if fresh.underlay.listen != now.underlay.listen {
             reloaded.needs_restart.push("underlay.listen".to_owned());
         }
@@ -468,6 +509,11 @@ impl EventLoop {
         if fresh.tunnel != now.tunnel {
             reloaded.needs_restart.push("tunnel".to_owned());
         }
+        if fresh.relay != now.relay {
+            reloaded.changed.push("relay".to_owned());
+            now.relay = fresh.relay.clone();
+            self.parts.node.handle_relay_limits(clock::now(), fresh.relay.limits());
+        }
         if fresh.dns != now.dns {
             reloaded.changed.push("dns".to_owned());
             now.dns = fresh.dns.clone();
@@ -477,6 +523,8 @@ impl EventLoop {
         now.ledger = fresh.ledger.clone();
         now.routes = fresh.routes.clone();
         now.underlay.endpoints.clone_from(&fresh.underlay.endpoints);
+        now.underlay.port_mapping = fresh.underlay.port_mapping;
+        now.underlay.lan_discovery = fresh.underlay.lan_discovery;
         self.parts.settings.apply(&fresh);
         if let Some(log) = &self.parts.log {
             log.set_level(fresh.node.log_level);

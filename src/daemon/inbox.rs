@@ -20,15 +20,17 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::io::watch::NetworkEvent;
 use crate::node::forward::Trust;
+use crate::node::peers::source_of;
 use crate::node::table::Inlet;
 use crate::path::Path;
 use crate::policy::Rights;
-use crate::session::{Origin, Source};
+use crate::session::Origin;
 use crate::wire::datagram::SessionIndex;
 use crate::wire::drops::DropReason;
 use crate::wire::frame::SegmentNumber;
 use crate::wire::transport_record::Layer;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -179,7 +181,7 @@ impl FromWire {
                     Trust::Answer => Queue::Answers,
                     Trust::Stranger => Queue::Strangers,
                 };
-                (queue, Sender::Origin(Source::Endpoint(path.remote).origin()))
+                (queue, Sender::Origin(source_of(path).origin()))
             }
             Self::Record { sender, .. } | Self::News { sender, .. } => (sender.queue(), *sender),
             Self::Unsent { peer, .. } => (Queue::Unsent, Sender::Destination(*peer)),
@@ -196,6 +198,10 @@ pub enum Message {
     Call(Box<Call>),
     /// The host's network configuration changed.
     Host(NetworkEvent),
+    /// What the gateway maps changed.
+    PortMap,
+    /// Somebody on a LAN of this host claims to be this member, there.
+    Neighbour(NodeId, Vec<SocketAddr>),
     /// The device of a segment is gone.
     SegmentLost(SegmentNumber),
     /// A data thread ended unasked.
@@ -320,7 +326,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::IpAddr;
     use std::thread;
     use std::time::Instant;
 

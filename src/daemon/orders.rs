@@ -2,7 +2,7 @@
 
 use super::api::request::{Authorize, Condition, Invite, LedgerLog, Ping, Reply, Request, Wait};
 use super::api::types::{Addresses, Submitted, TicketText};
-use super::config::DnsBackend;
+use super::config::{DnsBackend, RelayMode};
 use super::failure::{ErrorCode, Failure};
 use super::history::{self, AdmittedKeys, KeySearch, LogSearch, Sought};
 use super::host_names::HostNamesReport;
@@ -59,6 +59,10 @@ pub struct Surroundings<'a> {
     pub dns_backend: DnsBackend,
     /// How they were.
     pub host_names: HostNamesReport,
+    /// Where the daemon listens.
+    pub listen: Vec<SocketAddr>,
+    /// Whether it relays, as configured.
+    pub relay_mode: RelayMode,
 }
 
 /// Answers a request, or says what to wait for. `Status`, `Link` and `Reload` are the event loop's own.
@@ -66,6 +70,7 @@ pub fn answer(node: &mut Node<OsRng>, now: Now, around: &Surroundings<'_>, reque
     match request {
         Request::Name(request) => super::names::answer(node, now, around, request),
         Request::Relay(request) => relay_orders::answer(node, now, around, request),
+        Request::Reach(request) => super::reach::answer(node, now, around, &request).into(),
         Request::Status | Request::Link(_) | Request::Reload => {
             Err(Failure::new(ErrorCode::Failed, "not an order to the node")).into()
         }

@@ -269,7 +269,7 @@ impl Pings {
     ) -> Option<Result<Reply, Failure>> {
         for pong in pongs {
             let Some(seq) = self.in_flight.remove(&pong.probe) else { continue };
-            let path = views::path(node.endpoint_of(&pong.peer));
+            let path = views::path(node.way_to(&pong.peer));
             self.replies.push(PingReply { seq, rtt_ms: views::milliseconds(pong.rtt), path });
         }
         if self.sent < self.count && now.instant >= self.next_at {

@@ -10,6 +10,8 @@ use super::files::NodeFiles;
 use super::founding::invitation;
 use super::host_names::HostNames;
 use super::inbox::{Inbox, Message};
+use super::lan_discovery::LanSide;
+use super::port_mapping::PortMapping;
 use super::segment_plane;
 use super::segments::no_taps;
 use super::setup::{DeviceChoice, RunArgs};
@@ -19,15 +21,19 @@ use crate::io::clock::{self, OsRng};
 use crate::io::device::{Device, DeviceError, TunConfig, default_interface_name};
 use crate::io::device_name::NotADeviceName;
 use crate::io::host::{Host, HostError, HostSetup, undo_leftovers};
+use crate::io::lan::LanDiscovery;
 use crate::io::network::{Network, NetworkError};
+use crate::io::port_map::PortMapper;
 use crate::io::process::forbid_core_dumps;
 use crate::io::udp::{BindError, Listen, UdpSockets, bind};
 use crate::io::watch::NetworkWatch;
+use crate::node::lan::message::Instance;
 use crate::node::table::ForwardingTable;
 use crate::node::{Node, Setup};
 use crate::wire::drops::Drops;
 use crate::wire::handshake::{CipherSet, OffloadSet};
 use arc_swap::ArcSwap;
+use rand_core::Rng;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -93,6 +99,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let settings = serve(&runtime, socket, &args.config, &inbox, &events);
     forward_signals(&runtime, &inbox)?;
+    let port_mapper = map_port(&runtime, mark, &inbox);
+    let lan = look_at_lan(&runtime, mark, &inbox);
     let event_loop = EventLoop::new(Parts {
         paths: args.paths.clone(),
         config: args.config.clone(),
@@ -105,6 +113,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         network,
         host,
         host_names,
+        port_mapping: PortMapping::new(port_mapper.orders(), mark),
+        lan: LanSide::new(lan.orders()),
         events,
         force_ipv4: args.force_ipv4,
         settings,
@@ -116,6 +126,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let outcome = event_loop.run();
     workers.stop();
+    port_mapper.end(&runtime);
+    lan.end(&runtime);
     // Waited for, since it is the server that removes the control socket.
     runtime.shutdown_timeout(SERVER_END);
     outcome
@@ -139,6 +151,7 @@ fn open_node(
         refusal: files.refusal(),
         accepted: files.accepted()?,
         requests: files.requests(),
+        relay: args.config.relay.limits(),
         ciphers: ciphers(&args.config),
         offload,
         zone_name: args.config.dns.zone_name(&args.paths.network),
@@ -247,6 +260,29 @@ fn serve(
         }
     });
     settings
+}
+
+/// Has what the gateway says told to the node's thread.
+fn map_port(runtime: &Runtime, mark: u32, inbox: &Inbox) -> PortMapper {
+    let mut nonce = [0; 12];
+    OsRng.fill_bytes(&mut nonce);
+    let inbox = inbox.clone();
+    PortMapper::start(runtime, mark, nonce, move || {
+        let inbox = inbox.clone();
+        // As above: a full queue is waited for elsewhere.
+        drop(tokio::task::spawn_blocking(move || inbox.put(Message::PortMap)));
+    })
+}
+
+/// Has members that are found on a LAN told to the node's thread.
+fn look_at_lan(runtime: &Runtime, mark: u32, inbox: &Inbox) -> LanDiscovery {
+    let mut instance = [0; 8];
+    OsRng.fill_bytes(&mut instance);
+    let inbox = inbox.clone();
+    LanDiscovery::start(runtime, mark, Instance(instance), move |member, endpoints| {
+        let inbox = inbox.clone();
+        drop(tokio::task::spawn_blocking(move || inbox.put(Message::Neighbour(member, endpoints))));
+    })
 }
 
 fn forward_signals(runtime: &Runtime, inbox: &Inbox) -> Result<(), Failure> {

@@ -12,13 +12,12 @@ use crate::ledger::engine::{Verification, VerifyError};
 use crate::ledger::name::Label;
 use crate::ledger::state::Tenure;
 use crate::node::Node;
-use crate::node::status::PeerStatus;
+use crate::node::status::{PeerStatus, Way};
 use crate::policy::Policy;
 use crate::policy::rule::{Rule, Selector};
 use crate::time::Now;
 use rand_core::CryptoRng;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +27,13 @@ const MIN_DIGITS: usize = 4;
 /// Blocks that one step of a verification replays.
 const VERIFY_STEP: usize = 256;
 
-/// A path over an endpoint, or none.
-pub fn path(endpoint: Option<SocketAddr>) -> PeerPath {
-    let kind = if endpoint.is_some() { PathKind::Direct } else { PathKind::None };
-    PeerPath { kind, endpoint, relay: None }
+/// The path that a way is, or none.
+pub fn path(way: Option<Way>) -> PeerPath {
+    match way {
+        Some(Way::Direct(endpoint)) => PeerPath { kind: PathKind::Direct, endpoint: Some(endpoint), relay: None },
+        Some(Way::Relayed(relay)) => PeerPath { kind: PathKind::Relay, endpoint: None, relay: Some(relay) },
+        None => PeerPath { kind: PathKind::None, endpoint: None, relay: None },
+    }
 }
 
 /// The other members by name, and the ways to them.
@@ -50,7 +52,7 @@ fn peer(status: PeerStatus) -> Peer {
         tags: status.member.tags,
         authorization: Authorization::Member,
         seen_seconds: status.seen.map(|seen| seen.as_secs()),
-        path: path(status.endpoint),
+        path: path(status.way),
         rtt_ms: status.rtt.map(milliseconds),
         session: status.session.map(|session| PeerSession {
             cipher: session.cipher.name().to_owned(),

@@ -72,6 +72,8 @@ pub struct Train {
     pub path: Path,
     /// What their IP headers say of congestion.
     pub ecn: Ecn,
+    /// The routers that they pass at most, where not as many as usual.
+    pub hop_limit: Option<u8>,
 }
 
 impl Train {
@@ -82,11 +84,11 @@ impl Train {
 
     /// Each datagram as a train of its own.
     pub fn datagrams(&self) -> impl Iterator<Item = Self> {
-        let Self { bytes, datagram_len, path, ecn } = self.clone();
+        let Self { bytes, datagram_len, path, ecn, hop_limit } = self.clone();
         let step = datagram_len.max(1);
         (bytes.start..bytes.end.max(bytes.start + 1)).step_by(step).map(move |start| {
             let bytes = start..(start + step).min(bytes.end);
-            Self { datagram_len: bytes.len(), bytes, path, ecn }
+            Self { datagram_len: bytes.len(), bytes, path, ecn, hop_limit }
         })
     }
 }
@@ -145,7 +147,7 @@ impl Outbox for SendBatch {
                 return;
             }
         }
-        self.trains.push(Train { bytes, datagram_len: len, path, ecn });
+        self.trains.push(Train { bytes, datagram_len: len, path, ecn, hop_limit: None });
     }
 }
 

@@ -98,6 +98,17 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// The way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The index of the interface that it leaves by.
+    pub interface: u32,
+    /// The router on the way, if any.
+    pub gateway: Option<IpAddr>,
+    /// The address of this host that goes with it.
+    pub source: Option<IpAddr>,
+}
+
 /// Reads and changes the configuration of the network namespace in which it was opened.
 pub struct Network {
     pub(super) socket: NetlinkSocket,
@@ -211,12 +222,11 @@ impl Network {
             .collect())
     }
 
-    /// Asks for the MTU, in bytes, of the link by which packets with this mark (0 for none) leave for `destination`: the interface's own,
-    /// which no message from the network can change.
+    /// Asks by which way packets with this mark (0 for none) leave for `destination`.
     ///
     /// # Errors
     /// [`NetworkError`]: there is no way there, or it names no interface.
-    pub fn link_mtu(&mut self, destination: IpAddr, mark: u32) -> Result<u32, NetworkError> {
+    pub fn way(&mut self, destination: IpAddr, mark: u32) -> Result<Way, NetworkError> {
         let failed = |source| error(&format!("find the link towards {destination}"))(source);
         let mut question = match destination {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
@@ -235,12 +245,28 @@ impl Network {
         else {
             return Err(failed(io::ErrorKind::InvalidData.into()));
         };
-        let interface = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        });
+        let (mut interface, mut gateway, mut source) = (None, None, None);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => interface = Some(*index),
+                RouteAttribute::Gateway(address) => gateway = ip_of(address),
+                RouteAttribute::PrefSource(address) => source = ip_of(address),
+                _ => {}
+            }
+        }
+        let interface = interface.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        Ok(Way { interface, gateway, source })
+    }
+
+    /// Asks for the MTU, in bytes, of the link by which packets with this mark (0 for none) leave for `destination`: the interface's own,
+    /// which no message from the network can change.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: there is no way there, or it names no interface.
+    pub fn link_mtu(&mut self, destination: IpAddr, mark: u32) -> Result<u32, NetworkError> {
+        let failed = |source| error(&format!("find the link towards {destination}"))(source);
         let mut question = LinkMessage::default();
-        question.header.index = interface.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        question.header.index = self.way(destination, mark)?.interface;
         match self.socket.ask(RouteNetlinkMessage::GetLink(question)).map_err(failed)? {
             RouteNetlinkMessage::NewLink(link) => Ok(interface_of(&link).mtu),
             _ => Err(failed(io::ErrorKind::InvalidData.into())),

@@ -133,6 +133,16 @@ impl Gossip {
         self.records.get(id)?.verify(&policy.member(id)?.node_key, &self.network_id).ok()
     }
 
+    /// Says whether a member's record, which was verified when it came, says that it relays.
+    pub fn is_relay(&self, id: &NodeId) -> bool {
+        self.records.get(id).is_some_and(SignedRecord::claims_relay)
+    }
+
+    /// The members whose records say so, in the order of their ids.
+    pub fn relays(&self) -> impl Iterator<Item = NodeId> {
+        self.records.iter().filter(|(_, record)| record.claims_relay()).map(|(id, _)| *id)
+    }
+
     /// The sequence number of the record held of `id`, 0 when none is.
     pub fn sequence(&self, id: &NodeId) -> u64 {
         self.records.get(id).map_or(0, SignedRecord::claimed_sequence)
@@ -298,6 +308,7 @@ mod tests {
     use crate::crypto::exchange::TransportKey;
     use crate::crypto::identity::SigningKey;
     use crate::policy::Member;
+    use crate::wire::control::NatKind;
 
     const NETWORK: Digest = Digest([5; 32]);
 
@@ -336,6 +347,9 @@ mod tests {
             endpoints: Vec::new(),
             requests: Vec::new(),
             refused: Vec::new(),
+            nat: NatKind::Unknown,
+            is_relay: false,
+            homes: Vec::new(),
         };
         SignedRecord::sign(record, &key(seed), &NETWORK)
     }
@@ -384,6 +398,9 @@ mod tests {
                 endpoints: Vec::new(),
                 requests: Vec::new(),
                 refused: Vec::new(),
+                nat: NatKind::Unknown,
+                is_relay: false,
+                homes: Vec::new(),
             };
             let record = SignedRecord::sign(record, key, &NETWORK);
             // Each lacks some hundred that the other holds, spread over all ids.
@@ -432,6 +449,9 @@ mod tests {
             endpoints: Vec::new(),
             requests: Vec::new(),
             refused: Vec::new(),
+            nat: NatKind::Unknown,
+            is_relay: false,
+            homes: Vec::new(),
         };
         let forged = SignedRecord::sign(forged, &key(9), &NETWORK);
         assert!(matches!(gossip.handle(records(forged), &policy).refused[..], [GossipError::Record(_)]));

@@ -12,10 +12,12 @@
 //! and call again at `poll_timeout`.
 
 pub mod authoring;
+mod calls;
 pub mod control;
 mod exchange;
 pub mod forward;
 pub mod gossip;
+pub mod lan;
 pub mod membership;
 pub mod names;
 mod numbering;
@@ -24,6 +26,8 @@ mod peer;
 pub mod peers;
 pub mod pulse;
 mod reach;
+pub mod reachability;
+pub mod relay;
 pub mod requests;
 pub mod resolver;
 mod resolving;
@@ -50,14 +54,17 @@ use crate::wire::frame::{MacAddress, SegmentNumber};
 use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
 use crate::wire::record::ZoneName;
 use crate::wire::transport_record::Layer;
+use calls::Calls;
 use control::{ControlLink, LinkError, LinkId};
 use gossip::Gossip;
+use lan::LanView;
 use membership::{Invitation, Membership, Refusal};
 use peers::{Context, PeerEvent, PeerTable, Transmit};
 use pulse::Pulse;
 use rand_core::CryptoRng;
 use reach::Reach;
 pub use reach::Underlay;
+use relay::{RelayLimits, Relaying};
 use requests::Requests;
 use resolver::Resolver;
 pub use routing::OwnSegment;
@@ -93,6 +100,8 @@ pub struct Setup<R> {
     pub accepted: Accepted,
     /// What it asks signers for.
     pub requests: Vec<Request>,
+    /// Whether it passes on for others, and how much.
+    pub relay: RelayLimits,
     /// The ciphers that are fast here.
     pub ciphers: CipherSet,
     /// The super-packets that the device takes.
@@ -182,6 +191,10 @@ pub struct Node<R> {
     link: ControlLink,
     gossip: Gossip,
     reach: Reach,
+    relaying: Relaying,
+    calls: Calls,
+    /// What was last said of members on LANs.
+    lan: Option<LanView>,
     routing: Routing,
     requests: Requests,
     /// The subnets behind this node, and whether it is an exit.
@@ -214,6 +227,7 @@ impl<R: CryptoRng> Node<R> {
             refusal,
             accepted,
             requests,
+            relay,
             ciphers,
             offload,
             zone_name,
@@ -234,6 +248,9 @@ impl<R: CryptoRng> Node<R> {
             link,
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
+            relaying: Relaying::new(relay),
+            calls: Calls::default(),
+            lan: None,
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
             own_part: Default::default(),
@@ -322,6 +339,7 @@ impl<R: CryptoRng> Node<R> {
         self.ledger.handle_timeout(now);
         self.tend_neighbours(now);
         self.tend_membership(now);
+        self.tend_relaying(now);
         self.watch_routers(now);
         self.settle(now);
     }
@@ -376,6 +394,7 @@ impl<R: CryptoRng> Node<R> {
             self.ledger.poll_timeout().map(|(at, _)| at),
             Some(self.gossip.poll_timeout()),
             Some(self.reach.poll_timeout()),
+            self.relaying.poll_timeout(),
             self.membership.poll_timeout(),
             has_rivals.then_some(self.routers_at),
         ]
@@ -453,15 +472,23 @@ impl<R: CryptoRng> Node<R> {
             }
         }
         if let Some(change) = self.peers.take_change() {
-            let table = Arc::new(self.routing.table(&self.peers, change, self.pulse.heartbeat()));
+            let direct = |key: &TransportKey| self.peers.direct_path(key);
+            let labels = || self.relaying.labels(self.peers.relayed_ways(), direct);
+            let table = Arc::new(self.routing.table(&self.peers, (change, labels), self.pulse.heartbeat()));
             self.tell(NodeEvent::Publish(table));
         }
     }
 
     fn handle_peer_event(&mut self, now: Now, event: PeerEvent) {
         match event {
-            PeerEvent::Up(key, rights) => self.handle_up(now, key, rights),
+            PeerEvent::Up(key, rights) => {
+                self.handle_up(now, key, rights);
+                self.relay_reached(now, key);
+                self.call_if_relayed(now, key);
+            }
             PeerEvent::Down(key) => {
+                self.relay_lost(now, key);
+                self.calls.forget(&key);
                 self.link.close_peer(LinkId(key));
                 self.greeted.remove(&key);
                 self.reach.forget_observer(&key);
@@ -479,17 +506,31 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Pong(peer, probe, rtt) => self.tell(NodeEvent::Pong { peer, probe, rtt }),
             PeerEvent::Observed(key, endpoint) => self.handle_observed(now, key, endpoint),
             PeerEvent::Damaged(peer, path) => self.tell(NodeEvent::Damaged { peer, path }),
-            PeerEvent::Timestamp(..) | PeerEvent::Moved(_) => self.tell(NodeEvent::Remember),
+            PeerEvent::Moved(key) => {
+                if self.peers.peer(&key).is_some_and(|peer| peer.paths.path().is_none()) {
+                    self.connect(now, key);
+                }
+                self.relay_reached(now, key);
+                self.call_if_relayed(now, key);
+                self.tell(NodeEvent::Remember);
+            }
+            PeerEvent::Timestamp(..) => self.tell(NodeEvent::Remember),
+            PeerEvent::Sought(key) => self.seek(now, key),
+            PeerEvent::Reached(by, endpoint) => self.handle_reached(now, by, endpoint),
+            PeerEvent::Ways(key, message) => self.handle_ways(now, key, message),
         }
     }
 
     /// Takes the ledger's policy in force: who was cut loses everything here at once.
     fn follow_policy(&mut self, now: Now, diff: &PolicyDiff) {
-        let named = |id: &NodeId| self.policy.member(id).map(|member| (*id, member.name.clone()));
-        let cut: Vec<_> = diff.removed.iter().filter_map(named).collect();
+        let removed: Vec<_> = diff.removed.iter().filter_map(|id| self.policy.member(id)).cloned().collect();
+        let cut: Vec<_> = removed.iter().map(|member| (member.id, member.name.clone())).collect();
+        let keys: Vec<_> = removed.iter().map(|member| (member.id, member.transport_key)).collect();
         self.policy = self.ledger.policy();
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_policy(&mut ctx, diff);
+        self.cut_ways(now, &keys);
+        self.learn_static(diff.admitted.iter().chain(&diff.changed));
         self.gossip.forget(&diff.removed);
         self.routing.forget(&diff.removed);
         let policy = &self.policy;

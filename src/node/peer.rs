@@ -1,13 +1,14 @@
 //! One peer as the slow side sees it: its sessions, the attempt to make one, and its paths.
 
+use super::peers::punching::Punch;
+use super::peers::source_of;
 use crate::crypto::identity::NodeId;
 use crate::path::Paths;
-use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session};
+use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session, Source};
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,13 @@ const DISMISSAL_AGE: Duration = Duration::from_secs(5);
 /// what it does.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
+/// How often others are asked to help find one peer.
+const SEEK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one whose NAT lets nobody in is tried all the same, and how long then not: an attempt, and longer than NATs remember what came.
+const TRY_FOR: Duration = Duration::from_secs(6);
+const TRY_INTERVAL: Duration = Duration::from_secs(45);
+
 /// How often new endpoints in a peer's record cut its wait short.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -32,10 +40,12 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Attempt {
     /// The handshake.
     pub(super) initiator: Initiator,
-    /// Where its datagrams go: every candidate at the start of the attempt.
-    pub(super) targets: Vec<SocketAddr>,
+    /// Where its datagrams go: every candidate at the start of the attempt, and the ways through relays.
+    pub(super) targets: Vec<Source>,
+    /// When those through relays get their first flight; none when they may have had it.
+    pub(super) relays_at: Option<Instant>,
     /// The targets that got the flight again for a cookie.
-    pub(super) paid: BTreeSet<SocketAddr>,
+    pub(super) paid: BTreeSet<Source>,
 }
 
 /// Waits that grow: a second, then doubling up to a minute.
@@ -74,6 +84,8 @@ pub(super) struct Peer {
     pub(super) paths: Paths,
     /// The handshake that this node began.
     pub(super) attempt: Option<Attempt>,
+    /// The direct path that is being opened.
+    pub(super) punch: Option<Punch>,
     /// Whether the peer said, in the last handshake, that this node is a guest there.
     pub(super) guest_there: bool,
     /// Waits before the peer is asked again whether it knows by now that this node is a member.
@@ -96,6 +108,14 @@ pub(super) struct Peer {
     confirmed: BTreeSet<SessionIndex>,
     attempts: Backoff,
     record_heeded: Option<Instant>,
+    /// When others were last asked to help find it.
+    sought_at: Option<Instant>,
+    /// Its record says that its NAT lets nobody in.
+    pub(super) is_closed: bool,
+    /// Until then its endpoints are tried all the same.
+    tried_until: Option<Instant>,
+    /// The session that it came for from a place that it had not been asked at.
+    pub(super) came_unasked: Option<SessionIndex>,
     /// It ended its sessions itself, and was not heard since.
     said_goodbye: bool,
 }
@@ -107,6 +127,7 @@ impl Peer {
             sessions: PeerSessions::new(local, id),
             paths: Paths::default(),
             attempt: None,
+            punch: None,
             guest_there: false,
             recognition: Backoff::default(),
             guest_since: None,
@@ -119,6 +140,10 @@ impl Peer {
             confirmed: BTreeSet::new(),
             attempts: Backoff::default(),
             record_heeded: None,
+            sought_at: None,
+            is_closed: false,
+            tried_until: None,
+            came_unasked: None,
             said_goodbye: false,
         }
     }
@@ -126,6 +151,30 @@ impl Peer {
     /// Says whether a new attempt may begin: none is under way, and the waits after the last failure and dismissal are over.
     pub(super) fn may_attempt(&self, now: Instant) -> bool {
         self.attempt.is_none() && self.attempts.is_over(now) && self.dismissals.is_over(now)
+    }
+
+    /// Says whether others may be asked to help find it, once a second, and notes that they are.
+    pub(super) fn may_seek(&mut self, now: Instant) -> bool {
+        let may = self.sought_at.is_none_or(|at| now.saturating_since(at) >= SEEK_INTERVAL);
+        if may {
+            self.sought_at = Some(now);
+        }
+        may
+    }
+
+    /// Has its endpoints tried although its NAT lets nobody in: nobody else helps. Now and then: what comes unasked makes some NATs choose other
+    /// ports. Returns whether that is news.
+    pub(super) fn try_directly(&mut self, now: Instant) -> bool {
+        let is_due = self.tried_until.is_none_or(|until| now >= until + TRY_INTERVAL);
+        if is_due {
+            self.tried_until = Some(now + TRY_FOR);
+        }
+        is_due
+    }
+
+    /// Says whether something sent to its endpoints may arrive.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        !self.is_closed || self.tried_until.is_some_and(|until| now < until)
     }
 
     /// Notes a goodbye in a session of this age.
@@ -177,9 +226,14 @@ impl Peer {
         self.confirmed.contains(&index)
     }
 
+    /// The targets that its ways through relays are.
+    pub(super) fn relayed_targets(&self) -> impl Iterator<Item = Source> {
+        self.paths.relayed().map(|(_, path)| source_of(&path))
+    }
+
     /// Says whether there is a session that both sides have confirmed, and a path.
     pub(super) fn is_usable(&self) -> bool {
-        self.paths.endpoint().is_some()
+        self.paths.path().is_some()
             && self.sessions.sending().is_some_and(|session| self.is_confirmed(session.local_index()))
     }
 
@@ -191,7 +245,10 @@ impl Peer {
     /// When something of its sessions or its attempt is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let attempt = self.attempt.as_ref().and_then(|attempt| attempt.initiator.poll_timeout());
-        [self.sessions.poll_timeout().map(|(at, _)| at), attempt.map(|(at, _)| at)].into_iter().flatten().min()
+        let relays = self.attempt.as_ref().and_then(|attempt| attempt.relays_at);
+        let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
+        let punch = self.punch.as_ref().map(Punch::next_at);
+        [sessions, attempt.map(|(at, _)| at), relays, punch].into_iter().flatten().min()
     }
 
     /// Says whether nobody vouches for the peer: no member that the ledger names, and known only because it came.

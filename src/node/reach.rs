@@ -10,11 +10,12 @@ use crate::path::candidate::is_private;
 use crate::path::{CandidateSource, Surroundings, is_possible};
 use crate::policy::Rights;
 use crate::time::{Instant, Now};
-use crate::wire::control::{MAX_RECORD_ENDPOINTS, NodeRecord, SignedRecord};
+use crate::wire::control::{MAX_RECORD_ENDPOINTS, NatKind, NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
 use rand_core::CryptoRng;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ const OBSERVED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
+
+/// How many members have to come unasked before a node counts as one that others reach.
+const CALLERS_NEEDED: usize = 2;
+
+/// How often a change of the home relays makes the record anew at most.
+const HOMES_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where the host is on the underlay.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -62,6 +69,14 @@ pub(super) struct Reach {
     publish_at: Option<Instant>,
     /// When there last was such a record.
     observed_published: Option<Instant>,
+    /// The relays that the newest record names.
+    homes: Vec<NodeId>,
+    /// Who came unasked since the host is where it is: one alone may lie in wait behind the same NAT.
+    callers: BTreeSet<NodeId>,
+    /// Whether enough did.
+    is_reachable: bool,
+    /// When a change of the home relays was last told.
+    homes_told: Option<Instant>,
 }
 
 impl Reach {
@@ -75,6 +90,41 @@ impl Reach {
             review_at: Instant::ZERO,
             publish_at: None,
             observed_published: None,
+            homes: Vec::new(),
+            callers: BTreeSet::new(),
+            is_reachable: false,
+            homes_told: None,
+        }
+    }
+
+    /// Says whether others reach this node without its asking.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.is_reachable
+    }
+
+    /// Where members with a session saw this node last.
+    pub(super) fn observed(&self) -> &[(TransportKey, SocketAddr)] {
+        &self.observed
+    }
+
+    /// The relays that the newest record names.
+    pub(super) fn homes(&self) -> &[NodeId] {
+        &self.homes
+    }
+
+    /// How the NAT in front chooses endpoints, by what members see: of IPv4, where that is what NATs are for.
+    pub(super) fn nat(&self) -> NatKind {
+        let seen: Vec<_> = self.observed.iter().map(|(_, seen)| *seen).filter(SocketAddr::is_ipv4).collect();
+        let is_public = |local: &SocketAddr| local.is_ipv4() && !is_private(local.ip());
+        match &seen[..] {
+            [] if self.local.iter().any(is_public) && self.is_reachable => NatKind::None,
+            [_] if !self.local.iter().any(is_public) => NatKind::Undetermined,
+            [] | [_] => NatKind::Unknown,
+            // One liar, or one who saw an endpoint of a moment ago, does not make a NAT dependent.
+            many if many.iter().any(|seen| many.iter().filter(|other| *other == seen).count() > 1) => {
+                NatKind::Independent
+            }
+            _ => NatKind::Dependent,
         }
     }
 
@@ -84,6 +134,8 @@ impl Reach {
         self.connected = connected;
         let changed = self.local != endpoints;
         if changed {
+            self.is_reachable = false;
+            self.callers.clear();
             self.observed.clear();
             self.local = endpoints;
         }
@@ -191,6 +243,7 @@ impl<R: CryptoRng> Node<R> {
             }
             let probe = self.ping(now, key);
             tracing::debug!(?key, ?probe, "session up");
+            self.relaying.seek_soon(now.instant);
         }
     }
 
@@ -228,6 +281,24 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
+    /// A member came unasked: others may come as well, and through this node to others. Of IPv4, where the host has it: a way in over IPv6
+    /// alone is none for those without.
+    pub(super) fn handle_reached(&mut self, now: Now, by: NodeId, endpoint: SocketAddr) {
+        let has_ipv4 = self.reach.local.iter().any(SocketAddr::is_ipv4);
+        if has_ipv4 && !endpoint.ip().to_canonical().is_ipv4() {
+            return;
+        }
+        let callers = &mut self.reach.callers;
+        if callers.len() < CALLERS_NEEDED {
+            callers.insert(by);
+        }
+        if callers.len() >= CALLERS_NEEDED && !self.reach.is_reachable {
+            self.reach.is_reachable = true;
+            tracing::debug!("others reach this node unasked");
+            self.publish_record(now);
+        }
+    }
+
     /// Signs and spreads where this node is.
     pub(super) fn publish_record(&mut self, now: Now) {
         if !self.membership.is_member() {
@@ -236,7 +307,9 @@ impl<R: CryptoRng> Node<R> {
         self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
         let (sequence, endpoints) = (self.reach.sequence, self.reach.publish());
         let (requests, refused) = self.requests.published();
-        let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused };
+        let (nat, is_relay, homes) = (self.reach.nat(), self.is_relay(), self.homes());
+        self.reach.homes = homes.iter().map(|home| home.id).collect();
+        let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused, nat, is_relay, homes };
         let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
         let message = self.gossip.publish(record);
         for key in self.push_targets() {
@@ -267,7 +340,22 @@ impl<R: CryptoRng> Node<R> {
         let close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
         let members = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key);
         let validators = if self.policy.has_validator(&self.own_id) { self.other_validators() } else { Vec::new() };
-        self.peers.keep(members.chain(validators).collect());
+        let relays = self
+            .relays_to_keep()
+            .into_iter()
+            .chain(self.peers.relays_in_use())
+            .chain(self.relaying.next_relays(&self.policy));
+        let kept = members.chain(validators).chain(relays).collect();
+        self.peers.keep(kept);
+        // Others look there for this node.
+        let (homes, told) = (self.home_relays(), self.reach.homes());
+        let is_news = homes.len() != told.len() || homes.iter().any(|home| !told.contains(home));
+        // Everybody hears of it: a relay that comes and goes makes few records.
+        let is_due = self.reach.homes_told.is_none_or(|at| now.instant.saturating_since(at) >= HOMES_INTERVAL);
+        if is_news && (told.is_empty() || is_due) {
+            self.reach.homes_told = Some(now.instant);
+            self.publish_record(now);
+        }
     }
 
     /// Says whether this node takes part: as a member, or as a validator that goes on ordering although it was revoked on sight.
@@ -298,6 +386,7 @@ impl<R: CryptoRng> Node<R> {
             self.send_gossip(now, from, reply);
         }
         if !outcome.updated.is_empty() {
+            self.relaying.seek_soon(now.instant);
             self.reach.hurry();
             let news = self.gossip.records_of(&outcome.updated);
             for key in self.push_targets().into_iter().filter(|key| *key != from) {
@@ -323,8 +412,23 @@ impl<R: CryptoRng> Node<R> {
                 Err(error) => tracing::debug!(peer = ?id, %endpoint, %error, "candidate refused"),
             }
         }
+        self.peers.set_closed(key, record.nat.is_there() && !record.homes.is_empty());
         if is_news {
             self.peers.take_record_news(now.instant, key);
+        }
+    }
+
+    /// Adds where the ledger says that members stay.
+    pub(super) fn learn_static<'i>(&mut self, ids: impl Iterator<Item = &'i NodeId>) {
+        for member in ids.filter_map(|id| self.policy.member(id)).filter(|member| member.id != self.own_id) {
+            let in_overlay = |address| self.routing.in_overlay(address);
+            for endpoint in &member.static_endpoints {
+                let (key, id) = (member.transport_key, Some(member.id));
+                let added = self.peers.add_candidate(key, id, *endpoint, CandidateSource::Ledger, in_overlay);
+                if let Err(error) = added {
+                    tracing::debug!(peer = ?member.id, %endpoint, %error, "candidate refused");
+                }
+            }
         }
     }
 

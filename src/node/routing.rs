@@ -3,6 +3,7 @@
 use super::numbering::Numbering;
 use super::peers::{Change, PeerTable};
 use super::pulse::Heartbeat;
+use super::relay::Labels;
 use super::subnets::{Accepted, Subnets, behind};
 use super::table::{ForwardingTable, Inlet, Outlets};
 use crate::crypto::identity::NodeId;
@@ -45,6 +46,7 @@ pub(super) struct Routing {
     answer_sources: AnswerSources,
     outlets: Arc<Outlets>,
     inlets: Arc<BySession<Inlet>>,
+    labels: Arc<Labels>,
     generation: u64,
 }
 
@@ -63,6 +65,7 @@ impl Routing {
             answer_sources: AnswerSources::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),
+            labels: Arc::default(),
             generation: 0,
         }
     }
@@ -197,13 +200,19 @@ impl Routing {
     }
 
     /// Builds the next table to publish.
-    pub(super) fn table(&mut self, peers: &PeerTable, change: Change, heartbeat: Arc<Heartbeat>) -> ForwardingTable {
+    pub(super) fn table(
+        &mut self,
+        peers: &PeerTable,
+        (change, labels): (Change, impl FnOnce() -> Labels),
+        heartbeat: Arc<Heartbeat>,
+    ) -> ForwardingTable {
         if change == Change::Sessions {
             let outlets = peers.outlets().into_iter();
             let members = &mut self.members;
             self.outlets =
                 Arc::new(outlets.filter_map(|(member, outlet)| Some((members.number(member)?, outlet))).collect());
             self.inlets = Arc::new(peers.inlets(|member| members.number(member)));
+            self.labels = Arc::new(labels());
             self.generation += 1;
         }
         ForwardingTable {
@@ -214,6 +223,7 @@ impl Routing {
             members: self.members.all(),
             outlets: Arc::clone(&self.outlets),
             inlets: Arc::clone(&self.inlets),
+            labels: Arc::clone(&self.labels),
             answer_sources: self.answer_sources,
             heartbeat,
             gate: peers.gate(),

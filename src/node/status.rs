@@ -22,8 +22,8 @@ pub struct PeerStatus {
     pub member: Member,
     /// How long ago something authentic came; none when never in this run.
     pub seen: Option<Duration>,
-    /// The endpoint in use, while there is a session.
-    pub endpoint: Option<SocketAddr>,
+    /// The way in use, while there is a session.
+    pub way: Option<Way>,
     /// The last measured round trip.
     pub rtt: Option<Duration>,
     /// The session in use, once confirmed.
@@ -32,6 +32,15 @@ pub struct PeerStatus {
     pub tx_bytes: u64,
     /// Bytes of authentic datagrams that came from it, likewise.
     pub rx_bytes: u64,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// At this endpoint of its own.
+    Direct(SocketAddr),
+    /// Through the relay of this name.
+    Relayed(String),
 }
 
 /// A session in use.
@@ -74,9 +83,15 @@ impl<R: CryptoRng> Node<R> {
         self.peers.keys()
     }
 
-    /// The endpoint in use for a peer.
-    pub fn endpoint_of(&self, key: &TransportKey) -> Option<SocketAddr> {
-        self.peers.peer(key)?.paths.endpoint()
+    /// The way in use to a peer.
+    pub fn way_to(&self, key: &TransportKey) -> Option<Way> {
+        let paths = &self.peers.peer(key)?.paths;
+        let path = paths.path()?;
+        if !path.is_relayed() {
+            return Some(Way::Direct(path.remote));
+        }
+        let relay = self.policy.admit(&paths.relay_of(&path)?).member()?;
+        self.policy.member(&relay).map(|member| Way::Relayed(member.name.clone()))
     }
 
     /// How old the newest proof is that the ledger is fresh: a validator's word, or being the only one.
@@ -125,7 +140,7 @@ impl<R: CryptoRng> Node<R> {
         let mut status = PeerStatus {
             member: member.clone(),
             seen: None,
-            endpoint: None,
+            way: None,
             rtt: None,
             session: None,
             tx_bytes: 0,
@@ -138,7 +153,7 @@ impl<R: CryptoRng> Node<R> {
         status.tx_bytes = peer.past_bytes.0 + sessions().map(|session| session.bytes_sent()).sum::<u64>();
         status.rx_bytes = peer.past_bytes.1 + sessions().map(|session| session.bytes_received()).sum::<u64>();
         if peer.is_usable() {
-            status.endpoint = peer.paths.endpoint();
+            status.way = self.way_to(&member.transport_key);
             status.rtt = peer.paths.rtt();
             status.session = peer.sessions.sending().map(|session| SessionStatus {
                 cipher: session.cipher(),
@@ -183,6 +198,7 @@ impl<R: CryptoRng> Node<R> {
             ("control link", self.link.peers().any(|(peer, _)| peer.0 == *key)),
             ("gossip", self.gossip.holds(&member.id)),
             ("routing", self.routing.mentions(&member.id)),
+            ("relaying", self.relaying.mentions(&member.id, key)),
         ];
         places.into_iter().filter(|(_, is_there)| *is_there).map(|(place, _)| place).collect()
     }

@@ -4,6 +4,7 @@
 //! load it once per batch. It holds shared keys and routes, never counters of nonces.
 
 use super::pulse::Heartbeat;
+use super::relay::Labels;
 use crate::crypto::identity::NodeId;
 use crate::path::Path;
 use crate::policy::Rights;
@@ -89,6 +90,8 @@ pub struct ForwardingTable {
     pub outlets: Arc<Outlets>,
     /// By the receiver index in the datagram.
     pub inlets: Arc<BySession<Inlet>>,
+    /// What datagrams are that come with a label.
+    pub labels: Arc<Labels>,
     /// What a handshake datagram has to show before it takes the node's time.
     pub gate: Gate,
     /// What ICMP answers to the local kernel come from.
@@ -108,6 +111,7 @@ impl ForwardingTable {
             members: Arc::default(),
             outlets: Arc::default(),
             inlets: Arc::default(),
+            labels: Arc::default(),
             gate: Gate::closed(),
             answer_sources: AnswerSources::default(),
             heartbeat: Arc::default(),

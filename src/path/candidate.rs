@@ -20,10 +20,14 @@ pub const MAX_TARGETS: usize = 8;
 pub enum CandidateSource {
     /// The peer's own signed node record.
     Record,
+    /// Somebody on a LAN of this host claims to be the peer, there.
+    Lan,
     /// The last endpoint of an earlier run, from disk.
     Remembered,
     /// An authenticated packet came from there.
     Observed,
+    /// The ledger: where a relay or a validator stays.
+    Ledger,
     /// A ticket or the configuration of this node.
     Configured,
 }
@@ -61,6 +65,8 @@ struct Candidate {
     local: Option<LocalEnd>,
     /// Whether an answer came to what was sent there: a source address alone proves nothing.
     proved: bool,
+    /// Whether anything was sent there.
+    is_asked: bool,
     allowance: Allowance,
 }
 
@@ -69,6 +75,21 @@ impl Candidate {
     fn is_trusted(&self) -> bool {
         self.proved || self.source == CandidateSource::Configured
     }
+}
+
+/// One candidate, for a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CandidateView {
+    /// Where.
+    pub endpoint: SocketAddr,
+    /// What named it.
+    pub source: CandidateSource,
+    /// Something was sent there.
+    pub is_asked: bool,
+    /// The peer answered there.
+    pub is_proved: bool,
+    /// When something last came from there.
+    pub heard: Option<Instant>,
 }
 
 /// The candidates of one peer, at most [`MAX_CANDIDATES`].
@@ -103,7 +124,10 @@ impl Candidates {
             return Err(CandidateError::Overlay);
         }
         if let Some(known) = self.find(endpoint) {
-            known.source = known.source.max(source);
+            // What a record names stays the record's, whoever else repeats it: nobody on a LAN can take it back.
+            let either = [known.source, source];
+            let is_of_record = either.contains(&CandidateSource::Record) && either.contains(&CandidateSource::Lan);
+            known.source = if is_of_record { CandidateSource::Record } else { known.source.max(source) };
             return Ok(());
         }
         if self.held.len() == MAX_CANDIDATES {
@@ -119,6 +143,7 @@ impl Candidates {
             heard: None,
             local: None,
             proved: false,
+            is_asked: false,
             allowance: Allowance::of(1),
         });
         Ok(())
@@ -149,18 +174,55 @@ impl Candidates {
         }
     }
 
+    /// The endpoints that the peer answered from, the most promising first.
+    pub fn proved_endpoints(&self) -> Vec<SocketAddr> {
+        self.by_promise().into_iter().filter(|candidate| candidate.proved).map(|candidate| candidate.endpoint).collect()
+    }
+
     /// Says whether the peer answered from `endpoint` before, or this node's own user named it.
     pub fn is_trusted(&self, endpoint: SocketAddr) -> bool {
         self.held.iter().any(|candidate| candidate.endpoint == endpoint && candidate.is_trusted())
     }
 
+    /// Says whether anything was sent to `endpoint`, so that a NAT or firewall lets answers in from there.
+    pub fn is_asked(&self, endpoint: SocketAddr) -> bool {
+        self.held.iter().any(|candidate| candidate.endpoint == endpoint && candidate.is_asked)
+    }
+
     /// Chooses where an attempt goes, whose flight has `flight_len` bytes, and takes it off the allowances: at most [`MAX_TARGETS`], the
     /// most promising first. Private addresses elsewhere come into question only when nothing else does, or when that `failed` before.
     pub fn targets(&mut self, now: Instant, around: &Surroundings, failed: bool, flight_len: usize) -> Vec<SocketAddr> {
+        self.targets_of(now, around, failed, flight_len, |_| true)
+    }
+
+    /// The same where the peer's NAT lets nobody in: only who shares its link comes through, and what users and signers named.
+    pub fn near_targets(
+        &mut self,
+        now: Instant,
+        around: &Surroundings,
+        failed: bool,
+        flight_len: usize,
+    ) -> Vec<SocketAddr> {
+        let is_meant = |candidate: &Candidate| {
+            let is_named = matches!(candidate.source, CandidateSource::Ledger | CandidateSource::Configured);
+            is_named || is_private(candidate.endpoint.ip().to_canonical())
+        };
+        self.targets_of(now, around, failed, flight_len, is_meant)
+    }
+
+    fn targets_of(
+        &mut self,
+        now: Instant,
+        around: &Surroundings,
+        failed: bool,
+        flight_len: usize,
+        is_meant: impl Fn(&Candidate) -> bool,
+    ) -> Vec<SocketAddr> {
         // Behind the same public address, its private addresses may be ours.
         let is_near = self.held.iter().any(|candidate| around.public.contains(&candidate.endpoint.ip().to_canonical()));
         let is_far = |candidate: &Candidate| !candidate.is_trusted() && !is_near && is_elsewhere(candidate, around);
-        let (far, near): (Vec<_>, Vec<_>) = self.by_promise().into_iter().partition(is_far);
+        let meant = self.by_promise().into_iter().filter(is_meant);
+        let (far, near): (Vec<_>, Vec<_>) = meant.partition(is_far);
         let mut targets = self.affordable(now, &near, flight_len);
         if targets.is_empty() || failed {
             let more = self.affordable(now, &far, flight_len);
@@ -190,6 +252,7 @@ impl Candidates {
         let together = self.together.has_bytes(now, len);
         // A place that the set had no room for has the common allowance alone.
         if let Some(candidate) = self.find(endpoint) {
+            candidate.is_asked = true;
             if candidate.is_trusted() {
                 return true;
             }
@@ -204,10 +267,17 @@ impl Candidates {
 
     /// Drops what the peer's earlier node record named and its newest does not.
     pub fn retain_records(&mut self, newest: &[SocketAddr]) {
+        self.retain_of(CandidateSource::Record, newest);
+    }
+
+    /// Drops where the peer was said to be on a LAN and is said to be no more.
+    pub fn retain_neighbour(&mut self, newest: &[SocketAddr]) {
+        self.retain_of(CandidateSource::Lan, newest);
+    }
+
+    fn retain_of(&mut self, source: CandidateSource, newest: &[SocketAddr]) {
         self.held.retain(|candidate| {
-            candidate.source != CandidateSource::Record
-                || candidate.heard.is_some()
-                || newest.contains(&candidate.endpoint)
+            candidate.source != source || candidate.heard.is_some() || newest.contains(&candidate.endpoint)
         });
     }
 
@@ -220,6 +290,17 @@ impl Candidates {
         let mut ranked = self.held.clone();
         ranked.sort_by_key(|candidate| std::cmp::Reverse((candidate.heard, candidate.source)));
         ranked
+    }
+
+    /// What there is to see of them, the most promising first.
+    pub fn views(&self) -> impl Iterator<Item = CandidateView> {
+        self.by_promise().into_iter().map(|candidate| CandidateView {
+            endpoint: candidate.endpoint,
+            source: candidate.source,
+            is_asked: candidate.is_asked,
+            is_proved: candidate.proved,
+            heard: candidate.heard,
+        })
     }
 
     fn find(&mut self, endpoint: SocketAddr) -> Option<&mut Candidate> {
@@ -295,6 +376,25 @@ mod tests {
         }
         assert_eq!(candidates.ranked().len(), MAX_CANDIDATES);
         assert_eq!(candidates.ranked()[0], endpoint(200));
+    }
+
+    #[test]
+    fn a_liar_on_the_lan_displaces_neither_a_record_s_word_nor_more_than_its_own() {
+        let mut candidates = Candidates::default();
+        for last in 0..12 {
+            candidates.add(endpoint(last), CandidateSource::Record, underlay).unwrap();
+        }
+        for round in 0..200 {
+            let lies = [round, round + 1, 3, 4].map(endpoint);
+            candidates.retain_neighbour(&lies);
+            for lie in lies {
+                candidates.add(lie, CandidateSource::Lan, underlay).unwrap();
+            }
+        }
+        candidates.retain_neighbour(&[]);
+        let mut left = candidates.ranked();
+        left.sort_unstable();
+        assert_eq!(left, (0..12).map(endpoint).collect::<Vec<_>>());
     }
 
     /// The bytes that go to each of `endpoints` when an attempt is made every minute, for so long.

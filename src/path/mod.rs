@@ -13,9 +13,10 @@ pub mod allowance;
 pub mod candidate;
 pub mod local;
 pub mod probe;
+mod relayed;
 pub mod select;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
 pub use local::{LocalEnd, Path};
 pub use probe::ProbeId;
-pub use select::{PathCheck, Paths};
+pub use select::{PathCheck, Paths, Speech};

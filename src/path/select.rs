@@ -1,4 +1,4 @@
-//! The choice of one peer's path, and the watch over it.
+//! The choice of one peer's path, and the watch over it: a direct one before any through a relay, else the faster one.
 //!
 //! A path is taken when a pong came over it, or a handshake whose peer can only have read there what it answers; never because a packet
 //! claims so: an authenticated packet from another address only makes that address a candidate and earns it a probe. Neither an attacker
@@ -7,6 +7,8 @@
 use super::candidate::{CandidateSource, Candidates};
 use super::local::Path;
 use super::probe::{ProbeId, Probes};
+use super::relayed::RelayedWays;
+use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,19 +19,38 @@ const SWITCH_GAIN: Duration = Duration::from_millis(5);
 /// Probes to an address that only a packet named: one a second and session, so that nobody is flooded through us.
 const ROAMING_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sent to without an answer for this long, a path is asked with a probe: 2 s is beyond TCP's delayed acknowledgements.
-const SILENCE_UNTIL_PROBE: Duration = Duration::from_secs(2);
+/// Sent to without an answer for three round trips, and for this long at least, a path is asked with a probe, and so are the others: beyond
+/// what TCP delays acknowledgements for on Linux, 40 to 200 ms.
+const SILENCE_UNTIL_PROBE: Duration = Duration::from_millis(300);
+
+/// The same where no round trip was measured.
+const SILENCE_UNMEASURED: Duration = Duration::from_secs(1);
 
 /// Sent to without an answer for this long, the peer is looked for everywhere by a new handshake.
-const SILENCE_UNTIL_RECONNECT: Duration = Duration::from_secs(6);
+const SILENCE_UNTIL_RECONNECT: Duration = Duration::from_secs(2);
+
+/// What an answer may take beyond the usual, and a quarter of that, before its path counts as silent.
+const ANSWER_MARGIN: Duration = Duration::from_millis(30);
+
+/// How often that is done again, while it stays silent.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(6);
+
+/// How often a path is asked then.
+const LATE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the way that would be taken next is asked while the one in use carries something: so that it is warm, and its label known.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Ways besides the one in use that are asked at a time.
+const MAX_BACKUPS: usize = 3;
 
 /// What the watch asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PathCheck {
     /// Nothing to do.
     Healthy,
-    /// The peer owes an answer: probe the current path.
-    Probe(Path),
+    /// Probe these: the peer owes an answer, or it is time to.
+    Probe(Vec<Path>),
     /// The path seems dead: handshake with every candidate.
     Reconnect,
 }
@@ -40,10 +61,20 @@ struct Current {
     rtt: Option<Duration>,
 }
 
+/// What a packet says of the path that it came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Speech {
+    /// Its sender uses the path.
+    Using,
+    /// Its sender tries the path, or answers who does.
+    Trying,
+}
+
 /// All ways to one peer.
 #[derive(Debug, Default)]
 pub struct Paths {
     candidates: Candidates,
+    relayed: RelayedWays,
     probes: Probes,
     current: Option<Current>,
     /// Since when the peer owes an answer: a watch saw a packet sent and nothing received after.
@@ -54,6 +85,16 @@ pub struct Paths {
     moved_to: Option<Path>,
     /// When such a path was last asked.
     asked_at: Option<Instant>,
+    /// When something last came by another path than the one in use: a session knows that it was heard, not by which path.
+    elsewhere_at: Option<Instant>,
+    /// When something last came that may have come by the path in use.
+    heard_at: Instant,
+    /// When the path in use was first asked since the peer owes an answer.
+    asked_current_at: Option<Instant>,
+    /// When the watch last had paths asked.
+    watched_at: Option<Instant>,
+    /// When it last had the peer looked for, since it fell silent.
+    reconnected_at: Option<Instant>,
 }
 
 impl Paths {
@@ -62,14 +103,55 @@ impl Paths {
         self.current.map(|current| current.path)
     }
 
-    /// The endpoint in use.
+    /// The peer's endpoint in use, where no relay is.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.path().map(|path| path.remote)
+        self.path().filter(|path| !path.is_relayed()).map(|path| path.remote)
     }
 
-    /// The path to an endpoint: by the local end at which the peer was last heard from there, if it was.
+    /// The direct path to an endpoint: by the local end at which the peer was last heard from there, if it was.
     pub fn path_to(&self, endpoint: SocketAddr) -> Path {
-        Path { remote: endpoint, local: self.candidates.local_end(endpoint) }
+        Path { local: self.candidates.local_end(endpoint), ..endpoint.into() }
+    }
+
+    /// Adds a way through a relay, if there is room beside those that work.
+    pub fn add_relayed(&mut self, relay: TransportKey, path: Path) {
+        self.relayed.add(relay, path, self.path());
+    }
+
+    /// Whose relay a path leads through.
+    pub fn relay_of(&self, path: &Path) -> Option<TransportKey> {
+        self.relayed.relay_of(path)
+    }
+
+    /// The ways through relays, with their relays.
+    pub fn relayed(&self) -> impl Iterator<Item = (TransportKey, Path)> {
+        self.relayed.iter()
+    }
+
+    /// Drops ways through relays that are none any more; if one of them is in use, another takes its place. Returns whether there were any.
+    pub fn lose_relayed(&mut self, is_gone: impl Fn(&TransportKey, &Path) -> bool) -> bool {
+        let gone: Vec<_> = self.relayed.iter().filter(|(relay, path)| is_gone(relay, path)).collect();
+        let are_any = self.relayed.remove(is_gone);
+        gone.iter().for_each(|(_, path)| self.leave(path));
+        are_any
+    }
+
+    /// Takes where a relay is reached now.
+    pub fn relay_moved(&mut self, relay: &TransportKey, to: Path) {
+        if let Some(current) = &mut self.current
+            && self.relayed.relay_of(&current.path) == Some(*relay)
+        {
+            current.path = Path { label: current.path.label, ..to };
+        }
+        self.relayed.relay_moved(relay, to);
+    }
+
+    /// Uses another way than this one, if it was in use: through another relay by which the peer answered, or none.
+    fn leave(&mut self, path: &Path) {
+        if self.path() == Some(*path) {
+            self.current = self.relayed.best().map(|(path, rtt)| Current { path, rtt });
+        }
+        self.moved_to = self.moved_to.filter(|moved| moved != path);
     }
 
     /// Forgets at which local ends the peer was heard: the host may have lost them, or its routes may lead elsewhere.
@@ -99,26 +181,49 @@ impl Paths {
         self.moved_to
     }
 
-    /// A handshake was completed with a peer that reads at the end of `path`: it is in use from now on, whatever was before.
+    /// A handshake was completed with a peer that reads at the end of `path`: it is in use from now on, but for a relay's beside a direct one.
     pub fn established(&mut self, now: Instant, path: Path) {
         self.note(now, path);
-        self.candidates.proved(path.remote);
-        self.owed_since = None;
+        self.prove(path, None);
+        // A handshake through a relay says nothing against a direct path that answers.
+        if self.is_worse(path) && self.owed_since.is_none() {
+            self.moved_to = Some(path);
+            return;
+        }
+        self.forgive();
         self.moved_to = None;
         if self.path() != Some(path) {
             self.current = Some(Current { path, rtt: None });
         }
     }
 
-    /// Something authenticated came by `path`. Returns it when it deserves a probe: it is not the one in use, and no
+    /// Says whether a path leads through a relay while the one in use does not.
+    fn is_worse(&self, path: Path) -> bool {
+        self.current.is_some_and(|current| path.is_relayed() && !current.path.is_relayed())
+    }
+
+    /// Something authenticated came by `path`, which says so much of it. Returns it when it deserves a probe: it is not the one in use, and no
     /// such path of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
-    pub fn heard_from(&mut self, now: Instant, path: Path) -> Option<Path> {
+    pub fn heard_from(&mut self, now: Instant, path: Path, speech: Speech) -> Option<Path> {
         self.note(now, path);
         if self.path() == Some(path) {
             self.moved_to = None;
+            self.forgive();
             return None;
         }
-        self.moved_to = Some(path);
+        self.elsewhere_at = Some(now);
+        // The peer may use a relay a moment longer than this node; that it speaks there is no reason to follow.
+        if self.is_worse(path) && self.owed_since.is_none() {
+            return None;
+        }
+        // Two ends that probe back what only tries, for ever, would never fall silent; once is enough, unless it is a better way.
+        let is_upgrade = !path.is_relayed() && self.path().is_some_and(|used| used.is_relayed());
+        if speech == Speech::Trying && self.is_proved(path) && !is_upgrade {
+            return None;
+        }
+        if speech == Speech::Using {
+            self.moved_to = Some(path);
+        }
         if self.asked_at.is_some_and(|at| now.saturating_since(at) < ROAMING_PROBE_INTERVAL) {
             return None;
         }
@@ -128,6 +233,9 @@ impl Paths {
 
     /// Notes a probe with `id` that leaves by `path` now.
     pub fn probe_sent(&mut self, now: Instant, id: ProbeId, path: Path) {
+        if self.path() == Some(path) && self.owed_since.is_some() {
+            self.asked_current_at.get_or_insert(now);
+        }
         self.probes.sent(now, id, path);
     }
 
@@ -137,18 +245,28 @@ impl Paths {
     }
 
     /// A pong for `id` came. Returns the round trip when the probe was ours and in time. Its path is in use from now on when the
-    /// peer itself speaks there, when the one in use owes an answer, or when that is slower by 5 ms and 10 %.
+    /// peer itself speaks there, when the one in use owes an answer, or when that is slower by 5 ms and 10 %: among direct
+    /// ones, or among those through relays. A direct one always takes the place of a relay's.
     pub fn handle_pong(&mut self, now: Instant, id: ProbeId) -> Option<Duration> {
         let (path, rtt) = self.probes.answered(now, id)?;
         self.note(now, path);
-        self.candidates.proved(path.remote);
+        self.prove(path, Some(rtt));
         let moved = self.moved_to == Some(path);
-        let silent = self.owed_since.is_some_and(|since| now.saturating_since(since) > rtt);
+        let silent = self.is_silent(now, rtt);
+        let before = self.path();
+        if before != Some(path) {
+            self.elsewhere_at = Some(now);
+        }
         match &mut self.current {
-            Some(current) if current.path == path => current.rtt = Some(rtt),
+            Some(current) if current.path == path => {
+                current.rtt = Some(rtt);
+                self.forgive();
+            }
             Some(current) => {
+                let is_same_kind = current.path.is_relayed() == path.is_relayed();
                 let faster = current.rtt.is_some_and(|used| rtt + SWITCH_GAIN.max(used / 10) <= used);
-                if moved || silent || faster {
+                let is_upgrade = current.path.is_relayed() && !path.is_relayed();
+                if silent || is_upgrade || is_same_kind && (moved || faster) {
                     *current = Current { path, rtt: Some(rtt) };
                     self.moved_to = None;
                 }
@@ -158,29 +276,86 @@ impl Paths {
                 self.moved_to = None;
             }
         }
+        if self.path() != before {
+            self.elsewhere_at = None;
+            self.forgive();
+        }
         Some(rtt)
+    }
+
+    /// Says whether the path in use left a probe unanswered for longer than its answer takes. A slower way's answer comes later than that of a
+    /// path that works, and must not be taken for a reason to leave it.
+    fn is_silent(&self, now: Instant, rtt: Duration) -> bool {
+        let usual = self.current.and_then(|current| current.rtt).unwrap_or(rtt);
+        let is_unanswered = |at| now.saturating_since(at) > usual + usual / 4 + ANSWER_MARGIN;
+        self.owed_since.is_some() && self.asked_current_at.is_some_and(is_unanswered)
     }
 
     /// Judges the path in use by the times of the last packet sent to and received from the peer. After an answer nothing is owed: what was
     /// sent before it was answered by what it answers.
     pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
-        let (Some(path), Some(sent)) = (self.path(), sent) else { return PathCheck::Healthy };
+        let (Some(current), Some(sent)) = (self.current, sent) else { return PathCheck::Healthy };
         let received = received.unwrap_or(Instant::ZERO);
-        if received >= sent || self.answered_at >= Some(sent) {
-            self.owed_since = None;
+        if self.elsewhere_at.is_none_or(|at| received > at) {
+            self.heard_at = received;
+        }
+        let received = self.heard_at;
+        if received >= sent {
+            self.forgive();
+        }
+        // An answer, by whatever path it went, asks for none; but it settles nothing that is owed for something else.
+        if received >= sent || self.answered_at >= Some(sent) && self.owed_since.is_none() {
+            return self.warm(now, sent);
+        }
+        if self.owed_since.is_some_and(|since| since < received) {
+            self.forgive();
+        }
+        let owed_since = *self.owed_since.get_or_insert(now);
+        let silence = now.saturating_since(owed_since);
+        let patience = current.rtt.map_or(SILENCE_UNMEASURED, |rtt| SILENCE_UNTIL_PROBE.max(3 * rtt));
+        if silence < patience {
             return PathCheck::Healthy;
         }
-        let owed_since = self.owed_since.filter(|since| *since >= received).unwrap_or(now);
-        self.owed_since = Some(owed_since);
-        let silence = now.saturating_since(owed_since);
-        if silence >= SILENCE_UNTIL_RECONNECT {
-            self.owed_since = Some(now);
-            PathCheck::Reconnect
-        } else if silence >= SILENCE_UNTIL_PROBE {
-            PathCheck::Probe(path)
-        } else {
-            PathCheck::Healthy
+        if silence < SILENCE_UNTIL_RECONNECT.max(2 * patience) {
+            self.watched_at = Some(now);
+            return PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect());
         }
+        if self.reconnected_at.is_none_or(|at| now.saturating_since(at) >= RECONNECT_INTERVAL) {
+            self.reconnected_at = Some(now);
+            return PathCheck::Reconnect;
+        }
+        if self.watched_at.is_some_and(|at| now.saturating_since(at) < LATE_PROBE_INTERVAL) {
+            return PathCheck::Healthy;
+        }
+        self.watched_at = Some(now);
+        PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect())
+    }
+
+    /// Asks the next best way now and then, while the one in use carries something.
+    fn warm(&mut self, now: Instant, sent: Instant) -> PathCheck {
+        // What was sent last may have been an answer: two ends that answer each other's would never fall silent.
+        let is_idle = now.saturating_since(sent) >= BACKUP_INTERVAL || self.answered_at >= Some(sent);
+        if is_idle || self.watched_at.is_some_and(|at| now.saturating_since(at) < BACKUP_INTERVAL) {
+            return PathCheck::Healthy;
+        }
+        let Some(backup) = self.backups().next() else { return PathCheck::Healthy };
+        self.watched_at = Some(now);
+        PathCheck::Probe(vec![backup])
+    }
+
+    /// The ways that would be taken next, the best first: where the peer answered before, then through relays.
+    fn backups(&self) -> impl Iterator<Item = Path> {
+        let used = self.path();
+        let direct = self.candidates.proved_endpoints().into_iter().map(|endpoint| self.path_to(endpoint));
+        let ways: Vec<_> = direct.chain(self.relayed.iter().map(|(_, path)| path)).collect();
+        ways.into_iter().filter(move |path| Some(*path) != used).take(MAX_BACKUPS)
+    }
+
+    /// Forgets that something was owed: it came.
+    fn forgive(&mut self) {
+        self.owed_since = None;
+        self.asked_current_at = None;
+        self.reconnected_at = None;
     }
 
     /// Since when the peer owes an answer on the path in use.
@@ -194,9 +369,27 @@ impl Paths {
     }
 
     fn note(&mut self, now: Instant, path: Path) {
+        if path.is_relayed() {
+            return;
+        }
         // Refused endpoints (a full set, a forbidden place) stay usable as the way back to who spoke from there.
         let _ = self.candidates.add(path.remote, CandidateSource::Observed, |_: IpAddr| false);
         self.candidates.heard(now, path);
+    }
+
+    fn is_proved(&self, path: Path) -> bool {
+        match path.is_relayed() {
+            true => self.relayed.has_answered(&path),
+            false => self.candidates.proved_endpoints().contains(&path.remote),
+        }
+    }
+
+    fn prove(&mut self, path: Path, rtt: Option<Duration>) {
+        if path.is_relayed() {
+            self.relayed.answered(&path, rtt);
+        } else {
+            self.candidates.proved(path.remote);
+        }
     }
 }
 
@@ -204,6 +397,7 @@ impl Paths {
 mod tests {
     use super::super::local::LocalEnd;
     use super::*;
+    use crate::wire::relay::Label;
 
     /// A path whose local end is not known.
     fn path(last: u8) -> Path {
@@ -218,11 +412,11 @@ mod tests {
     fn a_packet_from_elsewhere_moves_nothing_until_its_pong() {
         let mut paths = Paths::default();
         paths.established(seconds(1), path(1));
-        assert_eq!(paths.heard_from(seconds(2), path(2)), Some(path(2)));
+        assert_eq!(paths.heard_from(seconds(2), path(2), Speech::Using), Some(path(2)));
         paths.probe_sent(seconds(2), ProbeId(7), path(2));
-        assert_eq!(paths.heard_from(seconds(2), path(2)), None, "one probe a second");
-        assert_eq!(paths.heard_from(seconds(2), path(3)), None, "not one for each address");
-        assert_eq!(paths.heard_from(seconds(2), path(2)), None);
+        assert_eq!(paths.heard_from(seconds(2), path(2), Speech::Using), None, "one probe a second");
+        assert_eq!(paths.heard_from(seconds(2), path(3), Speech::Using), None, "not one for each address");
+        assert_eq!(paths.heard_from(seconds(2), path(2), Speech::Using), None);
         assert_eq!(paths.path(), Some(path(1)));
         let rtt = Duration::from_millis(10);
         assert_eq!(paths.handle_pong(seconds(2) + rtt, ProbeId(7)), Some(rtt));
@@ -245,20 +439,145 @@ mod tests {
         }
     }
 
+    fn millis(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
     #[test]
-    fn silence_is_asked_about_and_then_acted_on_once() {
+    fn silence_is_asked_about_soon_and_the_peer_then_looked_for_less_and_less() {
         let mut paths = Paths::default();
         paths.established(seconds(1), path(1));
+        paths.probe_sent(seconds(1), ProbeId(1), path(1));
+        paths.handle_pong(millis(1020), ProbeId(1));
         let (sent, received) = (Some(seconds(111)), Some(seconds(10)));
-        assert_eq!(
-            paths.check(seconds(111), sent, received),
-            PathCheck::Healthy,
-            "the first packet after a long silence"
-        );
-        assert_eq!(paths.check(seconds(113), sent, received), PathCheck::Probe(path(1)));
-        assert_eq!(paths.check(seconds(117), sent, received), PathCheck::Reconnect);
-        assert_eq!(paths.check(seconds(118), sent, received), PathCheck::Healthy);
+        let mut seen = Vec::new();
+        for at in (111_000..131_000).step_by(100) {
+            match paths.check(millis(at), sent, received) {
+                PathCheck::Healthy => {}
+                PathCheck::Probe(asked) => {
+                    assert_eq!(asked, [path(1)]);
+                    seen.push((at, 'p'));
+                }
+                PathCheck::Reconnect => seen.push((at, 'r')),
+            }
+        }
+        let (first, early) = (seen[0], seen.iter().filter(|(at, _)| *at < 113_000).count());
+        assert_eq!((first, early), ((111_300, 'p'), 17), "{seen:?}");
+        let reconnects: Vec<_> = seen.iter().filter(|(_, what)| *what == 'r').map(|(at, _)| *at).collect();
+        assert_eq!(reconnects, [113_000, 119_000, 125_000]);
+        assert!(seen.len() - early <= 3 + 18, "one probe a second later: {seen:?}");
         assert_eq!(paths.check(seconds(140), Some(seconds(120)), Some(seconds(121))), PathCheck::Healthy, "idle");
+    }
+
+    /// A way through a relay at 192.0.2.`relay`.
+    fn relayed(relay: u8) -> Path {
+        Path { label: Some(Label(7)), ..path(relay) }
+    }
+
+    /// Has `way` answer a probe after `rtt`.
+    fn answer(paths: &mut Paths, now: Instant, way: Path, rtt: Duration) {
+        paths.probe_sent(now, ProbeId(99), way);
+        paths.handle_pong(now + rtt, ProbeId(99));
+    }
+
+    #[test]
+    fn a_direct_path_takes_the_place_of_a_relay_s_at_once_and_loses_it_only_by_silence() {
+        let (mut paths, relay) = (Paths::default(), TransportKey([9; 32]));
+        paths.add_relayed(relay, relayed(9));
+        paths.established(seconds(1), relayed(9));
+        assert_eq!((paths.path(), paths.endpoint()), (Some(relayed(9)), None));
+        answer(&mut paths, seconds(2), path(1), Duration::from_millis(300));
+        assert_eq!(paths.path(), Some(path(1)));
+        answer(&mut paths, seconds(3), relayed(9), Duration::from_millis(1));
+        assert_eq!(paths.path(), Some(path(1)), "a relay's is no faster way");
+        assert_eq!(paths.heard_from(seconds(4), relayed(9), Speech::Using), None, "nor one to follow to");
+        paths.established(seconds(4), relayed(9));
+        assert_eq!(paths.path(), Some(path(1)));
+        // 3 round trips of 300 ms.
+        assert_eq!(paths.check(seconds(10), Some(seconds(10)), Some(seconds(9))), PathCheck::Healthy);
+        let asked = PathCheck::Probe(vec![path(1), relayed(9)]);
+        assert_eq!(paths.check(millis(10_900), Some(millis(10_900)), Some(seconds(9))), asked);
+        paths.probe_sent(millis(10_900), ProbeId(5), path(1));
+        answer(&mut paths, millis(10_900), relayed(9), Duration::from_millis(50));
+        assert_eq!(paths.path(), Some(path(1)), "its own answer may still come");
+        answer(&mut paths, millis(11_300), relayed(9), Duration::from_millis(50));
+        assert_eq!(paths.path(), Some(relayed(9)));
+    }
+
+    #[test]
+    fn a_slow_answer_moves_nothing_when_the_path_itself_answers_the_probe() {
+        let (mut paths, relay) = (Paths::default(), TransportKey([9; 32]));
+        paths.established(seconds(1), path(1));
+        answer(&mut paths, seconds(1), path(1), Duration::from_millis(20));
+        paths.add_relayed(relay, relayed(9));
+        assert_eq!(paths.check(seconds(10), Some(seconds(10)), Some(seconds(9))), PathCheck::Healthy);
+        let asked = PathCheck::Probe(vec![path(1), relayed(9)]);
+        assert_eq!(paths.check(millis(10_300), Some(millis(10_300)), Some(seconds(9))), asked);
+        for (id, way) in [(1, path(1)), (2, relayed(9))] {
+            paths.probe_sent(millis(10_300), ProbeId(id), way);
+        }
+        paths.handle_pong(millis(10_320), ProbeId(1));
+        paths.handle_pong(millis(10_390), ProbeId(2));
+        assert_eq!(paths.path(), Some(path(1)));
+    }
+
+    #[test]
+    fn a_handshake_through_a_relay_is_followed_when_the_direct_path_owes_an_answer() {
+        let (mut paths, relay) = (Paths::default(), TransportKey([9; 32]));
+        paths.established(seconds(1), path(1));
+        paths.add_relayed(relay, relayed(9));
+        paths.check(seconds(10), Some(seconds(10)), Some(seconds(9)));
+        paths.established(seconds(11), relayed(9));
+        assert_eq!(paths.path(), Some(relayed(9)));
+    }
+
+    #[test]
+    fn a_lost_relay_s_way_is_replaced_by_another_one_or_none() {
+        let mut paths = Paths::default();
+        let relays = [8, 9].map(|seed| TransportKey([seed; 32]));
+        paths.add_relayed(relays[0], relayed(8));
+        paths.add_relayed(relays[1], relayed(9));
+        paths.established(seconds(1), relayed(8));
+        answer(&mut paths, seconds(1), relayed(9), Duration::from_millis(90));
+        paths.relay_moved(&relays[0], path(5));
+        assert_eq!(paths.path(), Some(relayed(5)), "the label goes along");
+        assert!(paths.lose_relayed(|relay, _| *relay == relays[0]));
+        assert_eq!(paths.path(), Some(relayed(9)));
+        assert!(paths.lose_relayed(|_, _| true));
+        assert_eq!(paths.path(), None);
+    }
+
+    #[test]
+    fn the_next_best_way_is_kept_warm_while_something_is_sent() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), path(1));
+        paths.add_relayed(TransportKey([9; 32]), relayed(9));
+        let mut asked = 0;
+        for second in 2..122 {
+            let now = seconds(second);
+            let last = if second < 62 { now } else { seconds(61) };
+            match paths.check(now, Some(last), Some(last)) {
+                PathCheck::Probe(ways) => {
+                    assert_eq!(ways, [relayed(9)]);
+                    asked += 1;
+                }
+                other => assert_eq!(other, PathCheck::Healthy),
+            }
+        }
+        assert!((4..=5).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn who_only_tries_a_path_does_not_move() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), path(1));
+        answer(&mut paths, seconds(1), path(1), Duration::from_millis(20));
+        assert_eq!(paths.heard_from(seconds(2), path(2), Speech::Trying), Some(path(2)));
+        answer(&mut paths, seconds(2), path(2), Duration::from_millis(20));
+        assert_eq!(paths.path(), Some(path(1)));
+        paths.heard_from(seconds(3), path(2), Speech::Using);
+        answer(&mut paths, seconds(3), path(2), Duration::from_millis(20));
+        assert_eq!(paths.path(), Some(path(2)));
     }
 
     #[test]
@@ -272,7 +591,8 @@ mod tests {
         }
         let sent = Some(seconds(60));
         assert_eq!(paths.check(seconds(60), sent, Some(seconds(10))), PathCheck::Healthy);
-        assert_eq!(paths.check(seconds(62), sent, Some(seconds(10))), PathCheck::Probe(path(1)), "data after it does");
+        let asked = PathCheck::Probe(vec![path(1)]);
+        assert_eq!(paths.check(seconds(61), sent, Some(seconds(10))), asked, "data after it does");
     }
 
     #[test]
@@ -290,8 +610,12 @@ mod tests {
         let by = |socket| Path { local: Some(LocalEnd { socket, address: None }), ..path(1) };
         let mut paths = Paths::default();
         paths.established(seconds(1), by(0));
-        assert_eq!(paths.heard_from(seconds(2), by(0)), None);
-        assert_eq!(paths.heard_from(seconds(2), by(1)), Some(by(1)), "the same endpoint spoke to another socket");
+        assert_eq!(paths.heard_from(seconds(2), by(0), Speech::Using), None);
+        assert_eq!(
+            paths.heard_from(seconds(2), by(1), Speech::Using),
+            Some(by(1)),
+            "the same endpoint spoke to another socket"
+        );
         assert_eq!((paths.path(), paths.path_to(path(1).remote)), (Some(by(0)), by(1)));
         paths.probe_sent(seconds(2), ProbeId(1), by(1));
         paths.handle_pong(seconds(2) + Duration::from_millis(9), ProbeId(1));

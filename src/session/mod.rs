@@ -28,5 +28,5 @@ pub use handshake::responder::{Outcome, Responder};
 pub use handshake::timestamps::TimestampSource;
 pub use handshake::{Aim, Established, Local, LocalKeys, Refusal, Terms};
 pub use index::{BySession, Indices};
-pub use rekey::{Action, PeerSessions};
+pub use rekey::{Action, PeerSessions, RekeyReason};
 pub use seal::{LaneSealer, Role, Scope, Session};

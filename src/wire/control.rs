@@ -6,6 +6,7 @@ use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::{BadSignature, NodeId, Signature, SigningKey, VerifyingKey};
 use crate::time::UnixMillis;
 use crate::wire::prefix::Prefix;
+use crate::wire::relay::Label;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,8 +20,14 @@ pub const MAX_LEDGER_IN_CONTROL: usize = MAX_CONTROL_LEN - 5;
 /// Endpoints in one node record.
 pub const MAX_RECORD_ENDPOINTS: usize = 8;
 
-/// A probe is padded to this, so that a pong is never longer than what it answers.
-const PROBE_PADDING: usize = 24;
+/// A probe is padded by this, so that a pong is never longer than what it answers.
+const PROBE_PADDING: usize = 23;
+
+/// Relays that a label request names besides the one that it goes to.
+pub const MAX_THROUGH: usize = 2;
+
+/// Home relays in one node record.
+pub const MAX_HOMES: usize = 3;
 
 /// Bytes that are no control message of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +41,8 @@ pub enum ControlMessage {
     Probe {
         /// Random; the pong repeats it.
         id: u64,
+        /// The sender only asks: it uses another path.
+        is_spare: bool,
         /// Zeros.
         padding: [u8; PROBE_PADDING],
     },
@@ -50,12 +59,119 @@ pub enum ControlMessage {
     Goodbye,
     /// The sender gets datagrams of the receiver's that the session's keys do not open: something on the way alters them.
     Damaged,
+    /// Asks a relay for a way to a member.
+    LabelRequest(LabelRequest),
+    /// Answers a label request: what the sender of it puts in front of datagrams for the member.
+    LabelGranted {
+        /// The request's.
+        id: u32,
+        /// The label on the hop between the two.
+        label: Label,
+    },
+    /// Answers a label request.
+    LabelRefused {
+        /// The request's.
+        id: u32,
+        /// Why.
+        reason: LabelRefusal,
+    },
+    /// Tells a member that another one reaches it through the sender.
+    LabelOffered {
+        /// Who.
+        origin: NodeId,
+        /// What leads back there, on the hop between the two.
+        label: Label,
+    },
+    /// The label leads nowhere any more.
+    LabelGone {
+        /// Which.
+        label: Label,
+    },
+    /// Asks a member to be met half-way, directly or by a member that both know.
+    Call(Call),
+}
+
+/// What a relay is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LabelRequest {
+    /// The answer repeats it.
+    pub id: u32,
+    /// Who wants to reach the target.
+    pub origin: NodeId,
+    /// Where the way leads.
+    pub target: NodeId,
+    /// The relays behind the receiver, in their order: at most [`MAX_THROUGH`].
+    pub through: Vec<NodeId>,
+}
+
+/// Why a relay gives no label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum LabelRefusal {
+    /// It relays for nobody.
+    NoRelay,
+    /// As many labels are given as there may be, or as this member may have.
+    Full,
+    /// The target, or a relay of the list, is no member.
+    Stranger,
+    /// The list names somebody twice.
+    Loop,
+    /// The next of the list does not answer.
+    Unreachable,
+}
+
+/// A node's endpoints, told when they matter: both ends begin to send to each other's at once, so that each opens its own NAT.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Call {
+    /// Whose endpoints.
+    pub from: NodeId,
+    /// Whom they are for: the receiver, or somebody whom it passes them on to.
+    pub to: NodeId,
+    /// At most [`MAX_RECORD_ENDPOINTS`].
+    pub endpoints: Vec<SocketAddr>,
+    /// How the sender's NAT chooses endpoints.
+    pub nat: NatKind,
+    /// It answers one.
+    pub is_answer: bool,
+}
+
+/// How the NAT in front of a node chooses the endpoint that others see (RFC 4787 §4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum NatKind {
+    /// Not enough others said what they see.
+    #[default]
+    Unknown,
+    /// There is none: others see an endpoint of the host's own.
+    None,
+    /// There is one, and not enough others said what they see.
+    Undetermined,
+    /// The same endpoint towards everybody.
+    Independent,
+    /// Another one towards each other.
+    Dependent,
+}
+
+impl NatKind {
+    /// Says whether there is a NAT.
+    pub const fn is_there(self) -> bool {
+        matches!(self, Self::Undetermined | Self::Independent | Self::Dependent)
+    }
+
+    /// The word for it in commands and lists.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::None => "none",
+            Self::Undetermined => "undetermined",
+            Self::Independent => "endpoint-independent",
+            Self::Dependent => "endpoint-dependent",
+        }
+    }
 }
 
 impl ControlMessage {
     /// Makes a probe.
-    pub fn probe(id: u64) -> Self {
-        Self::Probe { id, padding: [0; PROBE_PADDING] }
+    pub fn probe(id: u64, is_spare: bool) -> Self {
+        Self::Probe { id, is_spare, padding: [0; PROBE_PADDING] }
     }
 
     /// Encodes the message.
@@ -71,7 +187,13 @@ impl ControlMessage {
         if bytes.len() > MAX_CONTROL_LEN {
             return Err(MalformedControl);
         }
-        borsh::from_slice(bytes).map_err(|_| MalformedControl)
+        let message = borsh::from_slice(bytes).map_err(|_| MalformedControl)?;
+        let fits = match &message {
+            Self::LabelRequest(request) => request.through.len() <= MAX_THROUGH,
+            Self::Call(call) => call.endpoints.len() <= MAX_RECORD_ENDPOINTS,
+            _ => true,
+        };
+        fits.then_some(message).ok_or(MalformedControl)
     }
 }
 
@@ -88,6 +210,21 @@ pub struct NodeRecord {
     pub requests: Vec<Request>,
     /// What it, as a signer, refuses others: at most [`MAX_REFUSALS`].
     pub refused: Vec<RequestId>,
+    /// How its NAT chooses endpoints.
+    pub nat: NatKind,
+    /// Others may reach members through it.
+    pub is_relay: bool,
+    /// The relays that it keeps a session with, the best first: at most [`MAX_HOMES`].
+    pub homes: Vec<HomeRelay>,
+}
+
+/// A relay that a node can be reached through at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct HomeRelay {
+    /// Which member.
+    pub id: NodeId,
+    /// The round trip to it, in milliseconds.
+    pub rtt_millis: u16,
 }
 
 /// The most that a member asks for at a time.
@@ -153,6 +290,9 @@ pub enum RecordError {
     /// More requests or refusals than a record may have.
     #[error("too many requests or refusals in a node record")]
     TooManyRequests,
+    /// More home relays than a record may have.
+    #[error("too many home relays in a node record")]
+    TooManyHomes,
     /// Not signed by the node's key for this network.
     #[error(transparent)]
     Signature(#[from] BadSignature),
@@ -176,6 +316,11 @@ impl SignedRecord {
         self.record.sequence
     }
 
+    /// Says whether the record claims that others may reach members through its node.
+    pub fn claims_relay(&self) -> bool {
+        self.record.is_relay
+    }
+
     /// Lends the record if `node_key` signed it for the network `network_id`.
     ///
     /// # Errors
@@ -187,6 +332,9 @@ impl SignedRecord {
         if self.record.requests.len() > MAX_REQUESTS || self.record.refused.len() > MAX_REFUSALS {
             return Err(RecordError::TooManyRequests);
         }
+        if self.record.homes.len() > MAX_HOMES {
+            return Err(RecordError::TooManyHomes);
+        }
         node_key.verify(&self.record.digest(network_id).0, &self.signature)?;
         Ok(&self.record)
     }
@@ -195,7 +343,7 @@ impl SignedRecord {
 impl NodeRecord {
     fn digest(&self, network_id: &Digest) -> Digest {
         let bytes = borsh::to_vec(self).expect("writing to memory does not fail");
-        domain_hash("p2plus node record 2", &[&network_id.0, &bytes])
+        domain_hash("p2plus node record 3", &[&network_id.0, &bytes])
     }
 }
 
@@ -205,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_pong_is_never_longer_than_its_probe() {
-        let probe = ControlMessage::probe(7).encode();
+        let probe = ControlMessage::probe(7, true).encode();
         for observed in ["192.0.2.1:1", "[2001:db8::1]:1"] {
             let pong = ControlMessage::Pong { id: 7, observed: observed.parse().unwrap() }.encode();
             assert!(pong.len() <= probe.len(), "{} > {}", pong.len(), probe.len());
@@ -222,7 +370,18 @@ mod tests {
     #[test]
     fn only_whole_messages_decode() {
         let messages = [
-            ControlMessage::probe(1),
+            ControlMessage::probe(1, false),
+            ControlMessage::LabelRequest(LabelRequest {
+                id: 1,
+                origin: NodeId([1; 32]),
+                target: NodeId([2; 32]),
+                through: vec![NodeId([3; 32]); MAX_THROUGH],
+            }),
+            ControlMessage::LabelGranted { id: 1, label: Label(2) },
+            ControlMessage::LabelRefused { id: 1, reason: LabelRefusal::Loop },
+            ControlMessage::LabelOffered { origin: NodeId([1; 32]), label: Label(3) },
+            ControlMessage::LabelGone { label: Label(4) },
+            ControlMessage::Call(call(MAX_RECORD_ENDPOINTS)),
             ControlMessage::Pong { id: 2, observed: "[2001:db8::1]:1".parse().unwrap() },
             ControlMessage::Ledger(vec![1, 2, 3]),
             ControlMessage::Goodbye,
@@ -236,7 +395,15 @@ mod tests {
             }
             assert_eq!(ControlMessage::decode(&[bytes.as_slice(), &[0]].concat()), Err(MalformedControl));
         }
-        assert_eq!(ControlMessage::decode(&[9]), Err(MalformedControl));
+        assert_eq!(ControlMessage::decode(&[99]), Err(MalformedControl));
+        let long = ControlMessage::Call(call(MAX_RECORD_ENDPOINTS + 1)).encode();
+        assert_eq!(ControlMessage::decode(&long), Err(MalformedControl));
+    }
+
+    fn call(endpoints: usize) -> Call {
+        let endpoints = vec!["[2001:db8::1]:1".parse().unwrap(); endpoints];
+        let (from, to) = (NodeId([1; 32]), NodeId([2; 32]));
+        Call { from, to, endpoints, nat: NatKind::Dependent, is_answer: true }
     }
 
     #[test]
@@ -266,6 +433,9 @@ mod tests {
             endpoints: vec!["192.0.2.1:4647".parse().unwrap()],
             requests: Vec::new(),
             refused: Vec::new(),
+            nat: NatKind::None,
+            is_relay: true,
+            homes: Vec::new(),
         };
         let signed = SignedRecord::sign(record.clone(), &key, &network);
         assert_eq!(signed.verify(&key.verifying_key(), &network), Ok(&record));

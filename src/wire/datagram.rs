@@ -5,6 +5,7 @@
 
 use super::codec::{CodecError, Reader, Writer};
 use super::handshake::{COOKIE_LEN, INITIATION_LEN, KEY_PART_LEN, Part, RESPONSE_LEN};
+use super::relay::Envelope;
 
 /// First byte of an initiation, D1.
 pub const TYPE_INITIATION: u8 = 0x01;
@@ -124,8 +125,8 @@ pub enum Datagram<'a> {
     Cookie(SessionIndex, &'a [u8]),
     /// A transport packet; ciphertext and tag follow the header.
     Transport(TransportHeader),
-    /// A relay's envelope, with its header.
-    Relayed(&'a [u8]),
+    /// A relay's envelope; the datagram that it is around follows.
+    Relayed(Envelope),
 }
 
 /// A datagram that is none of ours.
@@ -167,7 +168,7 @@ impl<'a> Datagram<'a> {
                 len_is(COOKIE_LEN)?;
                 Ok(Self::Cookie(index_at(bytes, 4)?, bytes))
             }
-            TYPE_RELAY => Ok(Self::Relayed(bytes)),
+            TYPE_RELAY => Envelope::decode(bytes).map(Self::Relayed),
             TYPE_TRANSPORT => TransportHeader::decode(bytes).map(Self::Transport),
             unknown => Err(DatagramError::UnknownType(unknown)),
         }

@@ -85,6 +85,12 @@ drop_reasons! {
     LanesExhausted = "lanes_exhausted",
     /// The packet exceeds what the path or the buffer can carry.
     TooLarge = "too_large",
+    /// A relay's envelope with a label that was not given to where it came from.
+    UnknownLabel = "unknown_label",
+    /// A relay's envelope that as many relays passed on as may.
+    HopsExhausted = "hops_exhausted",
+    /// More than this node passes on, for this member or for all.
+    RelayLimit = "relay_limit",
     /// A handshake message without a valid mac1: a stranger.
     BadMac = "bad_mac",
     /// A handshake message that was seen before.

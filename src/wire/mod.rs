@@ -15,9 +15,12 @@ pub mod name;
 pub mod neighbour;
 pub mod offload;
 pub mod payload;
+pub mod port_mapping;
 pub mod prefix;
 pub mod record;
+pub mod relay;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;
 pub mod transport_record;
+pub mod upnp;

@@ -3,6 +3,7 @@
 use crate::machine::SimNode;
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::{Sighting, Weather};
+use p2plus::node::status::Way;
 use p2plus::wire::control::ControlMessage;
 use p2plus::wire::datagram::{TRANSPORT_OVERHEAD, TYPE_TRANSPORT};
 use p2plus::wire::transport_record::RECORD_HEADER_LEN;
@@ -86,7 +87,10 @@ fn replaying_all_that_was_ever_seen_delivers_nothing_and_earns_no_more_than_it_c
             let sent = replay(&mut overlay, &wire, elsewhere);
             for number in 0..3 {
                 let peers = overlay.node(number).node.peers(overlay.world.now());
-                assert!(peers.iter().all(|peer| peer.endpoint != Some(elsewhere)), "the path moved to the attacker");
+                assert!(
+                    peers.iter().all(|peer| peer.way != Some(Way::Direct(elsewhere))),
+                    "the path moved to the attacker"
+                );
             }
             assert_no_amplification(&mut overlay, &sent, Duration::from_secs(20));
             let now = if round == 2 { 0 } else { before };
@@ -125,9 +129,9 @@ fn talk_beside_an_attacker(overlay: &mut Overlay, relays: bool, look: impl Fn(&O
 }
 
 /// Where two members send what is for each other.
-fn paths(overlay: &Overlay) -> [Option<SocketAddr>; 2] {
+fn paths(overlay: &Overlay) -> [Option<Way>; 2] {
     let now = overlay.world.now().instant;
-    [(1, 2), (2, 1)].map(|(from, to)| overlay.node(from).node.peer_status(now, &overlay.member(to)).endpoint)
+    [(1, 2), (2, 1)].map(|(from, to)| overlay.node(from).node.peer_status(now, &overlay.member(to)).way)
 }
 
 #[test]
@@ -137,12 +141,12 @@ fn whoever_sends_copies_ahead_of_the_originals_gets_probes_and_no_path() {
         for (from, to) in [(1, 2), (2, 1)] {
             overlay.talk(from, to, false, PATIENCE).unwrap();
         }
-        let before = [2, 1].map(|number| Some(overlay.addresses[number]));
+        let before = [2, 1].map(|number| Some(Way::Direct(overlay.addresses[number])));
         let probes = talk_beside_an_attacker(&mut overlay, false, |overlay| assert_eq!(paths(overlay), before));
         overlay.assert_no_duplicates();
         // One a second from each end.
         assert!((2..=22).contains(&probes.len()), "seed {seed}: {}", probes.len());
-        let len = TRANSPORT_OVERHEAD + RECORD_HEADER_LEN + ControlMessage::probe(0).encode().len();
+        let len = TRANSPORT_OVERHEAD + RECORD_HEADER_LEN + ControlMessage::probe(0, false).encode().len();
         let is_probe = |sighting: &Sighting| sighting.datagram[0] == TYPE_TRANSPORT && sighting.datagram.len() == len;
         assert!(probes.iter().all(is_probe), "seed {seed}: {probes:?}");
     }
@@ -154,7 +158,7 @@ fn whoever_relays_both_ways_faster_than_the_direct_path_carries_until_it_stops_a
         let mut overlay = Overlay::of(3, seed, Weather::FAIR);
         overlay.talk(1, 2, false, PATIENCE).unwrap();
         let caught = talk_beside_an_attacker(&mut overlay, true, |_| {});
-        assert_eq!(paths(&overlay), [Some(attacker(9)); 2], "seed {seed}");
+        assert_eq!(paths(&overlay), [9; 2].map(|last| Some(Way::Direct(attacker(last)))), "seed {seed}");
         assert!(caught.len() > 1000, "seed {seed}: {}", caught.len());
         // The attacker vanishes, and with it the path that answered: both ends look for each other by themselves.
         for (from, to) in [(1, 2), (2, 1)] {

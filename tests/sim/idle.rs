@@ -12,7 +12,8 @@ const IDLE: Duration = Duration::from_secs(400);
 
 fn keeps(overlay: &Overlay, from: usize, to: usize) -> bool {
     let chosen = neighbours(&overlay.id(from), overlay.node(from).node.policy(), overlay.world.now().wall);
-    chosen.contains(&overlay.id(to))
+    // Who is not known to be reached by everybody keeps a few relays close.
+    chosen.contains(&overlay.id(to)) || overlay.node(from).node.home_relays().contains(&overlay.id(to))
 }
 
 /// The pairs of nodes of which at least one keeps the other close, both ways round.

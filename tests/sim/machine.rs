@@ -22,6 +22,8 @@ use p2plus::node::forward::{
     Delivery, DevicePacket, HEADROOM, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing, TAILROOM,
 };
 use p2plus::node::membership::{Bootstrap, Invitation};
+use p2plus::node::peers::Transmit;
+use p2plus::node::relay::RelayLimits;
 use p2plus::node::subnets::Accepted;
 use p2plus::node::table::ForwardingTable;
 use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
@@ -313,6 +315,7 @@ impl Machine {
             invitation,
             refusal: None,
             requests: Vec::new(),
+            relay: RelayLimits { is_on: true, member_rate: None, whole_rate: None },
             accepted: Accepted { all: true, ..Accepted::default() },
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
             offload: OffloadSet::default(),
@@ -337,6 +340,7 @@ impl Machine {
             cuts: Vec::new(),
             misbehaved: Vec::new(),
             stopped: None,
+            tamper: None,
             remember_at: None,
         };
         sim.settle(now);
@@ -372,6 +376,8 @@ pub struct SimNode {
     pub misbehaved: Vec<String>,
     /// Why the ledger stopped.
     pub stopped: Option<String>,
+    /// What a hostile relay does with what it is to pass on: what it sends instead.
+    pub tamper: Option<fn(Vec<u8>) -> Vec<Vec<u8>>>,
     remember_at: Option<Instant>,
 }
 
@@ -498,8 +504,10 @@ impl SimNode {
                 _ => {}
             }
         }
-        while let Some(transmit) = self.node.poll_transmit() {
-            self.outbox.push_back((transmit.path.remote, transmit.datagram));
+        while let Some(Transmit { path, datagram, hop_limit }) = self.node.poll_transmit() {
+            // What passes few routers opens a NAT and arrives nowhere.
+            let datagram = if hop_limit.is_some() { Vec::new() } else { datagram };
+            self.outbox.push_back((path.remote, datagram));
         }
     }
 }
@@ -516,12 +524,16 @@ impl Guest for SimNode {
         let (inbound, news) = opening.open(Path::from(source).into(), &mut datagram, &mut host);
         match inbound {
             Inbound::Done => {}
-            Inbound::Record(index, record) => self.node.handle_record(now, index, source.into(), record),
-            Inbound::Handshake(_, datagram) => self.node.handle_handshake(now, source.into(), datagram),
+            Inbound::Record(index, path, record) => self.node.handle_record(now, index, path, record),
+            Inbound::Handshake(_, path, datagram) => self.node.handle_handshake(now, path, datagram),
+            Inbound::Pass(path, _, datagram) => {
+                let sent = self.tamper.map_or_else(|| vec![datagram.to_vec()], |tamper| tamper(datagram.to_vec()));
+                self.outbox.extend(sent.into_iter().map(|datagram| (path.remote, datagram)));
+            }
         }
         opening.end(&mut host);
-        if let Some(index) = news {
-            self.node.handle_news(now, index, source.into());
+        if let Some((index, path)) = news {
+            self.node.handle_news(now, index, path);
         }
         self.settle(now);
     }

@@ -1,6 +1,7 @@
 //! A network of whole nodes, from its founding on: what every scenario begins with.
 
 use crate::machine::{Machine, SimNode};
+use crate::nat::{Nat, NatType};
 use crate::packet::UdpPacket;
 use crate::world::{Weather, World};
 use p2plus::crypto::hash::Digest;
@@ -149,6 +150,19 @@ impl Overlay {
 
     /// The same, by a founder that may lose its power meanwhile: then there is no ticket.
     pub fn try_invite_one(&mut self) -> Option<usize> {
+        self.try_invite_at(address(self.addresses.len()))
+    }
+
+    /// Invites one more node, which is behind a NAT of its own; returns its number.
+    pub fn invite_behind(&mut self, kind: NatType) -> usize {
+        let number = u8::try_from(self.addresses.len()).unwrap();
+        let inside = SocketAddr::from(([10, 0, number, 2], 4647));
+        self.world.inside.insert(inside, self.world.nats.len());
+        self.world.nats.push(Nat::new(kind, [203, 0, 113, number + 1].into()));
+        self.try_invite_at(inside).unwrap()
+    }
+
+    fn try_invite_at(&mut self, place: SocketAddr) -> Option<usize> {
         let number = self.addresses.len();
         let at = self.addresses[0];
         let secret = loop {
@@ -177,19 +191,23 @@ impl Overlay {
             endpoints: vec![founder.address],
         };
         let invitation = Invitation { credential: Some(secret), name: None, bootstrap: vec![host] };
-        self.join(invitation);
+        self.join_at(invitation, place);
         Some(number)
     }
 
     /// Starts a joiner with this invitation; returns its number.
     pub fn join(&mut self, invitation: Invitation) -> usize {
+        self.join_at(invitation, address(self.addresses.len()))
+    }
+
+    fn join_at(&mut self, invitation: Invitation, place: SocketAddr) -> usize {
         let number = self.addresses.len();
-        let now = self.world.now_at(address(number));
+        let now = self.world.now_at(place);
         let head = self.world.host(self.addresses[0]).node.ledger().head().unwrap();
         let checkpoint = Checkpoint { height: head.height(), id: head.id };
-        let machine = Machine::new(self.seed * 1000 + number as u64, address(number), self.network_id);
-        self.world.insert(address(number), machine.join(now, invitation, Some(checkpoint)));
-        self.addresses.push(address(number));
+        let machine = Machine::new(self.seed * 1000 + number as u64, place, self.network_id);
+        self.world.insert(place, machine.join(now, invitation, Some(checkpoint)));
+        self.addresses.push(place);
         number
     }
 

@@ -3,6 +3,7 @@
 //! Datagrams are lost, duplicated, delayed and reordered as the seed says; every event goes into a trace hash, so that two runs
 //! can be compared byte for byte.
 
+use crate::nat::Nat;
 use p2plus::crypto::hash::{Digest, domain_hash};
 use p2plus::time::{Instant, Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
@@ -96,6 +97,9 @@ pub struct World<G> {
     pub cut: Box<dyn Fn(SocketAddr, SocketAddr) -> bool>,
     /// How far the wall clocks of some hosts are behind everybody's.
     pub behind: BTreeMap<SocketAddr, Duration>,
+    /// The NATs, and the hosts behind them.
+    pub nats: Vec<Nat>,
+    pub inside: BTreeMap<SocketAddr, usize>,
     /// How long what is injected travels.
     pub latency_of_injected: Duration,
     /// Every datagram that left a host, while somebody listens.
@@ -117,6 +121,8 @@ impl<G: Guest> World<G> {
             restless: 0,
             cut: Box::new(|_, _| false),
             behind: BTreeMap::new(),
+            nats: Vec::new(),
+            inside: BTreeMap::new(),
             latency_of_injected: weather.latency,
             wire: None,
         }
@@ -235,10 +241,28 @@ impl<G: Guest> World<G> {
         self.now = self.now + span;
     }
 
-    fn deliver(&mut self, arrived: Delivery) {
+    /// The source that a datagram has on its way from a host; none when it leads nowhere.
+    fn leave(&mut self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let (home, there) = (self.inside.get(&from).copied(), self.inside.get(&to).copied());
+        match (home, there) {
+            (Some(home), Some(there)) if home == there => Some(from),
+            // A private address of somewhere else.
+            (_, Some(_)) => None,
+            // No hairpins.
+            (Some(home), None) if self.nats[home].public() == to.ip() => None,
+            (Some(home), None) => Some(self.nats[home].outbound(self.now.instant, from, to)),
+            (None, None) => Some(from),
+        }
+    }
+
+    fn deliver(&mut self, mut arrived: Delivery) {
         let entry = (arrived.at.as_micros(), arrived.to.to_string(), arrived.from.to_string());
         let entry = format!("{entry:?}");
         self.trace = domain_hash("sim trace", &[&self.trace.0, entry.as_bytes(), &arrived.datagram]);
+        if let Some(nat) = self.nats.iter().find(|nat| nat.public() == arrived.to.ip()) {
+            let Some(inside) = nat.inbound(self.now.instant, arrived.from, arrived.to.port()) else { return };
+            arrived.to = inside;
+        }
         if self.hosts.contains_key(&arrived.to) {
             self.with(arrived.to, |guest, now| guest.handle_datagram(now, arrived.from, arrived.datagram));
         }
@@ -248,16 +272,15 @@ impl<G: Guest> World<G> {
         let now = self.now_at(from);
         while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
             let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
-            if let Some(wire) = &mut self.wire {
+            let seen_from = self.leave(from, to);
+            if let Some(wire) = self.wire.as_mut().filter(|_| !datagram.is_empty()) {
                 wire.push(Sighting { from, to, datagram: datagram.clone(), is_lost });
             }
-            if is_lost {
-                continue;
-            }
+            let Some(seen_from) = seen_from.filter(|_| !is_lost && !datagram.is_empty()) else { continue };
             if self.rng.next_u64() % 1000 < self.weather.duplication {
-                self.launch(from, to, datagram.clone());
+                self.launch(seen_from, to, datagram.clone());
             }
-            self.launch(from, to, datagram);
+            self.launch(seen_from, to, datagram);
         }
         match self.hosts.get_mut(&from).and_then(G::poll_timeout) {
             Some(at) => drop(self.deadlines.insert(from, at)),

@@ -2,12 +2,14 @@
 
 mod behind;
 mod names;
+mod reach;
 mod relays;
 mod rights;
 mod segments;
 
 pub(super) use behind::*;
 pub(super) use names::*;
+pub(super) use reach::*;
 pub(super) use relays::*;
 pub(super) use rights::*;
 pub(super) use segments::*;
@@ -100,6 +102,10 @@ pub(super) enum Command {
     Ip(IpArgs),
     /// Show the member behind an address, a name or an identity
     Whois(WhoisArgs),
+    /// Say why a peer is reached as it is, what was tried, and what would help
+    Why(WhyArgs),
+    /// Say how this node is placed: its NAT, who reaches it, its relays
+    Netcheck,
     /// Wait until something holds
     Wait(WaitArgs),
     /// List everybody whom the ledger knows

@@ -10,6 +10,8 @@ pub(in crate::cli) enum RelayCommand {
     On(RelayOnArgs),
     /// Have it name this node no more
     Off(RelayOffArgs),
+    /// Show whether members reach each other through this node, and what it passes on
+    Status,
 }
 
 #[derive(Args)]

@@ -11,6 +11,7 @@ pub mod access;
 pub mod link;
 pub mod names;
 pub mod policy;
+pub mod reach;
 pub mod relays;
 pub mod request;
 pub mod route;

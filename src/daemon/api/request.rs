@@ -3,6 +3,7 @@
 use super::link::{self, LinkRequest};
 use super::names::{NameReply, NameRequest};
 use super::policy::{self, ApplyPolicy, ChangePolicy, CheckPolicy, Explain, Tag};
+use super::reach::{ReachReply, ReachRequest};
 use super::relays::RelayRequest;
 use super::routes::{self, Accept, Advertise, AnswerRequest, UseExit};
 use super::types;
@@ -91,6 +92,8 @@ pub enum Request {
     Link(LinkRequest),
     /// About relays and static endpoints.
     Relay(RelayRequest),
+    /// About ways to members.
+    Reach(ReachRequest),
     /// Reads the configuration again.
     Reload,
 }
@@ -335,6 +338,8 @@ pub enum Reply {
     LedgerVerify(types::VerifyReport),
     /// To `Name`.
     Name(NameReply),
+    /// To `Reach`.
+    Reach(ReachReply),
     /// To `Link` with `Segments`.
     Segments(Vec<link::SegmentView>),
     /// To `Link` with `Bridges` and `RemoveBridge`.

@@ -4,6 +4,7 @@
 
 use super::link::LinkRequest;
 use super::names::NameRequest;
+use super::reach::ReachRequest;
 use super::relays::RelayRequest;
 use super::request::Request;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,7 @@ impl Request {
             Self::Name(request) => request.to_http(),
             Self::Link(request) => request.to_http(),
             Self::Relay(request) => request.to_http(),
+            Self::Reach(request) => request.to_http(),
             Self::LedgerVerify | Self::Reload => (path, Some(serde_json::json!({}))),
             Self::Ping(body) => (path, json(body)),
             Self::Ip(body) => (path, json(body)),
@@ -114,7 +116,8 @@ impl Request {
                 let name = || NameRequest::from_http(method, path, body).map(|request| request.map(Self::Name));
                 let link = || LinkRequest::from_http(method, path, body).map(|request| request.map(Self::Link));
                 let relay = || RelayRequest::from_http(method, path, body).map(|request| request.map(Self::Relay));
-                return name().or_else(link).or_else(relay);
+                let reach = || ReachRequest::from_http(method, path, body).map(|request| request.map(Self::Reach));
+                return name().or_else(link).or_else(relay).or_else(reach);
             }
         })
     }
@@ -125,6 +128,7 @@ impl Request {
             Self::Name(request) => request.right(),
             Self::Link(request) => request.right(),
             Self::Relay(request) => request.right(),
+            Self::Reach(request) => request.right(),
             Self::Status => Right::Anybody,
             Self::Peers
             | Self::Ping(_)
@@ -167,6 +171,7 @@ impl Request {
             Self::Name(request) => request.to_http().0,
             Self::Link(request) => request.to_http().0,
             Self::Relay(request) => request.to_http().0,
+            Self::Reach(request) => request.to_http().0,
             Self::Status => "/v1/status",
             Self::Peers => "/v1/peers",
             Self::Ping(_) => "/v1/ping",

@@ -4,8 +4,8 @@
 use crate::wire::ecn::Ecn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// All three messages: a header of 16 and at most 20 bytes, two headers of 16 and at most 4, each padded to eight.
-const SPACE: usize = 40 + 2 * 24;
+/// All four messages: a header of 16 and at most 20 bytes, three headers of 16 and at most 4, each padded to eight.
+const SPACE: usize = 40 + 3 * 24;
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
 /// Memory for the control messages of one datagram, aligned as the kernel wants it.
@@ -60,6 +60,15 @@ impl ControlMessages {
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
         };
         self.put(level, kind, libc::c_int::from(ecn.bits()));
+    }
+
+    /// Says that datagrams to `remote` pass so many routers at most.
+    pub(super) fn say_hop_limit(&mut self, hops: u8, remote: &SocketAddr) {
+        let (level, kind) = match remote {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TTL),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT),
+        };
+        self.put(level, kind, libc::c_int::from(hops));
     }
 
     /// Says that what leaves is datagrams of this length, but for the last.

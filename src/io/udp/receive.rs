@@ -134,7 +134,7 @@ impl UdpReceiver {
                     let len = message.msg_len as usize;
                     let datagram_len = told.datagram_len.unwrap_or(len);
                     datagrams += len.div_ceil(datagram_len.max(1)).max(1);
-                    let arrival = Arrival { path: Path { remote, local }, ecn: told.ecn };
+                    let arrival = Arrival { path: Path { local, ..remote.into() }, ecn: told.ecn };
                     batch.push(Received { slot, len, datagram_len, arrival });
                 }
                 None => add(&counters.received_malformed, 1),

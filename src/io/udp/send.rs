@@ -43,16 +43,23 @@ pub struct UdpSender {
     pub(super) shared: Arc<Shared>,
     /// Which of each socket's queues datagrams leave by.
     queue: usize,
+    /// Whether it waits for room in a full queue.
+    waits: bool,
 }
 
 impl UdpSender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, queue: 0 }
+        Self { shared, queue: 0, waits: true }
     }
 
     /// Returns a sender that uses another queue of each socket, from 0: threads with one each do not wait for each other in the kernel.
     pub fn by_queue(&self, queue: usize) -> Self {
-        Self { shared: Arc::clone(&self.shared), queue }
+        Self { shared: Arc::clone(&self.shared), queue, waits: self.waits }
+    }
+
+    /// Returns a sender that drops what a full queue has no room for: for a thread that others wait for.
+    pub fn unwaiting(&self) -> Self {
+        Self { waits: false, ..self.clone() }
     }
 
     fn queues(&self) -> impl Iterator<Item = &Queue> {
@@ -96,8 +103,16 @@ impl UdpSender {
     /// # Errors
     /// [`SendError`]; the datagram is dropped and counted.
     pub fn send(&self, path: Path, datagram: &[u8]) -> Result<(), SendError> {
+        self.send_over(path, datagram, None)
+    }
+
+    /// Sends one datagram over so many routers at most.
+    ///
+    /// # Errors
+    /// [`SendError`]; the datagram is dropped and counted.
+    pub fn send_over(&self, path: Path, datagram: &[u8], hop_limit: Option<u8>) -> Result<(), SendError> {
         let (bytes, datagram_len) = (0..datagram.len(), datagram.len());
-        let train = Train { bytes, datagram_len, path, ecn: Ecn::NotCapable };
+        let train = Train { bytes, datagram_len, path, ecn: Ecn::NotCapable, hop_limit };
         let mut outcome = Ok(());
         self.send_each(datagram, std::slice::from_ref(&train), |_, _, error| outcome = Err(error));
         outcome
@@ -181,9 +196,9 @@ impl UdpSender {
     /// host may have lost, the choice of the source is left to the host.
     fn send_run(&self, socket: &Queue, memory: &[u8], run: &[Train]) -> Result<usize, SendError> {
         let counters = &self.shared.counters;
-        let sent = match send_run(socket, memory, run, Source::OfPath) {
+        let sent = match send_run(socket, memory, run, (Source::OfPath, self.waits)) {
             Err(SendError::Unreachable | SendError::Refused(libc::EINVAL)) if source(&run[0]).is_some() => {
-                let sent = send_run(socket, memory, &run[..1], Source::OfHost)?;
+                let sent = send_run(socket, memory, &run[..1], (Source::OfHost, self.waits))?;
                 add(&counters.sent_from_elsewhere, run[0].count());
                 sent
             }
@@ -230,7 +245,12 @@ enum Source {
 }
 
 /// Makes one call with at most [`CALL_MAX`] trains; returns how many the kernel took, at least one.
-fn send_run(socket: &Queue, memory: &[u8], run: &[Train], chooser: Source) -> Result<usize, SendError> {
+fn send_run(
+    socket: &Queue,
+    memory: &[u8],
+    run: &[Train],
+    (chooser, waits): (Source, bool),
+) -> Result<usize, SendError> {
     let mut addresses = [RawAddress::unspecified(); CALL_MAX];
     let mut controls = [ControlMessages::none(); CALL_MAX];
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; CALL_MAX];
@@ -252,12 +272,15 @@ fn send_run(socket: &Queue, memory: &[u8], run: &[Train], chooser: Source) -> Re
         if train.ecn != Ecn::NotCapable {
             controls[index].say_ecn(train.ecn, &train.path.remote);
         }
+        if let Some(hops) = train.hop_limit {
+            controls[index].say_hop_limit(hops, &train.path.remote);
+        }
         if train.count() > 1 {
             controls[index].say_datagram_len(train.datagram_len as u16);
         }
         controls[index].attach(header);
     }
-    let mut waited = false;
+    let mut waited = !waits;
     loop {
         // SAFETY: each header points at an address, a control message and a vector of this frame and at bytes of `memory`, with their true lengths; the
         // kernel reads them during the call and writes `msg_len` only.

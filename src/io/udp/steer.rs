@@ -1,16 +1,18 @@
 //! Which queue of a socket a datagram comes to: the one of the lane that it was sealed in, so that lanes, and the flows in them, keep their
-//! order and several threads share one peer's traffic. What is not a transport packet comes to the first.
+//! order and several threads share one peer's traffic: also behind a relay's envelope. What is not a transport packet comes to the first.
 //!
 //! Worker w comes to queue w − 1, the number of the device's queue that it reads where it is: as many queues here as there, and a flow's
 //! answers leave by the same queue. Were it another one, the kernel, which sends a flow by the queue that it last came by, would move it
 //! round and round, and each move may change the order.
 
-use crate::wire::datagram::TYPE_TRANSPORT;
+use crate::wire::datagram::{TYPE_RELAY, TYPE_TRANSPORT};
+use crate::wire::relay::ENVELOPE_LEN;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// `BPF_LD | BPF_B | BPF_ABS` and so on (linux/bpf_common.h).
 const LOAD_BYTE: u16 = 0x30;
+const JUMP: u16 = 0x05;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const SHIFT_RIGHT: u16 = 0x74;
 const ADD: u16 = 0x04;
@@ -29,10 +31,16 @@ const fn instruction(code: u16, jump_if_not: u8, value: u32) -> libc::sock_filte
 /// The kernel's; then it chooses by addresses and ports.
 pub(super) fn by_lane(first: &OwnedFd, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).ok().filter(|count| *count > 0).ok_or(io::ErrorKind::InvalidInput)?;
+    let inside = ENVELOPE_LEN as u32;
     let mut program = [
         instruction(LOAD_BYTE, 0, 0),
-        instruction(JUMP_IF_EQUAL, 5, u32::from(TYPE_TRANSPORT)),
+        instruction(JUMP_IF_EQUAL, 2, u32::from(TYPE_TRANSPORT)),
         instruction(LOAD_BYTE, 0, 1),
+        instruction(JUMP, 0, 4),
+        instruction(JUMP_IF_EQUAL, 7, u32::from(TYPE_RELAY)),
+        instruction(LOAD_BYTE, 0, inside),
+        instruction(JUMP_IF_EQUAL, 5, u32::from(TYPE_TRANSPORT)),
+        instruction(LOAD_BYTE, 0, inside + 1),
         instruction(SHIFT_RIGHT, 0, 4),
         instruction(ADD, 0, count - 1),
         instruction(MODULO, 0, count),

@@ -5,7 +5,7 @@ use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, SendBatch, Train};
 use crate::node::forward::Outbox;
 use crate::path::{LocalEnd, Path};
-use crate::wire::datagram::TYPE_TRANSPORT;
+use crate::wire::datagram::{TYPE_RELAY, TYPE_TRANSPORT};
 use crate::wire::ecn::Ecn;
 use std::thread;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn bind_loopback() -> UdpSockets {
 
 /// One datagram.
 fn train(bytes: std::ops::Range<usize>, path: Path) -> Train {
-    Train { datagram_len: bytes.len(), bytes, path, ecn: Ecn::NotCapable }
+    Train { datagram_len: bytes.len(), bytes, path, ecn: Ecn::NotCapable, hop_limit: None }
 }
 
 /// Receives until `count` datagrams arrived whole.
@@ -49,7 +49,7 @@ fn datagrams_of_every_extreme_length_arrive_with_their_sender() {
         let datagram = vec![0xA5; length];
         left.sender.send(to.into(), &datagram).unwrap();
         let local = Some(LocalEnd { socket: 0, address: None });
-        assert_eq!(receive(&mut right.receivers[0], whole, 1), [(Path { remote: from, local }, datagram)]);
+        assert_eq!(receive(&mut right.receivers[0], whole, 1), [(Path { local, ..from.into() }, datagram)]);
     }
     assert_eq!((left.sender.counts().sent, right.sender.counts().received), (4, 4));
 }
@@ -134,7 +134,7 @@ fn a_mark_leaves_with_a_train_and_arrives_with_each_datagram() {
         let path = Path::from(right.receivers[0].local_address());
         let marks = [Ecn::Capable0, Ecn::NotCapable, Ecn::Congested, Ecn::Capable1];
         for (number, ecn) in marks.into_iter().enumerate() {
-            let train = Train { bytes: 0..2400, datagram_len: 1200, path, ecn };
+            let train = Train { bytes: 0..2400, datagram_len: 1200, path, ecn, hop_limit: None };
             left.sender.send_each(&[number as u8; 2400], &[train], |_, _, error| panic!("{error}"));
         }
         let (stop, mut batch) = (StopSignal::new().unwrap(), DatagramBatch::new(DatagramShape::default()));
@@ -159,12 +159,17 @@ fn a_datagram_comes_to_the_queue_of_its_lane_and_all_others_to_the_first() {
         // Workers 0 to 15 in turn, then what is not a transport packet, though its second byte looks like a lane.
         let lane = |worker: u8| vec![TYPE_TRANSPORT, worker << 4 | 3, 0, 0, worker];
         let sent: Vec<_> = (0..16).map(lane).chain([vec![1, 0x10, 0, 0, 99], vec![4, 0x20, 0, 0, 99]]).collect();
+        let relayed = |inside: &[u8]| [&[TYPE_RELAY, 4, 0, 0, 1, 2, 3, 4], inside].concat();
+        let relayed: Vec<_> = (0..16).map(|worker| relayed(&lane(worker))).chain([relayed(&[1, 0x20, 99])]).collect();
+        let sent: Vec<_> = sent.into_iter().chain(relayed).collect();
         sent.iter().for_each(|datagram| left.sender.send(to, datagram).unwrap());
         for (queue, receiver) in right.receivers.iter_mut().enumerate() {
             let expected: Vec<_> = sent
                 .iter()
-                .filter(|datagram| match datagram[0] {
-                    TYPE_TRANSPORT => (usize::from(datagram[1] >> 4) + 2) % 3 == queue,
+                .filter(|datagram| match datagram[..] {
+                    [TYPE_TRANSPORT, lane, ..] | [TYPE_RELAY, _, _, _, _, _, _, _, TYPE_TRANSPORT, lane, ..] => {
+                        (usize::from(lane >> 4) + 2) % 3 == queue
+                    }
                     _ => queue == 0,
                 })
                 .cloned()
@@ -195,7 +200,7 @@ fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
     set_option(&left.sender.shared.sockets[0].queues[0].fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
     let path = Path::from(right.receivers[0].local_address());
     for round in 0..5u64 {
-        let train = Train { bytes: 0..2500, datagram_len: 1000, path, ecn: Ecn::NotCapable };
+        let train = Train { bytes: 0..2500, datagram_len: 1000, path, ecn: Ecn::NotCapable, hop_limit: None };
         left.sender.send_each(&[7; 2500], &[train], |_, _, error| panic!("{error}"));
         assert_eq!(receive(&mut right.receivers[0], DatagramShape::default(), 3).len(), 3);
         assert_eq!(left.sender.counts().sent_singly, 3 * (round + 1));
@@ -207,9 +212,9 @@ fn a_train_that_the_kernel_cannot_cut_is_sent_one_by_one_and_soon_all_are() {
 fn what_the_kernel_refuses_is_named_and_the_rest_of_the_batch_goes() {
     let (left, mut right) = (bind_loopback(), bind_loopback());
     let to = right.receivers[0].local_address();
-    let outgoing = |bytes, remote, socket: Option<u8>| {
+    let outgoing = |bytes, remote: SocketAddr, socket: Option<u8>| {
         let local = socket.map(|socket| LocalEnd { socket, address: None });
-        train(bytes, Path { remote, local })
+        train(bytes, Path { local, ..remote.into() })
     };
     let batch = [
         outgoing(0..1, to, None),

@@ -53,7 +53,7 @@ impl Bundle {
 
     /// The record's length at most, in bytes: with it a datagram passes every path that P2Plus works on.
     pub(super) const fn capacity(path: &Path) -> usize {
-        RECORD_HEADER_LEN + fits_any_link(path.remote)
+        RECORD_HEADER_LEN + fits_any_link(path)
     }
 
     /// Says whether a packet that leaves so may come in.

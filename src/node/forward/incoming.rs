@@ -5,10 +5,12 @@ use super::fragments::Fragments;
 use super::paid::{Paid, Trust};
 use super::pressure::Pressure;
 use crate::node::control::CONTROL_MTU;
+use crate::node::peers::source_of;
+use crate::node::relay::LabelUse;
 use crate::node::table::{ForwardingTable, Inlet};
 use crate::path::Path;
 use crate::router::segmentation::{Run, SuperPacket};
-use crate::session::{BySession, Source};
+use crate::session::BySession;
 use crate::time::Instant;
 use crate::wire::control::MAX_CONTROL_LEN;
 use crate::wire::datagram::{Datagram, DatagramError, Lane, SessionIndex, TRANSPORT_HEADER_LEN};
@@ -18,6 +20,7 @@ use crate::wire::frame::Frame;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::inner::InnerPacket;
 use crate::wire::offload::{PlainHeaders, VnetHeader};
+use crate::wire::relay::{ENVELOPE_LEN, Envelope};
 use crate::wire::transport_record::{
     Chunk, Fragment, KIND_MASK, Layer, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK, RECORD_PACKET, Record,
     next_bundled,
@@ -60,11 +63,16 @@ pub trait Delivery {
 pub enum Inbound<'d> {
     /// Nothing: its packets went to the device, or it was dropped.
     Done,
-    /// The opened record of this session: control, stream, or the empty record; a kilobyte at most.
-    Record(SessionIndex, &'d [u8]),
-    /// The datagram: handshake and cookies, past the gate.
-    Handshake(Trust, &'d [u8]),
+    /// The opened record of this session, and the path that it came by: control, stream, or the empty record; a kilobyte at most.
+    Record(SessionIndex, Path, &'d [u8]),
+    /// The datagram, and the path that it came by: handshake and cookies, past the gate.
+    Handshake(Trust, Path, &'d [u8]),
+    /// The datagram, to be sent on by this path with this mark.
+    Pass(Path, Ecn, &'d [u8]),
 }
+
+/// What the node gets of a datagram, and the session, with the path, of a peer that turned out to be alive or elsewhere.
+pub type Opened<'d> = (Inbound<'d>, Option<(SessionIndex, Path)>);
 
 /// One receiving thread's own state: what it reported lately, and whose initiations were paid for.
 #[derive(Default)]
@@ -130,17 +138,11 @@ impl<'t, 'd> Opening<'t, 'd> {
 
     /// Opens a datagram in place. Besides what is for the node, returns the index of a session whose peer turned out to be alive or
     /// elsewhere.
-    pub fn open(
-        &mut self,
-        arrival: Arrival,
-        datagram: &'d mut [u8],
-        delivery: &mut impl Delivery,
-    ) -> (Inbound<'d>, Option<SessionIndex>) {
+    pub fn open(&mut self, arrival: Arrival, datagram: &'d mut [u8], delivery: &mut impl Delivery) -> Opened<'d> {
         let header = match Datagram::classify(datagram) {
             Ok(Datagram::Transport(header)) => header,
-            Ok(Datagram::Relayed(_)) | Err(DatagramError::UnknownType(_)) => {
-                return self.drop(DropReason::UnknownType, delivery);
-            }
+            Ok(Datagram::Relayed(envelope)) => return self.relayed(arrival, envelope, datagram, delivery),
+            Err(DatagramError::UnknownType(_)) => return self.drop(DropReason::UnknownType, delivery),
             Ok(_) => return self.knock(arrival.path, datagram, delivery),
             Err(_) => return self.drop(DropReason::MalformedDatagram, delivery),
         };
@@ -152,13 +154,49 @@ impl<'t, 'd> Opening<'t, 'd> {
             Ok(plaintext) => plaintext,
             Err(error) => return self.drop(error.into(), delivery),
         };
-        let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some(header.receiver);
+        let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some((header.receiver, arrival.path));
         // Where this host cannot keep up, its socket's queue is the narrow place of the path, and says so as a router does.
         let bulk = [RECORD_PACKET, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK];
         let is_large = plaintext.len() > MAX_BUNDLED && bulk.contains(&(plaintext[0] & KIND_MASK));
         let is_chosen = is_large && self.incoming.pressure.chooses(self.now);
         let ecn = if is_chosen { Ecn::Congested } else { arrival.ecn };
-        (self.record(inlet, header.lane, ecn, plaintext, delivery), news)
+        match self.record(inlet, header.lane, ecn, plaintext, delivery) {
+            // What it says of the path, the node sees from the record itself.
+            Some(record) => (Inbound::Record(header.receiver, arrival.path, record), None),
+            None => (Inbound::Done, news),
+        }
+    }
+
+    /// Takes a datagram in a relay's envelope: passes it on, or takes it out if it is for this node. A label counts only from where it was
+    /// given to.
+    fn relayed(
+        &mut self,
+        arrival: Arrival,
+        Envelope { hops, label }: Envelope,
+        datagram: &'d mut [u8],
+        delivery: &mut impl Delivery,
+    ) -> Opened<'d> {
+        match self.table.labels.get(&(arrival.path.remote, label)) {
+            None => self.drop(DropReason::UnknownLabel, delivery),
+            Some(LabelUse::Own) => {
+                let path = Path { label: Some(label), ..arrival.path };
+                self.open(Arrival { path, ..arrival }, &mut datagram[ENVELOPE_LEN..], delivery)
+            }
+            Some(LabelUse::Pass(to, meter)) => {
+                let (hops, Some(label)) = (hops.saturating_sub(1), to.label) else {
+                    return self.drop(DropReason::UnknownLabel, delivery);
+                };
+                if hops == 0 {
+                    return self.drop(DropReason::HopsExhausted, delivery);
+                }
+                if !meter.pass(self.now, datagram.len()) {
+                    return self.drop(DropReason::RelayLimit, delivery);
+                }
+                let inside_len = datagram.len() - ENVELOPE_LEN;
+                datagram[..ENVELOPE_LEN].copy_from_slice(&Envelope { hops, label }.encode(inside_len));
+                (Inbound::Pass(*to, arrival.ecn, datagram), None)
+            }
+        }
     }
 
     /// Ends the batch: what waited for more to come is delivered.
@@ -167,25 +205,21 @@ impl<'t, 'd> Opening<'t, 'd> {
         (0..self.incoming.fragments.expire(self.now)).for_each(|_| delivery.dropped(DropReason::FragmentLost));
     }
 
-    fn drop(&mut self, reason: DropReason, delivery: &mut impl Delivery) -> (Inbound<'d>, Option<SessionIndex>) {
+    fn drop(&mut self, reason: DropReason, delivery: &mut impl Delivery) -> Opened<'d> {
         delivery.dropped(reason);
         (Inbound::Done, None)
     }
 
     /// Lets a handshake's datagram through that shows what the gate demands.
-    fn knock(
-        &mut self,
-        path: Path,
-        datagram: &'d [u8],
-        delivery: &mut impl Delivery,
-    ) -> (Inbound<'d>, Option<SessionIndex>) {
-        match self.table.gate.check(Source::Endpoint(path.remote), datagram) {
-            Ok(knock) => (Inbound::Handshake(self.incoming.paid.trust(path.remote, knock), datagram), None),
+    fn knock(&mut self, path: Path, datagram: &'d [u8], delivery: &mut impl Delivery) -> Opened<'d> {
+        let source = source_of(&path);
+        match self.table.gate.check(source, datagram) {
+            Ok(knock) => (Inbound::Handshake(self.incoming.paid.trust(source, knock), path, datagram), None),
             Err(refusal) => self.drop(refusal.into(), delivery),
         }
     }
 
-    /// Handles what an authentic datagram carried.
+    /// Handles what an authentic datagram carried. Returns the record that is for the node.
     fn record(
         &mut self,
         inlet: &Inlet,
@@ -193,7 +227,7 @@ impl<'t, 'd> Opening<'t, 'd> {
         ecn: Ecn,
         plaintext: &'d mut [u8],
         delivery: &mut impl Delivery,
-    ) -> Inbound<'d> {
+    ) -> Option<&'d [u8]> {
         if let Some(first) = plaintext.first()
             && matches!(first & KIND_MASK, RECORD_CHUNK | RECORD_FRAME_CHUNK)
         {
@@ -201,7 +235,7 @@ impl<'t, 'd> Opening<'t, 'd> {
                 Ok(Record::Chunk(chunk)) => self.chunk(inlet, ecn, &chunk, delivery),
                 Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
             }
-            return Inbound::Done;
+            return None;
         }
         match Record::decode(plaintext) {
             Ok(Record::Packet { layer, needs_checksum, .. }) => {
@@ -215,10 +249,10 @@ impl<'t, 'd> Opening<'t, 'd> {
                 }
             }
             Ok(Record::Fragment(fragment)) => self.fragment(inlet, lane, ecn, &fragment, delivery),
-            Ok(record) if is_for_node(&record) => return Inbound::Record(inlet.session.local_index(), plaintext),
+            Ok(record) if is_for_node(&record) => return Some(plaintext),
             Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
         }
-        Inbound::Done
+        None
     }
 
     /// Takes segments of a super-packet: to those before them, if they go on there.
@@ -366,7 +400,7 @@ mod tests {
                 let (inbound, _) =
                     Opening::new(&table, &mut incoming, NOW).open(path.into(), &mut datagram, &mut delivered);
                 match inbound {
-                    Inbound::Record(_, record) => assert!(is_taken && record.len() == len + 1, "{kind}: {len}"),
+                    Inbound::Record(_, _, record) => assert!(is_taken && record.len() == len + 1, "{kind}: {len}"),
                     other => assert!(!is_taken && other == Inbound::Done, "{kind}: {len}"),
                 }
                 assert_eq!(delivered.dropped == [DropReason::MalformedRecord], !is_taken);

@@ -3,7 +3,7 @@
 use super::bundle::{Bundle, Leaving, MAX_BUNDLED};
 use super::links::{Links, fits_any_link};
 use super::pressure::Pressure;
-use super::sealing::{Outbox, Sealers, Sending, datagram_len};
+use super::sealing::{self, Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
 use crate::router::icmp::{AnswerSources, Answerer};
@@ -217,9 +217,9 @@ impl Outgoing {
             Some(cut) => (CHUNK_EXTRA, CHUNK_EXTRA + cut.longest_segment()),
             None => (0, bytes.len()),
         };
-        let endpoint = outlet.path.remote;
-        if needed > fits_any_link(endpoint) {
-            let longest = self.links.longest(now, endpoint).ok_or(Outbound::Measure(endpoint))?;
+        let path = &outlet.path;
+        if needed > fits_any_link(path) {
+            let longest = self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?;
             if needed > longest {
                 let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
                 let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
@@ -253,10 +253,10 @@ impl Outgoing {
         }
         let needed = cut.as_ref().map_or(bytes.len(), |cut| CHUNK_EXTRA + cut.longest_segment());
         let extra = layer.record_header_len() - RECORD_HEADER_LEN;
-        let endpoint = outlet.path.remote;
-        let longest = match fits_any_link(endpoint) {
+        let path = &outlet.path;
+        let longest = match fits_any_link(path) {
             longest if needed + extra <= longest => longest,
-            _ => self.links.longest(now, endpoint).ok_or(Outbound::Measure(endpoint))?,
+            _ => self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?,
         };
         let room = longest.min(self.longest_frames).saturating_sub(extra);
         let cut = cut.map(|cut| cut.narrowed(room.saturating_sub(CHUNK_EXTRA + cut.header_len())));
@@ -353,7 +353,8 @@ impl Outgoing {
         if self.bundle.as_ref().is_none_or(|open| !open.has_room(leaving, packet.len())) {
             self.close_bundle(now, outbox);
         }
-        let room = outbox.room(datagram_len(Bundle::capacity(&leaving.path))).ok_or(DropReason::TooLarge)?;
+        let len = datagram_len(Bundle::capacity(&leaving.path));
+        let room = sealing::room(outbox, &leaving.path, len).ok_or(DropReason::TooLarge)?;
         let open = self.bundle.get_or_insert_with(|| Bundle::new(leaving));
         open.add(&mut room[TRANSPORT_HEADER_LEN..], needs_checksum, packet);
         Ok(())
@@ -371,11 +372,10 @@ impl Outgoing {
     fn seal_bundle(&mut self, now: Instant, bundle: &Bundle, outbox: &mut impl Outbox) -> Result<(), DropReason> {
         let Leaving { session, path, ecn, .. } = bundle.leaving();
         let sealer = self.sealers.get(session).ok_or(DropReason::UnknownSession)?;
-        let room = outbox.room(datagram_len(Bundle::capacity(&path))).ok_or(DropReason::TooLarge)?;
+        let room = sealing::room(outbox, &path, datagram_len(Bundle::capacity(&path))).ok_or(DropReason::TooLarge)?;
         let len = datagram_len(bundle.close(&mut room[TRANSPORT_HEADER_LEN..]));
         sealer.seal(now, &mut room[..len])?;
-        outbox.push(len, path, ecn);
-        Ok(())
+        sealing::push(outbox, len, path, ecn)
     }
 }
 
@@ -508,7 +508,7 @@ mod tests {
             let endpoint = endpoint.parse().unwrap();
             let table = with_peer(near.session, endpoint);
             let mut outgoing = Outgoing::new(Lane::new(1, 0));
-            let fitting = u16::try_from(mtu - overhead(endpoint)).unwrap();
+            let fitting = u16::try_from(mtu - overhead(&endpoint.into())).unwrap();
             let to_peer = |len, outgoing: &mut Outgoing| seal_long(len, [10, 64, 0, 2], &table, outgoing);
             assert_eq!(to_peer(fitting + 1, &mut outgoing), Outbound::Measure(endpoint));
             outgoing.learn_link(NOW, endpoint, Some(mtu));

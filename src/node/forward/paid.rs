@@ -1,9 +1,8 @@
 //! Whose initiations were paid for by a cookie.
 
-use crate::session::Knock;
+use crate::session::{Knock, Source};
 use crate::wire::handshake::InitiationTag;
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
 
 /// Paid initiations remembered at a time: forgetting one costs its other parts their place before the strangers', no more.
 const MAX_PAID: usize = 1024;
@@ -21,12 +20,12 @@ pub enum Trust {
 /// The latest initiations that came with a cookie: their other parts, which have none, come from the same place.
 #[derive(Default)]
 pub(super) struct Paid {
-    known: HashSet<(SocketAddr, InitiationTag)>,
-    order: VecDeque<(SocketAddr, InitiationTag)>,
+    known: HashSet<(Source, InitiationTag)>,
+    order: VecDeque<(Source, InitiationTag)>,
 }
 
 impl Paid {
-    fn insert(&mut self, from: SocketAddr, tag: InitiationTag) {
+    fn insert(&mut self, from: Source, tag: InitiationTag) {
         if !self.known.insert((from, tag)) {
             return;
         }
@@ -38,7 +37,7 @@ impl Paid {
     }
 
     /// Judges a datagram that passed the gate.
-    pub(super) fn trust(&mut self, from: SocketAddr, knock: Knock) -> Trust {
+    pub(super) fn trust(&mut self, from: Source, knock: Knock) -> Trust {
         match knock {
             Knock::Opening { tag, is_paid: true } => {
                 self.insert(from, tag);
@@ -54,11 +53,12 @@ impl Paid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn the_parts_of_a_paid_initiation_are_trusted_from_its_source_alone_and_not_for_ever() {
         let mut paid = Paid::default();
-        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let at = |port: u16| Source::Endpoint(SocketAddr::from(([192, 0, 2, 1], port)));
         let tag = |number: u64| InitiationTag(number.to_le_bytes());
         assert_eq!(paid.trust(at(1), Knock::Part(tag(0))), Trust::Stranger);
         assert_eq!(paid.trust(at(1), Knock::Opening { tag: tag(0), is_paid: false }), Trust::Stranger);

@@ -1,6 +1,7 @@
 //! Records into the outbox, sealed where they leave from.
 
 use super::TAILROOM;
+use super::links::envelope_len;
 use crate::path::Path;
 use crate::router::segmentation::{Cut, Part};
 use crate::session::{BySession, LaneSealer, Session};
@@ -9,6 +10,7 @@ use crate::wire::datagram::{Lane, SessionIndex, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
 use crate::wire::frame::{MAX_LINK_HEADER, SegmentNumber};
+use crate::wire::relay::{ENVELOPE_LEN, Envelope};
 use crate::wire::transport_record::{Chunk, FLAG_NEEDS_CHECKSUM, Fragment, Layer, MAX_FRAME_LEN, RECORD_PACKET};
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -29,6 +31,23 @@ pub trait Outbox {
 /// The length of the datagram around a record.
 pub(super) const fn datagram_len(record_len: usize) -> usize {
     TRANSPORT_HEADER_LEN + record_len + TAILROOM
+}
+
+/// Lends room for a datagram by a path, behind the envelope that a relay's has.
+pub(super) fn room<'o>(outbox: &'o mut impl Outbox, path: &Path, len: usize) -> Option<&'o mut [u8]> {
+    let front = envelope_len(path);
+    outbox.room(front + len)?.get_mut(front..)
+}
+
+/// Puts the datagram that was sealed where [`room`] was lent last into the outbox.
+pub(super) fn push(outbox: &mut impl Outbox, len: usize, path: Path, ecn: Ecn) -> Result<(), DropReason> {
+    let whole = envelope_len(&path) + len;
+    if let Some(label) = path.label {
+        let front = outbox.room(whole).and_then(|room| room.first_chunk_mut::<ENVELOPE_LEN>());
+        *front.ok_or(DropReason::TooLarge)? = Envelope::first(label).encode(len);
+    }
+    outbox.push(whole, path, ecn);
+    Ok(())
 }
 
 /// One thread's lane in every session that it has used.
@@ -158,14 +177,13 @@ impl<O: Outbox> Sending<'_, O> {
     fn seal(&mut self, record: &[&[u8]]) -> Result<(), DropReason> {
         let record_len: usize = record.iter().map(|part| part.len()).sum();
         let len = datagram_len(record_len);
-        let datagram = self.outbox.room(len).ok_or(DropReason::TooLarge)?;
+        let datagram = room(self.outbox, &self.path, len).ok_or(DropReason::TooLarge)?;
         let mut at = TRANSPORT_HEADER_LEN;
         for part in record {
             datagram[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
         self.sealer.seal(self.now, datagram)?;
-        self.outbox.push(len, self.path, self.ecn);
-        Ok(())
+        push(self.outbox, len, self.path, self.ecn)
     }
 }

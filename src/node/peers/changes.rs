@@ -92,6 +92,8 @@ impl PeerTable {
         }
         self.is_changed = true;
         if peer.sessions.is_empty() {
+            // A hole in a NAT lasts no longer than what goes through it.
+            peer.paths.forget_current();
             peer.guest_since = None;
             self.events.push_back(PeerEvent::Down(key));
             self.tidy(key);
@@ -119,6 +121,8 @@ impl PeerTable {
             self.indices.release(session.local_index());
         }
         self.kept.remove(&key);
+        self.active.remove(&key);
+        self.lose_relay(key);
         self.is_changed = true;
         self.events.push_back(PeerEvent::Down(key));
     }

@@ -1,36 +1,69 @@
 //! Handshakes in both roles: attempts begun here, initiations answered, and the sessions that come of them.
 
 use super::roster::Roster;
-use super::{Context, PeerTable, Transmit};
+use super::{Context, PeerEvent, PeerTable, Transmit, source_of};
 use crate::crypto::exchange::TransportKey;
 use crate::node::peer::{Attempt, Peer};
-use crate::path::{Path, Paths};
+use crate::path::{Path, Paths, Speech};
 use crate::policy::Rights;
 use crate::session::handshake::responder::Inbound;
 use crate::session::{Aim, Established, Initiator, InitiatorStep, Local, Source};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::wire::datagram::{Datagram, SessionIndex};
 use crate::wire::drops::DropReason;
 use crate::wire::handshake::{INITIATION_LEN, KEY_PART_LEN};
 use rand_core::CryptoRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The bytes of one flight: D1, D2a and D2b.
 const FLIGHT_LEN: usize = INITIATION_LEN + 2 * KEY_PART_LEN;
 
+/// How long the direct ways have for themselves, where there are any: most answer within it, and what goes through a relay is then for nothing.
+const HEAD_START: Duration = Duration::from_millis(150);
+
 impl PeerTable {
-    /// Begins a handshake with a peer unless one is under way, was tried in vain a moment ago, or nothing is known of where it is.
+    /// Begins a handshake with a peer unless one is under way, was tried in vain a moment ago, or nothing is known of where it is: by every
+    /// way that may lead there, the direct ones first.
     pub fn connect(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.may_attempt(ctx.now.instant) || peer.paths.candidates().is_empty() {
-            return;
+        let now = ctx.now.instant;
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.may_attempt(now)) else { return };
+        if peer.may_seek(now) {
+            self.events.push_back(PeerEvent::Sought(key));
         }
         let failed = peer.has_failed();
-        let targets = peer.paths.candidates_mut().targets(ctx.now.instant, &self.around, failed, FLIGHT_LEN);
-        if targets.is_empty() {
-            return;
+        let is_open = peer.is_open(now);
+        let candidates = peer.paths.candidates_mut();
+        let direct = match is_open {
+            true => candidates.targets(now, &self.around, failed, FLIGHT_LEN),
+            false => candidates.near_targets(now, &self.around, failed, FLIGHT_LEN),
+        };
+        let is_direct_likely = !direct.is_empty() && !failed;
+        let targets = direct.into_iter().map(Source::Endpoint).chain(peer.relayed_targets()).collect();
+        self.attempt(ctx, key, targets, is_direct_likely);
+    }
+
+    /// Renews the keys shared with a peer that is there: by the path in use alone, unless that seems dead or led to nothing the last time.
+    pub(super) fn renew(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
+        let is_there = |peer: &&Peer| !peer.has_failed() && peer.paths.owed_since().is_none();
+        match self.peers.get(&key).filter(is_there).and_then(|peer| peer.paths.path()) {
+            Some(path) => self.attempt(ctx, key, vec![source_of(&path)], false),
+            None => self.connect(ctx, key),
         }
+    }
+
+    /// Begins a handshake by these ways; if a direct one is likely to lead there, those through relays wait for a moment.
+    fn attempt(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        key: TransportKey,
+        targets: Vec<Source>,
+        is_direct_likely: bool,
+    ) {
+        let now = ctx.now.instant;
+        let may = |peer: &&mut Peer| peer.may_attempt(now) && !targets.is_empty();
+        let Some(peer) = self.peers.get_mut(&key).filter(may) else { return };
         let Some(index) = self.indices.reserve(ctx.rng) else { return };
         let aim = Aim { key, identity: peer.id.filter(|id| ctx.policy.member(id).is_some()) };
         let offer = self.terms.offer(self.timestamps.next(ctx.now.wall));
@@ -38,7 +71,8 @@ impl PeerTable {
             self.indices.release(index);
             return;
         };
-        peer.attempt = Some(Attempt { initiator, targets, paid: BTreeSet::new() });
+        let relays_at = is_direct_likely.then(|| now + HEAD_START);
+        peer.attempt = Some(Attempt { initiator, targets, relays_at, paid: BTreeSet::new() });
         self.owners.insert(index, key);
         Arc::make_mut(&mut self.attempts).insert(index);
         self.is_gate_changed = true;
@@ -66,30 +100,60 @@ impl PeerTable {
         }
     }
 
-    /// Sends the flight of the attempt under way to those of its targets whose allowance it fits.
+    /// Sends the flight of the attempt under way to those of its targets whose allowance it fits, and whose time has come.
     fn fire(&mut self, now: Now, key: TransportKey) {
+        self.fire_at(now, key, |_| true);
+    }
+
+    fn fire_at(&mut self, now: Now, key: TransportKey, is_meant: impl Fn(&Source) -> bool) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(attempt) = &peer.attempt else { return };
-        for target in &attempt.targets {
-            if !peer.paths.candidates_mut().spend(now.instant, *target, FLIGHT_LEN) {
+        let mut sent = Vec::new();
+        let is_early = |target: &Source| attempt.relays_at.is_some() && is_relayed(target);
+        for target in attempt.targets.iter().filter(|target| is_meant(target) && !is_early(target)) {
+            let Some(path) = path_to(now.instant, &mut peer.paths, target) else {
                 self.drops.count(DropReason::RateLimited);
                 continue;
+            };
+            sent.push(path);
+            for datagram in attempt.initiator.datagrams(*target) {
+                self.transmits.push_back(Transmit::new(path, datagram.to_vec()));
             }
-            for datagram in attempt.initiator.datagrams(Source::Endpoint(*target)) {
-                self.transmits.push_back(Transmit { path: peer.paths.path_to(*target), datagram: datagram.to_vec() });
-            }
+        }
+        sent.iter().for_each(|path| self.note_contact(now.instant, path, false));
+    }
+
+    /// Sends the flight of the attempt under way, if there is one, to one more place as well.
+    pub(super) fn fire_also(&mut self, key: TransportKey, path: Path) {
+        let Some(attempt) = self.peers.get_mut(&key).and_then(|peer| peer.attempt.as_mut()) else { return };
+        let target = source_of(&path);
+        if attempt.targets.contains(&target) {
+            return;
+        }
+        attempt.targets.push(target);
+        if attempt.relays_at.is_none() {
+            let flight = attempt.initiator.datagrams(target).map(<[u8]>::to_vec);
+            self.transmits.extend(flight.map(|datagram| Transmit::new(path, datagram)));
         }
     }
 
     pub(super) fn drive_attempt(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let Some(attempt) = &mut peer.attempt else { return };
+        if attempt.relays_at.take_if(|at| ctx.now.instant >= *at).is_some() {
+            self.fire_at(ctx.now, key, is_relayed);
+        }
+        let Some(attempt) = self.peers.get_mut(&key).and_then(|peer| peer.attempt.as_mut()) else { return };
         match attempt.initiator.handle_timeout(ctx.now.instant) {
             InitiatorStep::Wait => {}
             InitiatorStep::Retransmit => self.fire(ctx.now, key),
             InitiatorStep::GaveUp => {
                 let index = attempt.initiator.index();
-                peer.attempt_failed(ctx.now.instant);
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.attempt_failed(ctx.now.instant);
+                    // Their labels may lead nowhere any more: they are asked for anew.
+                    self.is_changed |= !peer.is_usable() && peer.paths.lose_relayed(|_, _| true);
+                }
                 self.abandon(index);
                 self.tidy(key);
             }
@@ -98,6 +162,7 @@ impl PeerTable {
 
     /// Takes a handshake datagram or a cookie.
     pub fn handle_handshake(&mut self, ctx: &mut Context<'_, impl CryptoRng>, path: Path, datagram: &[u8]) {
+        self.note_contact(ctx.now.instant, &path, true);
         let reason = match Datagram::classify(datagram) {
             Ok(Datagram::Initiation(_) | Datagram::KeyPart(_)) => self.respond(ctx, path, datagram),
             Ok(Datagram::Response(index, _)) => self.handle_response(ctx, index, path, datagram),
@@ -116,7 +181,7 @@ impl PeerTable {
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let local = Local { keys: &self.keys, policy: ctx.policy, terms: &self.terms };
-        let inbound = Inbound { now: ctx.now.instant, source: Source::Endpoint(path.remote), datagram };
+        let inbound = Inbound { now: ctx.now.instant, source: source_of(&path), datagram };
         let outcome = self.responder.handle(local, inbound, &mut self.indices, ctx.rng).map_err(DropReason::from)?;
         let is_cookie = |datagram: &Vec<u8>| matches!(Datagram::classify(datagram), Ok(Datagram::Cookie(..)));
         // One that a guest is asked for is its handshake's first step.
@@ -135,10 +200,15 @@ impl PeerTable {
                 self.indices.release(index);
                 return Err(DropReason::NoPlace);
             }
-            self.entry(key, id).guest_origin = origin;
+            let contact = self.contacts.get(&path.remote.ip().to_canonical());
+            let they_began = contact.is_some_and(|contact| contact.they_began);
+            let peer = self.entry(key, id);
+            peer.guest_origin = origin;
+            let is_unasked = !path.is_relayed() && !is_guest && they_began;
+            peer.came_unasked = is_unasked.then_some(index);
             self.install(ctx, key, established);
         }
-        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit { path, datagram }));
+        self.transmits.extend(outcome.transmit.into_iter().map(|datagram| Transmit::new(path, datagram)));
         Ok(())
     }
 
@@ -155,11 +225,12 @@ impl PeerTable {
         if let Some(established) = finished {
             // M2 cannot be made without the flight: where that went to alone, or the peer was before, it reads. A record may name a victim
             // beside the peer, and M2 comes from wherever its sender likes.
-            if attempt.targets == [path.remote] || paths.candidates().is_trusted(path.remote) {
+            let is_told = path.is_relayed() && paths.relay_of(&path).is_some();
+            if is_told || attempt.targets == [source_of(&path)] || paths.candidates().is_trusted(path.remote) {
                 paths.established(ctx.now.instant, path);
             } else {
                 // The confirmation is a probe there.
-                paths.heard_from(ctx.now.instant, path);
+                paths.heard_from(ctx.now.instant, path, Speech::Using);
             }
             self.peers.get_mut(&key).into_iter().for_each(Peer::attempt_succeeded);
             self.close_to_answers(index);
@@ -173,22 +244,21 @@ impl PeerTable {
         let (_, attempt, paths) = attempt_of(&self.owners, &mut self.peers, index)?;
         // The cookie is authentic wherever it comes from: a host with several addresses answers from another one, and so does whoever
         // repeats what he saw. The flight goes only to where it went before, and once: a cookie is no reflector.
-        let is_target = attempt.targets.contains(&path.remote);
+        let is_target = attempt.targets.contains(&source_of(&path));
         let unpaid = attempt.targets.iter().filter(|target| !attempt.paid.contains(target));
-        let receivers: Vec<_> = if is_target { vec![path.remote] } else { unpaid.copied().collect() };
+        let receivers: Vec<_> = if is_target { vec![source_of(&path)] } else { unpaid.copied().collect() };
         for to in receivers {
-            let source = Source::Endpoint(to);
-            attempt.initiator.handle_cookie(source, datagram).map_err(DropReason::from)?;
+            attempt.initiator.handle_cookie(to, datagram).map_err(DropReason::from)?;
             if !attempt.paid.insert(to) {
                 continue;
             }
-            if !paths.candidates_mut().spend(now.instant, to, FLIGHT_LEN) {
+            let Some(way) = path_to(now.instant, paths, &to) else {
                 self.drops.count(DropReason::RateLimited);
                 continue;
-            }
-            let flight = attempt.initiator.datagrams(source).map(<[u8]>::to_vec);
-            let path = if is_target { path } else { paths.path_to(to) };
-            self.transmits.extend(flight.map(|datagram| Transmit { path, datagram }));
+            };
+            let flight = attempt.initiator.datagrams(to).map(<[u8]>::to_vec);
+            let path = if is_target { path } else { way };
+            self.transmits.extend(flight.map(|datagram| Transmit::new(path, datagram)));
         }
         Ok(())
     }
@@ -201,6 +271,20 @@ impl PeerTable {
         peer.note_standing(ctx.now.instant, established.guest_there, is_guest);
         let actions = peer.sessions.handle_established(ctx.now.instant, established);
         self.act(ctx, key, &actions);
+    }
+}
+
+fn is_relayed(target: &Source) -> bool {
+    matches!(target, Source::Relayed { .. })
+}
+
+/// The path by which a flight goes to a target of an attempt, taken off its allowance; none when that is used up, or the relay is gone.
+fn path_to(now: Instant, paths: &mut Paths, target: &Source) -> Option<Path> {
+    match *target {
+        Source::Endpoint(endpoint) => {
+            paths.candidates_mut().spend(now, endpoint, FLIGHT_LEN).then(|| paths.path_to(endpoint))
+        }
+        Source::Relayed { .. } => paths.relayed().map(|(_, path)| path).find(|path| source_of(path) == *target),
     }
 }
 

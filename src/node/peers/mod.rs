@@ -12,9 +12,11 @@
 mod changes;
 mod guests;
 mod handshakes;
+pub(super) mod punching;
 mod records;
 mod roster;
 mod upkeep;
+mod ways;
 
 use self::roster::Roster;
 use super::peer::Peer;
@@ -25,16 +27,31 @@ use crate::crypto::identity::NodeId;
 use crate::path::{CandidateError, CandidateSource, Path, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
 use crate::router::PeerIndex;
-use crate::session::{BySession, Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Terms, TimestampSource};
+use crate::session::{
+    BySession, Gate, Indices, LocalKeys, Responder, Role, Scope, Session, Source, Terms, TimestampSource,
+};
 use crate::time::{Instant, Now};
+use crate::wire::control::ControlMessage;
 use crate::wire::datagram::SessionIndex;
 use crate::wire::drops::Drops;
 use crate::wire::handshake::{LedgerHead, Timestamp};
+use crate::wire::relay::Envelope;
 use rand_core::CryptoRng;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long it is remembered who spoke first, since either last did: longer than NATs remember. Of so many hosts: of others nothing follows.
+const CONTACT_FOR: Duration = Duration::from_mins(5);
+const MAX_CONTACTS: usize = 8192;
+
+/// Who spoke first, this node or a host, and when either last did.
+#[derive(Clone, Copy)]
+struct Contact {
+    they_began: bool,
+    at: Instant,
+}
 
 /// A datagram on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +60,14 @@ pub struct Transmit {
     pub path: Path,
     /// The bytes.
     pub datagram: Vec<u8>,
+    /// The routers that it passes at most, where not as many as usual.
+    pub hop_limit: Option<u8>,
+}
+
+impl Transmit {
+    fn new(path: Path, datagram: Vec<u8>) -> Self {
+        Self { path, datagram, hop_limit: None }
+    }
 }
 
 /// What happened with a peer.
@@ -66,6 +91,12 @@ pub enum PeerEvent {
     Damaged(TransportKey, Path),
     /// A handshake was confirmed that must not be replayed after a restart.
     Timestamp(TransportKey, Timestamp),
+    /// A peer is looked for: who can help may be asked.
+    Sought(TransportKey),
+    /// A member came unasked from beyond this host's own links, to this endpoint's family: others can come as well.
+    Reached(NodeId, SocketAddr),
+    /// A member says something about ways to members.
+    Ways(TransportKey, ControlMessage),
 }
 
 /// How much a node holds of its peers.
@@ -127,6 +158,11 @@ pub struct PeerTable {
     is_changed: bool,
     is_gate_changed: bool,
     check_at: Instant,
+    /// Peers that something was sent to lately, whose paths are watched closely, and when the next look is.
+    active: BTreeSet<TransportKey>,
+    watch_at: Option<Instant>,
+    /// Hosts in touch: what comes from one that this node spoke to first says nothing of whether strangers can come.
+    contacts: BTreeMap<IpAddr, Contact>,
     drops: Arc<Drops>,
 }
 
@@ -151,6 +187,9 @@ impl PeerTable {
             is_changed: true,
             is_gate_changed: false,
             check_at: now.instant,
+            active: BTreeSet::new(),
+            watch_at: None,
+            contacts: BTreeMap::new(),
             drops,
         }
     }
@@ -198,13 +237,13 @@ impl PeerTable {
         let peer = self.entry(key, id);
         let is_news = !peer.paths.candidates().ranked().contains(&endpoint);
         peer.paths.candidates_mut().add(endpoint, source, in_overlay)?;
-        if is_news && source != CandidateSource::Record {
+        if is_news && !matches!(source, CandidateSource::Record | CandidateSource::Lan) {
             peer.retry_at_once();
         }
         Ok(is_news)
     }
 
-    /// A peer's record named new endpoints: the next attempt need not wait, but not more often than every half minute, because a record
+    /// A peer's record, or a LAN, named new endpoints: the next attempt need not wait, but not more often than every half minute, because a record
     /// may name anybody and each attempt is 7 kB to each endpoint.
     pub fn take_record_news(&mut self, now: Instant, key: TransportKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
@@ -216,6 +255,13 @@ impl PeerTable {
     pub fn retain_records(&mut self, key: TransportKey, newest: &[SocketAddr]) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.paths.candidates_mut().retain_records(newest);
+        }
+    }
+
+    /// Drops candidates where a peer was said to be on a LAN and is said to be no more.
+    pub fn retain_neighbour(&mut self, key: TransportKey, newest: &[SocketAddr]) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.paths.candidates_mut().retain_neighbour(newest);
         }
     }
 
@@ -233,9 +279,29 @@ impl PeerTable {
         ids.into_iter().filter(is_silent).collect()
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send, in its envelope where a relay passes it on.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let Transmit { path, datagram, hop_limit } = self.transmits.pop_front()?;
+        let datagram = match path.label {
+            Some(label) => [&Envelope::first(label).encode(datagram.len())[..], &datagram].concat(),
+            None => datagram,
+        };
+        Some(Transmit { path, datagram, hop_limit })
+    }
+
+    /// Notes that a host and this node speak, and who does so now: that counts if neither did before.
+    fn note_contact(&mut self, now: Instant, path: &Path, they_speak: bool) {
+        if path.is_relayed() {
+            return;
+        }
+        let host = path.remote.ip().to_canonical();
+        let is_room = self.contacts.len() < MAX_CONTACTS;
+        match self.contacts.get_mut(&host) {
+            Some(contact) if now.saturating_since(contact.at) < CONTACT_FOR => contact.at = now,
+            Some(contact) => *contact = Contact { they_began: they_speak, at: now },
+            None if is_room => drop(self.contacts.insert(host, Contact { they_began: they_speak, at: now })),
+            None => {}
+        }
     }
 
     /// The next thing that happened.
@@ -347,6 +413,14 @@ impl PeerTable {
             peer.sessions.set_remote(id);
         }
         peer
+    }
+}
+
+/// What a handshake knows a path by: many peers share a relay's address.
+pub fn source_of(path: &Path) -> Source {
+    match path.label {
+        None => Source::Endpoint(path.remote),
+        Some(label) => Source::Relayed { relay: path.remote, label: label.0 },
     }
 }
 

@@ -1,12 +1,13 @@
 //! Records of sessions, out and in: control records end here, those of streams are passed on, packets that waited are sealed.
 
-use super::{Context, PeerEvent, PeerTable, Transmit, rights_of};
+use super::{Context, PeerEvent, PeerTable, Transmit, rights_of, source_of};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::node::forward::{HEADROOM, TAILROOM, fits_any_link};
-use crate::path::{Path, ProbeId};
+use crate::path::candidate::is_private;
+use crate::path::{Path, ProbeId, Speech};
 use crate::policy::Rights;
-use crate::session::{Role, Session, Source};
+use crate::session::{Role, Session};
 use crate::time::Now;
 use crate::wire::control::ControlMessage;
 use crate::wire::datagram::SessionIndex;
@@ -33,7 +34,7 @@ const PROBE_LEN: usize = HEADROOM + TAILROOM + 1 + 8 + 24;
 impl PeerTable {
     /// Takes the news that something authentic came in a session: its first packet, or one from an unexpected endpoint.
     pub fn handle_news(&mut self, ctx: &mut Context<'_, impl CryptoRng>, index: SessionIndex, path: Path) {
-        self.heard(ctx, index, path, false);
+        self.heard(ctx, (index, path), false, Speech::Using);
     }
 
     /// Takes an opened record that is not an inner packet.
@@ -44,13 +45,26 @@ impl PeerTable {
         path: Path,
         record: &[u8],
     ) {
-        let Some((key, rights)) = self.heard(ctx, index, path, record.is_empty()) else {
+        let record = Record::decode(record);
+        let said = match record {
+            Ok(Record::Control(content)) => ControlMessage::decode(content).ok(),
+            _ => None,
+        };
+        let speech = match said {
+            Some(ControlMessage::Pong { .. } | ControlMessage::Probe { is_spare: true, .. }) => Speech::Trying,
+            _ => Speech::Using,
+        };
+        let is_empty = record == Ok(Record::Empty);
+        let Some((key, rights)) = self.heard(ctx, (index, path), is_empty, speech) else {
             self.drops.count(DropReason::UnknownSession);
             return;
         };
-        match Record::decode(record) {
+        match record {
             Ok(Record::Empty) => {}
-            Ok(Record::Control(content)) => self.handle_control(ctx.now, Heard { key, rights, index, path }, content),
+            Ok(Record::Control(_)) => match said {
+                Some(message) => self.handle_control(ctx.now, Heard { key, rights, index, path }, message),
+                None => self.drops.count(DropReason::MalformedRecord),
+            },
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_)) | Err(_) => {
                 self.drops.count(DropReason::MalformedRecord);
@@ -61,9 +75,9 @@ impl PeerTable {
     fn heard(
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
-        index: SessionIndex,
-        path: Path,
+        (index, path): (SessionIndex, Path),
         is_empty: bool,
+        speech: Speech,
     ) -> Option<(TransportKey, Rights)> {
         let key = *self.owners.get(&index)?;
         let peer = self.peers.get_mut(&key)?;
@@ -72,9 +86,19 @@ impl PeerTable {
         let (role, rights) = (session.role(), rights_of(session));
         let is_first = role == Role::Responder && !peer.is_confirmed(index);
         // The source of D3 is what its sender likes; but D3 cannot be made without M2, which one source alone was sent.
-        if is_first && self.responder.answered(index) == Some(Source::Endpoint(path.remote)) {
+        if is_first && self.responder.answered(index) == Some(source_of(&path)) {
             peer.paths.established(ctx.now.instant, path);
-        } else if let Some(path) = peer.paths.heard_from(ctx.now.instant, path)
+            // Whoever is behind the same link, or within the same site, says nothing of who is not.
+            let remote = path.remote.ip().to_canonical();
+            let is_near = self.around.connected.iter().any(|prefix| prefix.contains(remote))
+                || is_private(remote) && !self.around.public.is_empty();
+            if peer.came_unasked.take() == Some(index)
+                && !is_near
+                && let Rights::Member(id) = rights
+            {
+                self.events.push_back(PeerEvent::Reached(id, path.remote));
+            }
+        } else if let Some(path) = peer.paths.heard_from(ctx.now.instant, path, speech)
             && actions.is_empty()
         {
             self.probe(ctx, key, path);
@@ -87,7 +111,7 @@ impl PeerTable {
 
     /// Once a session is confirmed and there is a path, tells of it, and sends what waited for it.
     fn announce(&mut self, now: Now, (key, rights): (TransportKey, Rights), index: SessionIndex) {
-        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.paths.endpoint().is_some()) else { return };
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.paths.path().is_some()) else { return };
         if peer.confirm(index) {
             self.is_changed = true;
             self.events.push_back(PeerEvent::Up(key, rights));
@@ -95,38 +119,41 @@ impl PeerTable {
         self.flush(now, key);
     }
 
-    fn handle_control(&mut self, now: Now, origin: Heard, content: &[u8]) {
+    fn handle_control(&mut self, now: Now, origin: Heard, message: ControlMessage) {
         let Heard { key, rights, index, path } = origin;
-        match ControlMessage::decode(content) {
-            Ok(ControlMessage::Probe { id, .. }) => {
+        match message {
+            ControlMessage::Probe { id, .. } => {
                 let pong = ControlMessage::Pong { id, observed: path.remote };
                 self.seal_to(now, key, path, RECORD_CONTROL, &pong.encode());
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.paths.answered(now.instant);
                 }
             }
-            Ok(ControlMessage::Pong { id, observed }) => {
+            ControlMessage::Pong { id, observed } => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
                 let before = peer.paths.path();
                 let Some(rtt) = peer.paths.handle_pong(now.instant, ProbeId(id)) else { return };
                 let path = peer.paths.path();
                 self.is_changed |= path != before;
-                if path.map(|path| path.remote) != before.map(|path| path.remote) {
+                if path != before {
                     self.events.push_back(PeerEvent::Moved(key));
                 }
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
-                self.events.push_back(PeerEvent::Observed(key, observed));
+                // Through a relay the peer sees the relay.
+                if !origin.path.is_relayed() {
+                    self.events.push_back(PeerEvent::Observed(key, observed));
+                }
                 self.announce(now, (key, rights), index);
             }
             // A guest has the control link, which keeps it to its services and its pace.
-            Ok(ControlMessage::Ledger(_)) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
-            Ok(ControlMessage::Ledger(bytes)) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
-            Ok(ControlMessage::Damaged) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
-            Ok(ControlMessage::Damaged) => {
+            ControlMessage::Ledger(_) if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
+            ControlMessage::Ledger(bytes) => self.events.push_back(PeerEvent::Ledger(key, bytes)),
+            ControlMessage::Damaged if rights == Rights::Guest => self.drops.count(DropReason::RecordNotAllowed),
+            ControlMessage::Damaged => {
                 let path = self.peers.get(&key).and_then(|peer| peer.paths.path());
                 self.events.extend(path.map(|path| PeerEvent::Damaged(key, path)));
             }
-            Ok(ControlMessage::Goodbye) => {
+            ControlMessage::Goodbye => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
                 let session = peer.sessions.receiving().find(|session| session.local_index() == index);
                 let age = session.map_or(Duration::ZERO, |session| now.instant.saturating_since(session.created()));
@@ -137,7 +164,22 @@ impl PeerTable {
                 }
                 self.retire(key, &actions);
             }
-            Err(_) => self.drops.count(DropReason::MalformedRecord),
+            ControlMessage::LabelRequest(_)
+            | ControlMessage::LabelGranted { .. }
+            | ControlMessage::LabelRefused { .. }
+            | ControlMessage::LabelOffered { .. }
+            | ControlMessage::LabelGone { .. }
+            | ControlMessage::Call(_)
+                if !rights.is_member() =>
+            {
+                self.drops.count(DropReason::RecordNotAllowed);
+            }
+            message @ (ControlMessage::LabelRequest(_)
+            | ControlMessage::LabelGranted { .. }
+            | ControlMessage::LabelRefused { .. }
+            | ControlMessage::LabelOffered { .. }
+            | ControlMessage::LabelGone { .. }
+            | ControlMessage::Call(_)) => self.events.push_back(PeerEvent::Ways(key, message)),
         }
     }
 
@@ -158,7 +200,7 @@ impl PeerTable {
     pub(super) fn flush(&mut self, now: Now, key: TransportKey) {
         let Some(peer) = self.peers.get(&key).filter(|_| self.staging.has(&key)) else { return };
         let is_member = peer.sessions.sending().is_some_and(|session| rights_of(session).is_member());
-        if !is_member || peer.paths.endpoint().is_none() {
+        if !is_member || peer.paths.path().is_none() {
             return;
         }
         let (packets, expired) = self.staging.take(now.instant, &key);
@@ -180,7 +222,7 @@ impl PeerTable {
         if !session.offload().frames {
             return self.drops.count(DropReason::FramesNotCarried);
         }
-        let room = fits_any_link(path.remote) + RECORD_HEADER_LEN;
+        let room = fits_any_link(&path) + RECORD_HEADER_LEN;
         if whole.len() <= room {
             self.seal_in(now, key, &session, Some(path), &whole);
             return;
@@ -218,6 +260,21 @@ impl PeerTable {
         self.probe_in(ctx, key, &session, path)
     }
 
+    /// Sends a probe by a path, over so many routers at most.
+    pub(super) fn probe_over(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        key: TransportKey,
+        path: Path,
+        hop_limit: Option<u8>,
+    ) {
+        if self.probe(ctx, key, path).is_some()
+            && let Some(last) = self.transmits.back_mut()
+        {
+            last.hop_limit = hop_limit;
+        }
+    }
+
     /// Sends a probe in one session.
     pub(super) fn probe_in(
         &mut self,
@@ -227,12 +284,14 @@ impl PeerTable {
         path: Path,
     ) -> Option<ProbeId> {
         let id = ProbeId(ctx.rng.next_u64());
-        let candidates = self.peers.get_mut(&key)?.paths.candidates_mut();
-        if !candidates.spend(ctx.now.instant, path.remote, PROBE_LEN) {
+        let paths = &mut self.peers.get_mut(&key)?.paths;
+        if !path.is_relayed() && !paths.candidates_mut().spend(ctx.now.instant, path.remote, PROBE_LEN) {
             self.drops.count(DropReason::RateLimited);
             return None;
         }
-        let record = [&[RECORD_CONTROL], &ControlMessage::probe(id.0).encode()[..]].concat();
+        let is_spare = paths.path().is_some_and(|used| used != path);
+        self.note_contact(ctx.now.instant, &path, false);
+        let record = [&[RECORD_CONTROL], &ControlMessage::probe(id.0, is_spare).encode()[..]].concat();
         if !self.seal_in(ctx.now, key, session, Some(path), &record) {
             return None;
         }
@@ -289,7 +348,7 @@ impl PeerTable {
         datagram[HEADROOM - 1..HEADROOM - 1 + record.len()].copy_from_slice(record);
         match sealer.seal(now.instant, &mut datagram) {
             Ok(_) => {
-                self.transmits.push_back(Transmit { path, datagram });
+                self.transmits.push_back(Transmit::new(path, datagram));
                 true
             }
             Err(error) => {

@@ -181,7 +181,7 @@ fn an_hour_of(endpoints: impl Fn(u64) -> Vec<SocketAddr>) -> BTreeMap<SocketAddr
             left.table.take_record_news(at(millis).instant, key);
         }
         left.handle_timeout(at(millis));
-        for Transmit { path, datagram } in left.sent() {
+        for Transmit { path, datagram, .. } in left.sent() {
             *sent.entry(path.remote).or_default() += datagram.len();
         }
     }

@@ -1,10 +1,10 @@
 //! What happens by itself as time passes: attempts driven, sessions renewed and ended, paths watched, kept peers kept.
 
-use super::{Context, PeerEvent, PeerTable};
+use super::{CONTACT_FOR, Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
-use crate::path::PathCheck;
+use crate::path::{Path, PathCheck};
 use crate::policy::Rights;
-use crate::session::{Action, Role};
+use crate::session::{Action, RekeyReason, Role};
 use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
 use crate::wire::drops::DropReason;
@@ -16,6 +16,12 @@ use std::time::Duration;
 
 /// How often paths, keepalives and worn keys are looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the paths of peers are looked at that something was sent to a moment ago: what failover takes beyond the silence that it waits for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a peer counts as one that something was sent to a moment ago.
+const ACTIVE_FOR: Duration = Duration::from_secs(2);
 
 /// Datagrams that fail to open between two looks before the peer hears of it. Who saw one datagram of the session can forge as many; all that
 /// comes of it is that the peer sends its datagrams one by one.
@@ -45,10 +51,15 @@ impl PeerTable {
         let is_check = ctx.now.instant >= self.check_at;
         if is_check {
             self.check_at = ctx.now.instant + CHECK_INTERVAL;
+            self.active.clear();
+            self.contacts.retain(|_, contact| ctx.now.instant.saturating_since(contact.at) < CONTACT_FOR);
         }
+        let is_watch = self.watch_at.is_some_and(|at| ctx.now.instant >= at);
+        let watched = if is_watch { self.active.clone() } else { BTreeSet::new() };
         let due = if is_check { self.peers.busy() } else { self.peers.due(ctx.now.instant) };
         for key in due {
             self.drive_attempt(ctx, key);
+            self.drive_punch(ctx, key);
             let is_kept = self.kept.contains(&key);
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.sessions.set_kept(is_kept);
@@ -66,6 +77,11 @@ impl PeerTable {
             for key in kept {
                 self.keep_up(ctx, key);
             }
+        } else {
+            watched.into_iter().for_each(|key| self.check(ctx, key));
+        }
+        if is_check || is_watch {
+            self.watch_at = (!self.active.is_empty()).then(|| ctx.now.instant + WATCH_INTERVAL);
         }
     }
 
@@ -91,15 +107,22 @@ impl PeerTable {
         }
         let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
         let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
+        let is_active = sent.is_some_and(|at| ctx.now.instant.saturating_since(at) < ACTIVE_FOR);
+        if is_active {
+            self.active.insert(key);
+        }
         match peer.paths.check(ctx.now.instant, sent, received) {
             // The other side did not know yet that this node is a member: by now it may.
             PathCheck::Healthy if is_member && peer.guest_there && peer.recognition.is_over(ctx.now.instant) => {
                 self.connect(ctx, key);
             }
             PathCheck::Healthy => {}
-            PathCheck::Probe(path) => drop(self.probe(ctx, key, path)),
+            PathCheck::Probe(paths) => self.ask_ways(ctx, key, &paths),
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
+                // None of them answered, though they were asked: their labels may lead nowhere any more.
+                self.is_changed |= peer.paths.lose_relayed(|_, _| true);
+                let Some(peer) = self.peers.get_mut(&key) else { return };
                 // A guest comes again by itself; its silence sends no flights to all the places that it claimed to speak from.
                 if !is_guest || !peer.is_stranger() {
                     self.connect(ctx, key);
@@ -108,9 +131,21 @@ impl PeerTable {
         }
     }
 
+    /// Probes ways to a peer, and first the relays that they lead through: a relay takes labels only from where it sees this node, and may see
+    /// it elsewhere by now.
+    fn ask_ways(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, paths: &[Path]) {
+        for path in paths {
+            let relay = self.peers.get(&key).and_then(|peer| peer.paths.relay_of(path));
+            if let Some((relay, direct)) = relay.and_then(|relay| Some((relay, self.direct_path(&relay)?))) {
+                self.probe(ctx, relay, direct);
+            }
+            self.probe(ctx, key, *path);
+        }
+    }
+
     fn keep_up(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let Some(session) = peer.sessions.sending().map(Arc::clone) else {
+        let Some(session) = peer.sessions.sending().map(Arc::clone).filter(|_| peer.paths.path().is_some()) else {
             self.connect(ctx, key);
             return;
         };
@@ -138,7 +173,8 @@ impl PeerTable {
                         peer.paths.answered(ctx.now.instant);
                     }
                 }
-                Action::StartHandshake(_) => self.connect(ctx, key),
+                Action::StartHandshake(RekeyReason::Age | RekeyReason::Worn) => self.renew(ctx, key),
+                Action::StartHandshake(RekeyReason::ClockJump | RekeyReason::Unconfirmed) => self.connect(ctx, key),
                 Action::StoreTimestamp(key, timestamp) => self.events.push_back(PeerEvent::Timestamp(key, timestamp)),
                 Action::Retire(_) => {}
             }
@@ -150,6 +186,6 @@ impl PeerTable {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let is_watching = !self.kept.is_empty() || !self.staging.is_empty() || self.peers.is_any_busy();
         let check = is_watching.then_some(self.check_at);
-        [self.responder.poll_timeout(), self.peers.next_deadline(), check].into_iter().flatten().min()
+        [self.responder.poll_timeout(), self.peers.next_deadline(), check, self.watch_at].into_iter().flatten().min()
     }
 }

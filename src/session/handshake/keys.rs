@@ -1,7 +1,7 @@
 //! The node's keys, and those that come from the network's secret: mac1, cookie and psk.
 
 use crate::crypto::exchange::{TransportKey, TransportSecret};
-use crate::crypto::hash::{Digest, blake2s, blake2s_mac};
+use crate::crypto::hash::{Digest, blake2s, blake2s_mac, domain_hash};
 use crate::crypto::identity::NodeId;
 use crate::crypto::secret::{Secret, constant_time_eq};
 use crate::wire::handshake::MAC_LEN;
@@ -52,6 +52,13 @@ impl LocalKeys {
     /// Wipes the static key before the last rotation: after 30 days, or at once after a compromise.
     pub fn forget_retired(&mut self) {
         self.retired = None;
+    }
+
+    /// Hashes what only members can hash: `parts` behind the network's secret, under a domain.
+    pub fn network_hash(&self, domain: &'static str, parts: &[&[u8]]) -> Digest {
+        let parts: Vec<&[u8]> =
+            std::iter::once(self.network_secret.expose().as_slice()).chain(parts.iter().copied()).collect();
+        domain_hash(domain, &parts)
     }
 
     /// Returns the public half of the static key.

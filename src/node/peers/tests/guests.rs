@@ -122,7 +122,7 @@ fn nobody_looks_for_a_guest_that_fell_silent() {
         sent.extend(house.host.sent());
     }
     assert!(sent.len() > 3, "it is asked again");
-    for Transmit { path, datagram } in sent {
+    for Transmit { path, datagram, .. } in sent {
         assert_eq!(path.remote, guest.endpoint);
         assert!(datagram.len() < 200, "by no flight of a handshake: {} bytes", datagram.len());
     }

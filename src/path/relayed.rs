@@ -1,0 +1,151 @@
+//! Ways to one peer through relays: a bounded set, each known by its relay and the label that the relay gave for it.
+
+use super::local::Path;
+use crate::crypto::exchange::TransportKey;
+use std::time::Duration;
+
+/// Ways through relays to one peer: three that this node asked for and those that the peer did.
+pub const MAX_RELAYED: usize = 6;
+
+/// Of these, ways through one relay: it may offer as many labels as it likes.
+const MAX_OF_RELAY: usize = 2;
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+struct RelayedWay {
+    relay: TransportKey,
+    path: Path,
+    /// The round trip by it, once the peer answered there.
+    rtt: Option<Duration>,
+    /// Whether the peer answered there.
+    has_answered: bool,
+}
+
+/// All of them, the one that was made first in front.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RelayedWays(Vec<RelayedWay>);
+
+/// Says whether two paths lead through the same relay by the same label, whatever end of this host they begin at.
+fn is_same(one: &Path, other: &Path) -> bool {
+    (one.remote, one.label) == (other.remote, other.label)
+}
+
+impl RelayedWays {
+    /// Adds a way. When there are too many, or too many through its relay, the first that the peer never answered by, and that is not `used`,
+    /// gives way; where there is none, nothing is added: what anybody offers moves nothing that works.
+    pub(super) fn add(&mut self, relay: TransportKey, path: Path, used: Option<Path>) {
+        if self.relay_of(&path).is_some() {
+            return;
+        }
+        let of_relay = self.0.iter().filter(|way| way.relay == relay).count();
+        if of_relay >= MAX_OF_RELAY || self.0.len() >= MAX_RELAYED {
+            let is_idle = |way: &RelayedWay| !way.has_answered && !used.is_some_and(|used| is_same(&used, &way.path));
+            let may_go = |way: &RelayedWay| is_idle(way) && (of_relay < MAX_OF_RELAY || way.relay == relay);
+            let Some(idle) = self.0.iter().position(may_go) else { return };
+            self.0.remove(idle);
+        }
+        self.0.push(RelayedWay { relay, path, rtt: None, has_answered: false });
+    }
+
+    /// Drops those that are none any more. Returns whether there were any.
+    pub(super) fn remove(&mut self, is_gone: impl Fn(&TransportKey, &Path) -> bool) -> bool {
+        let before = self.0.len();
+        self.0.retain(|way| !is_gone(&way.relay, &way.path));
+        self.0.len() != before
+    }
+
+    /// Takes where a relay is reached: its labels stay what they are.
+    pub(super) fn relay_moved(&mut self, relay: &TransportKey, to: Path) {
+        for way in self.0.iter_mut().filter(|way| way.relay == *relay) {
+            way.path = Path { label: way.path.label, ..to };
+        }
+    }
+
+    /// Notes that the peer answered by a way, in so long.
+    pub(super) fn answered(&mut self, path: &Path, rtt: Option<Duration>) {
+        for way in self.0.iter_mut().filter(|way| is_same(&way.path, path)) {
+            way.has_answered = true;
+            way.rtt = rtt.or(way.rtt);
+        }
+    }
+
+    /// Says whether the peer answered by a way.
+    pub(super) fn has_answered(&self, path: &Path) -> bool {
+        self.0.iter().any(|way| way.has_answered && is_same(&way.path, path))
+    }
+
+    /// The way that the peer answers by the fastest, with its round trip.
+    pub(super) fn best(&self) -> Option<(Path, Option<Duration>)> {
+        let answered = self.0.iter().filter(|way| way.has_answered);
+        answered.min_by_key(|way| way.rtt.unwrap_or(Duration::MAX)).map(|way| (way.path, way.rtt))
+    }
+
+    /// Whose relay a way leads through.
+    pub(super) fn relay_of(&self, path: &Path) -> Option<TransportKey> {
+        self.0.iter().find(|way| is_same(&way.path, path)).map(|way| way.relay)
+    }
+
+    /// The ways, with their relays.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TransportKey, Path)> {
+        self.0.iter().map(|way| (way.relay, way.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::relay::Label;
+    use std::net::SocketAddr;
+
+    fn way(relay: u8, label: u32) -> Path {
+        Path { label: Some(Label(label)), ..SocketAddr::from(([192, 0, 2, relay], 4647)).into() }
+    }
+
+    #[test]
+    fn a_new_way_displaces_only_one_that_never_answered() {
+        let (mut ways, relay) = (RelayedWays::default(), |seed| TransportKey([seed; 32]));
+        (0..MAX_RELAYED as u8).for_each(|seed| ways.add(relay(seed), way(seed, 7), None));
+        ways.add(relay(3), way(3, 7), None);
+        assert_eq!(ways.iter().count(), MAX_RELAYED, "it is known");
+        ways.answered(&way(0, 7), None);
+        ways.add(relay(99), way(99, 7), Some(way(1, 7)));
+        assert_eq!((ways.relay_of(&way(2, 7)), ways.iter().count()), (None, MAX_RELAYED));
+        (0..100).for_each(|seed| ways.answered(&way(seed, 7), None));
+        ways.add(relay(98), way(98, 7), None);
+        assert_eq!(ways.relay_of(&way(98, 7)), None, "all of them work");
+    }
+
+    #[test]
+    fn a_relay_that_offers_labels_without_end_displaces_its_own_alone() {
+        let (mut ways, [liar, other]) = (RelayedWays::default(), [1, 2].map(|seed| TransportKey([seed; 32])));
+        ways.add(other, way(2, 7), None);
+        ways.add(liar, way(1, 1000), None);
+        ways.answered(&way(1, 1000), None);
+        (0..100).for_each(|number| ways.add(liar, way(1, number), None));
+        assert_eq!((ways.relay_of(&way(2, 7)), ways.relay_of(&way(1, 1000))), (Some(other), Some(liar)));
+        assert_eq!(ways.iter().count(), 1 + MAX_OF_RELAY);
+    }
+
+    #[test]
+    fn a_relay_that_moves_or_ends_takes_its_ways_along() {
+        let mut ways = RelayedWays::default();
+        let [one, other] = [1, 2].map(|seed| TransportKey([seed; 32]));
+        ways.add(one, way(1, 7), None);
+        ways.add(other, way(2, 7), None);
+        ways.relay_moved(&one, Path { label: None, ..way(9, 0) });
+        assert_eq!(ways.iter().collect::<Vec<_>>(), [(one, way(9, 7)), (other, way(2, 7))]);
+        assert!(ways.remove(|relay, _| *relay == one) && !ways.remove(|relay, _| *relay == one));
+        assert_eq!(ways.relay_of(&way(2, 7)), Some(other));
+    }
+
+    #[test]
+    fn the_fastest_that_answered_is_the_best() {
+        let mut ways = RelayedWays::default();
+        (1..=3).for_each(|seed| ways.add(TransportKey([seed; 32]), way(seed, 7), None));
+        assert_eq!(ways.best(), None);
+        let [slow, fast] = [90, 30].map(|millis| Some(Duration::from_millis(millis)));
+        ways.answered(&way(2, 7), slow);
+        ways.answered(&way(3, 7), fast);
+        assert_eq!(ways.best(), Some((way(3, 7), fast)));
+    }
+}

@@ -1,0 +1,93 @@
+//! NATs as RFC 4787 calls them: how they choose the endpoint that others see, and whom they let in there.
+
+use p2plus::time::Instant;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long a mapping lasts without a datagram from inside: what most NATs do, whatever RFC 4787 REQ-5 asks for.
+const MAPPING_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Whether something is the same for every remote endpoint, or one's own for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behaviour {
+    Independent,
+    Dependent,
+}
+
+/// A NAT's kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NatType {
+    pub mapping: Behaviour,
+    pub filtering: Behaviour,
+}
+
+impl NatType {
+    pub const FULL_CONE: Self = Self { mapping: Behaviour::Independent, filtering: Behaviour::Independent };
+    pub const RESTRICTED: Self = Self { mapping: Behaviour::Independent, filtering: Behaviour::Dependent };
+    pub const SYMMETRIC: Self = Self { mapping: Behaviour::Dependent, filtering: Behaviour::Dependent };
+    pub const ALL: [Self; 3] = [Self::FULL_CONE, Self::RESTRICTED, Self::SYMMETRIC];
+
+    /// Whether two hosts behind such NATs can reach each other directly when both begin at once and guess no ports: each has to know the
+    /// endpoint that the other's NAT will use towards it, unless its own NAT lets anybody in.
+    pub fn meets(self, other: Self) -> bool {
+        let is_open = |nat: Self| nat.filtering == Behaviour::Independent;
+        let is_known = |nat: Self| nat.mapping == Behaviour::Independent;
+        is_known(self) && is_known(other) || is_open(self) || is_open(other)
+    }
+}
+
+/// One NAT with the hosts behind it.
+pub struct Nat {
+    pub kind: NatType,
+    public: IpAddr,
+    /// By the inside endpoint, and the remote one where each has a mapping of its own.
+    mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), Mapping>,
+    next_port: u16,
+}
+
+struct Mapping {
+    port: u16,
+    used: Instant,
+    /// Whom the inside spoke to by it, and when.
+    friends: BTreeMap<SocketAddr, Instant>,
+}
+
+impl Nat {
+    pub fn new(kind: NatType, public: IpAddr) -> Self {
+        Self { kind, public, mappings: BTreeMap::new(), next_port: 20_000 }
+    }
+
+    pub fn public(&self) -> IpAddr {
+        self.public
+    }
+
+    /// The source that others see of what an inside endpoint sends.
+    pub fn outbound(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) -> SocketAddr {
+        self.mappings.retain(|_, mapping| now.saturating_since(mapping.used) < MAPPING_LIFETIME);
+        let key = (from, (self.kind.mapping == Behaviour::Dependent).then_some(to));
+        let next_port = &mut self.next_port;
+        let mapping = self.mappings.entry(key).or_insert_with(|| {
+            *next_port += 7;
+            Mapping { port: *next_port, used: now, friends: BTreeMap::new() }
+        });
+        mapping.used = now;
+        mapping.friends.insert(to, now);
+        SocketAddr::new(self.public, mapping.port)
+    }
+
+    /// The inside endpoint that gets what comes from outside, if it is let in.
+    pub fn inbound(&self, now: Instant, from: SocketAddr, port: u16) -> Option<SocketAddr> {
+        let fresh = |at: &Instant| now.saturating_since(*at) < MAPPING_LIFETIME;
+        let mut mappings = self.mappings.iter().filter(|(_, mapping)| mapping.port == port && fresh(&mapping.used));
+        let ((inside, _), mapping) = mappings.next()?;
+        let is_friend = mapping.friends.get(&from).is_some_and(fresh);
+        (self.kind.filtering == Behaviour::Independent || is_friend).then_some(*inside)
+    }
+
+    /// Forgets everything, as when it is switched off and on.
+    pub fn reboot(&mut self) {
+        self.mappings.clear();
+        self.next_port += 1000;
+    }
+}
