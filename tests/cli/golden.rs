@@ -109,6 +109,9 @@ fn segments_and_bridges_are_the_documented_json_and_the_usual_text() {
 fn relays_and_static_endpoints_are_the_documented_json_and_the_usual_text() {
     check_all(&[
         ("relay-on", &["relay", "on", "--endpoint", "203.0.113.7:4647", "--tls-port", "443", "--class", "3"]),
+        ("relay-status", &["relay", "status"]),
+        ("why", &["why", "b"]),
+        ("netcheck", &["netcheck"]),
         ("relay-off", &["relay", "off", "--for", "b", "--no-wait"]),
         ("ledger-endpoints", &["ledger", "endpoints", "203.0.113.7:4647", "[2001:db8::7]:4647"]),
         ("ledger-endpoints-none", &["ledger", "endpoints", "--peer", "b"]),

@@ -3,6 +3,10 @@
 use p2plus::daemon::api::link::{BridgeView, Bridged, LinkRequest, SegmentView, StationView};
 use p2plus::daemon::api::names::*;
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
+use p2plus::daemon::api::reach::{
+    CircuitView, NetReport, PlacementView, ReachReply, ReachRequest, RelayReport, RelayView, Sighting, WayView,
+    WhyReport,
+};
 use p2plus::daemon::api::relays::RelayRequest;
 use p2plus::daemon::api::request::{Reply, Request};
 use p2plus::daemon::api::routes::{AcceptedView, ExitView, RequestView, RouteView, RouterView};
@@ -416,6 +420,69 @@ fn bridges() -> Vec<BridgeView> {
     vec![own, other, late]
 }
 
+fn placement(nat: &str) -> PlacementView {
+    PlacementView {
+        nat: nat.into(),
+        reachable: false,
+        endpoints: vec!["192.168.1.2:4647".parse().unwrap(), "203.0.113.7:4647".parse().unwrap()],
+        relays: vec![RelayView { name: "berlin".into(), rtt_ms: 12.5 }],
+    }
+}
+
+/// Why a peer is reached through a relay.
+fn why() -> WhyReport {
+    let direct = |endpoint: &str, state: &str| WayView {
+        kind: PathKind::Direct,
+        endpoint: Some(endpoint.parse().unwrap()),
+        relay: None,
+        source: "record".into(),
+        state: state.into(),
+        heard_seconds: None,
+    };
+    let relay = WayView {
+        kind: PathKind::Relay,
+        endpoint: None,
+        relay: Some("berlin".into()),
+        source: "relay".into(),
+        state: "used".into(),
+        heard_seconds: Some(3),
+    };
+    WhyReport {
+        peer: "b".into(),
+        path: relayed(),
+        reason: "through berlin: both NATs choose another port towards each other, which nobody can know".into(),
+        advice: vec!["forward a UDP port".into()],
+        own: placement("endpoint-dependent"),
+        remote: Some(placement("endpoint-dependent")),
+        ways: vec![direct("203.0.113.9:4647", "silent"), direct("192.168.1.2:4647", "untried"), relay],
+    }
+}
+
+/// How a node behind a NAT is placed.
+fn net() -> NetReport {
+    NetReport {
+        own: placement("endpoint-independent"),
+        listen: vec!["0.0.0.0:4647".parse().unwrap()],
+        udp: true,
+        seen: vec![Sighting { by: "berlin".into(), endpoint: "203.0.113.7:4647".parse().unwrap() }],
+        advice: Vec::new(),
+    }
+}
+
+/// What a relay with one circuit passes on.
+fn relaying() -> RelayReport {
+    RelayReport {
+        mode: "auto".into(),
+        relaying: true,
+        reachable: true,
+        rate: Some(1_250_000),
+        member_rate: Some(625_000),
+        labels: 2,
+        max_labels: 1024,
+        circuits: vec![CircuitView { between: ["a".into(), "b".into()], bytes: 5_242_880, idle_seconds: 2 }],
+    }
+}
+
 /// What the scripted node answers to a request, and nothing else about it.
 pub fn reply(request: &Request) -> Reply {
     match request {
@@ -435,6 +502,9 @@ pub fn reply(request: &Request) -> Reply {
         | Request::Approve(_)
         | Request::Relay(RelayRequest::On(_) | RelayRequest::SetEndpoints(_))
         | Request::LedgerUpgrade(_) => Reply::Submitted(Submitted { tx: TX.into(), height: Some(13) }),
+        Request::Reach(ReachRequest::Why(_)) => Reply::Reach(ReachReply::Why(why())),
+        Request::Reach(ReachRequest::NetCheck) => Reply::Reach(ReachReply::NetCheck(net())),
+        Request::Reach(ReachRequest::Relaying) => Reply::Reach(ReachReply::Relaying(relaying())),
         Request::Relay(RelayRequest::Off(off)) => {
             Reply::Submitted(Submitted { tx: TX.into(), height: off.finality.wait.then_some(13) })
         }

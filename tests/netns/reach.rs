@@ -1,0 +1,146 @@
+//! Members behind real NATs: by what way they reach each other, and how soon.
+//!
+//! ```text
+//!   founder ── cable ── router ── cable ── gate ── ada          every cable delays
+//!                          └───── cable ── gate ── ben
+//! ```
+
+use crate::cable::{Cable, Fate};
+use crate::lab::{Host, Lab, eventually};
+use crate::nat::{Nat, behind_nat};
+use crate::node::{Node, PATIENCE, transfer};
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+/// What each cable delays each way: two hosts are 50 ms apart, and what a relay passes on takes 100.
+const CABLE_DELAY: Duration = Duration::from_millis(25);
+
+/// How long a direct path is waited for, where there can be one.
+const DIRECT_WITHIN: Duration = Duration::from_secs(8);
+
+/// What came of two that wanted to talk.
+struct Meeting {
+    /// From the caller's daemon being ready to the first answer to a packet.
+    first: Duration,
+    /// The way by which that came.
+    first_way: String,
+    /// From then to the first answer on a direct path.
+    direct: Option<Duration>,
+}
+
+/// Two members behind gates of their own, and the founder, whom everybody reaches.
+struct Scene {
+    _cables: Vec<Cable>,
+    _founder: Node,
+    ada: Node,
+    ben: Node,
+}
+
+fn delayed(lab: &mut Lab, host: &Host) -> (Cable, Host) {
+    Cable::plug(lab, host, || Fate::Delay(CABLE_DELAY))
+}
+
+impl Scene {
+    /// Ben's daemon runs, and knows the founder; ada's does not.
+    fn new(lab: &mut Lab, nats: [Nat; 2]) -> Self {
+        let host = lab.host("founder");
+        let (cable, host) = delayed(lab, &host);
+        let mut cables = vec![cable];
+        let mut founder = Node::new(&host, "founder");
+        founder.found();
+        let [mut ada, ben] = [("ada", nats[0]), ("ben", nats[1])].map(|(name, nat)| {
+            let (gate, host) = behind_nat(lab, nat, name);
+            cables.push(delayed(lab, &gate).0);
+            let mut node = Node::new(&host, name);
+            node.join(&founder.invite(&["--name", name]));
+            node
+        });
+        // Everybody is at home at the founder, which knows by now that it can be reached.
+        for node in [&ada, &ben] {
+            node.meet(&founder);
+        }
+        ada.stop();
+        Self { _cables: cables, _founder: founder, ada, ben }
+    }
+
+    /// Starts the caller and has it ask the other one until it answers.
+    fn meet(&mut self) -> Meeting {
+        self.ada.start();
+        let began = Instant::now();
+        let (from, to) = (self.ada.v4(), self.ben.v4());
+        let asking = self.ada.udp(from);
+        let answering = self.ben.udp(to);
+        for socket in [&asking, &answering] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let to = answering.local_addr().unwrap();
+        assert!(eventually(PATIENCE, || echo(&asking, &answering, to)), "no answer at all");
+        let first = began.elapsed();
+        let way = |node: &Node, other: &Node| node.peer(other)["path"]["kind"].as_str().unwrap().to_owned();
+        let first_way = way(&self.ada, &self.ben);
+        let mut is_direct = || {
+            echo(&asking, &answering, to);
+            way(&self.ada, &self.ben) == "direct" && way(&self.ben, &self.ada) == "direct"
+        };
+        let is_direct = eventually(DIRECT_WITHIN, &mut is_direct);
+        let direct = is_direct.then(|| began.elapsed().saturating_sub(first));
+        Meeting { first, first_way, direct }
+    }
+}
+
+/// Sends a question, has it answered if it came, and says whether an answer came.
+fn echo(asking: &UdpSocket, answering: &UdpSocket, to: std::net::SocketAddr) -> bool {
+    let mut bytes = [0; 64];
+    let _ = asking.send_to(b"are you there", to);
+    while let Ok((len, from)) = answering.recv_from(&mut bytes) {
+        let _ = answering.send_to(&bytes[..len], from);
+    }
+    asking.recv(&mut bytes).is_ok()
+}
+
+/// Whether two such hosts can reach each other directly without guessing ports: each has to know the endpoint that the other's gate will
+/// use towards it, unless its own gate lets anybody in.
+fn can_meet(one: Nat, other: Nat) -> bool {
+    one.maps_independently() && other.maps_independently()
+        || one.filters_independently()
+        || other.filters_independently()
+}
+
+#[test]
+fn two_behind_gates_that_let_nobody_in_talk_at_once_through_the_founder() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut scene = Scene::new(&mut lab, [Nat::Symmetric; 2]);
+    let Meeting { first, first_way, direct } = scene.meet();
+    assert_eq!((first_way.as_str(), direct), ("relay", None));
+    assert!(first < Duration::from_secs(10), "{first:?}");
+    assert_eq!(scene.ada.peer(&scene.ben)["path"]["relay"], "founder");
+    transfer(&scene.ada, &scene.ben, scene.ben.v4(), 1 << 20);
+    transfer(&scene.ben, &scene.ada, scene.ada.v4(), 1 << 20);
+}
+
+#[test]
+fn two_behind_home_routers_open_them_for_each_other() {
+    for nats in [[Nat::PortRestricted; 2], [Nat::Leaky; 2]] {
+        let Some(mut lab) = Lab::new() else { return };
+        let mut scene = Scene::new(&mut lab, nats);
+        let Meeting { first, first_way, direct } = scene.meet();
+        println!("{nats:?}: {first:?} by {first_way}, direct after {direct:?}");
+        assert!(direct.is_some(), "{nats:?}");
+    }
+}
+
+#[test]
+#[ignore = "minutes: run by --all, prints the table of docs/reachability.md"]
+fn every_pair_of_gates() {
+    let kinds = Nat::ALL_OF_UDP;
+    println!("| caller | called | first answer | by | direct after |");
+    for one in kinds {
+        for other in kinds {
+            let Some(mut lab) = Lab::new() else { return };
+            let Meeting { first, first_way, direct } = Scene::new(&mut lab, [one, other]).meet();
+            let after = direct.map_or("never".to_owned(), |after| format!("{:.2} s", after.as_secs_f64()));
+            println!("| {one:?} | {other:?} | {:.2} s | {first_way} | {after} |", first.as_secs_f64());
+            assert_eq!(direct.is_some(), can_meet(one, other), "{one:?} and {other:?}");
+        }
+    }
+}
