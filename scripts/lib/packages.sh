@@ -4,7 +4,7 @@
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
-# Where packages are unpacked that would change the system if they were installed: what resolves its names.
+# Where packages are unpacked that would change the system if they were installed: what resolves its names, what maps its ports.
 UNPACKED=/var/cache/p2plus-unpacked
 
 # program that must be there : package that brings it, with = before it when it is only unpacked
@@ -17,7 +17,8 @@ set_of() {
         /usr/bin/host:bind9-host /usr/bin/dbus-daemon:dbus-daemon /usr/bin/nsenter:util-linux /usr/sbin/dnsmasq:dnsmasq-base \
         /usr/bin/busybox:busybox /usr/sbin/iptables-legacy:iptables \
         $UNPACKED/systemd-resolved/usr/bin/resolvectl:=systemd-resolved \
-        $UNPACKED/resolvconf/sbin/resolvconf:=resolvconf $UNPACKED/openresolv/sbin/resolvconf:=openresolv
+        $UNPACKED/resolvconf/sbin/resolvconf:=resolvconf $UNPACKED/openresolv/sbin/resolvconf:=openresolv \
+        $UNPACKED/miniupnpd-nftables/usr/sbin/miniupnpd:=miniupnpd-nftables
       ;;
     bench)
       echo /usr/sbin/ip:iproute2 /usr/sbin/sysctl:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
