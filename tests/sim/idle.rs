@@ -3,6 +3,7 @@
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::Weather;
 use p2plus::node::gossip::neighbours;
+use p2plus::wire::datagram::TYPE_RELAY;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,7 +44,9 @@ fn speaking(overlay: &mut Overlay, span: Duration) -> BTreeSet<(usize, usize)> {
     overlay.world.wire = Some(Vec::new());
     overlay.world.run_for(span);
     let number = |at: SocketAddr| overlay.addresses.iter().position(|address| *address == at).unwrap();
-    let wire = overlay.world.wire.take().unwrap();
+    let mut wire = overlay.world.wire.take().unwrap();
+    // What a relay passes on is what others say: neighbours keep their second way warm.
+    wire.retain(|sighting| sighting.datagram[0] != TYPE_RELAY);
     wire.iter().map(|sighting| (number(sighting.from), number(sighting.to))).collect()
 }
 
