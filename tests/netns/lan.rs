@@ -29,7 +29,7 @@ fn estranged(lab: &mut Lab) -> (Host, [Node; 2]) {
     let [mut ada, mut ben] = [Node::new(&one, "ada"), Node::new(&other, "ben")];
     for node in [&mut ada, &mut ben] {
         node.configure("[underlay]\nlan_discovery = false\n");
-        node.join(&founder.invite(&["--name", &node.name().to_owned()]));
+        node.join(&founder.invite(&["--name", node.name()]));
     }
     ada.meet(&ben);
     for node in [&mut founder, &mut ada, &mut ben] {

@@ -79,7 +79,7 @@ pub enum Protocol {
 }
 
 /// How it stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PortMapState {
     /// It is switched off, or nothing listens on IPv4.
     Off,
@@ -207,7 +207,7 @@ impl PortMapOrders {
 
     /// How it stands.
     pub fn state(&self) -> PortMapState {
-        self.state.borrow().clone()
+        *self.state.borrow()
     }
 }
 
@@ -366,7 +366,7 @@ impl<F: Fn() + Send + Sync> Holder<F> {
     fn tell(&self, state: PortMapState) {
         let is_news = self.state.send_if_modified(|current| {
             let is_news = *current != state;
-            *current = state.clone();
+            *current = state;
             is_news
         });
         if is_news {
