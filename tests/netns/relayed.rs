@@ -137,9 +137,9 @@ fn a_relay_that_is_killed_is_replaced_before_anybody_notices() {
     gap(Duration::from_secs(18));
     let used = ada.peer(&ben)["path"]["relay"].as_str().unwrap().to_owned();
     if used == "cid" {
-        cid.kill()
+        cid.kill();
     } else {
-        founder.kill()
+        founder.kill();
     }
     let longest = gap(Duration::from_secs(8));
     println!("the relay was killed: {longest:?} without a datagram");
