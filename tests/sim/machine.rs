@@ -357,6 +357,9 @@ pub struct Delivered {
     pub packet: UdpPacket,
 }
 
+/// What a hostile relay makes of a datagram.
+pub type Tamper = fn(Vec<u8>) -> Vec<Vec<u8>>;
+
 /// A running node with its data path and its device.
 pub struct SimNode {
     pub machine: Machine,
@@ -377,7 +380,7 @@ pub struct SimNode {
     /// Why the ledger stopped.
     pub stopped: Option<String>,
     /// What a hostile relay does with what it is to pass on: what it sends instead.
-    pub tamper: Option<fn(Vec<u8>) -> Vec<Vec<u8>>>,
+    pub tamper: Option<Tamper>,
     remember_at: Option<Instant>,
 }
 

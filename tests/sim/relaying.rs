@@ -1,5 +1,6 @@
 //! Members whose NATs let nobody in, and those who help them.
 
+use crate::machine::Tamper;
 use crate::nat::NatType;
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::Weather;
@@ -138,8 +139,8 @@ fn a_relay_that_dies_is_replaced_within_a_second() {
 
 #[test]
 fn a_hostile_relay_can_break_no_more_than_its_own_path() {
-    let drop_all: fn(Vec<u8>) -> Vec<Vec<u8>> = |_| Vec::new();
-    let alter: fn(Vec<u8>) -> Vec<Vec<u8>> = |mut datagram| {
+    let drop_all: Tamper = |_| Vec::new();
+    let alter: Tamper = |mut datagram| {
         let at = ENVELOPE_LEN + (datagram.len() - ENVELOPE_LEN) / 2;
         datagram[at] ^= 1;
         vec![datagram]
