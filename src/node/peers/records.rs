@@ -114,6 +114,8 @@ impl PeerTable {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.paths.path().is_some()) else { return };
         if peer.confirm(index) {
             self.is_changed = true;
+            // A session that was judged before an admission may be confirmed after one that was judged behind it: the peer is what it is in the one in use.
+            let rights = peer.sessions.sending().map_or(rights, |session| rights_of(session));
             self.events.push_back(PeerEvent::Up(key, rights));
         }
         self.flush(now, key);

@@ -160,3 +160,32 @@ fn a_guest_that_left_is_forgotten_when_a_clock_jump_ends_the_call() {
     table.handle_clock_jump(&mut Context { now: at(house.millis + 10), policy, rng });
     assert_eq!((table.holdings().peers, table.holdings().owners), (0, 0));
 }
+
+/// A member whose first handshake is judged before the host knows of its admission, and confirmed after the host's own one.
+#[test]
+fn a_guest_s_handshake_that_is_confirmed_late_takes_no_member_s_rights() {
+    let (mut newcomer, mut host) = (Side::new(1, &[1, 2]).knows(2), Side::new(2, &[2]));
+    newcomer.connect(at(1), 2);
+    let flight = newcomer.sent();
+    host.receive_all(at(1), newcomer.endpoint, flight);
+    let cookie = host.sent();
+    newcomer.receive_all(at(1), host.endpoint, cookie);
+    let flight = newcomer.sent();
+    host.receive_all(at(1), newcomer.endpoint, flight);
+    let late = host.sent();
+    host.policy = policy_of(&[1, 2]);
+    let mut host = host.knows(1);
+    host.connect(at(20), 1);
+    carry(at(20), &mut newcomer, &mut host);
+    let rights = |host: &mut Side| {
+        let ups = host.events().into_iter().filter_map(|event| match event {
+            PeerEvent::Up(_, rights) => Some(rights),
+            _ => None,
+        });
+        ups.collect::<Vec<_>>()
+    };
+    assert_eq!(rights(&mut host), [Rights::Member(NodeId([1; 32]))]);
+    newcomer.receive_all(at(40), host.endpoint, late);
+    carry(at(40), &mut newcomer, &mut host);
+    assert_eq!(rights(&mut host), [Rights::Member(NodeId([1; 32]))], "said of the peer, not of the session");
+}
