@@ -5,7 +5,9 @@ use super::client::PATIENCE;
 use super::output::Output;
 use super::scope::Scope;
 use super::{CommandResult, Done, text};
-use crate::daemon::api::reach::{NetReport, PlacementView, ReachRequest, RelayReport, WayView, Why, WhyReport};
+use crate::daemon::api::reach::{
+    MappingView, NetReport, PlacementView, ReachRequest, RelayReport, WayView, Why, WhyReport,
+};
 use crate::daemon::api::request::Request;
 
 pub(super) fn why(scope: &Scope, output: &Output, args: &WhyArgs) -> CommandResult {
@@ -55,6 +57,7 @@ fn net_text(report: &NetReport) -> String {
         format!("NAT               {}", report.own.nat),
         format!("reached unasked   {}", yes(report.own.reachable)),
         format!("UDP passes        {}", yes(report.udp)),
+        format!("port mapping      {}", mapping(&report.mapping)),
         format!("found at          {}", text::list(&report.own.endpoints)),
     ];
     lines.extend(report.seen.iter().map(|seen| format!("seen at           {} by {}", seen.endpoint, seen.by)));
@@ -67,6 +70,18 @@ fn net_text(report: &NetReport) -> String {
     );
     lines.extend(report.advice.iter().map(|advice| format!("note              {advice}")));
     lines.join("\n")
+}
+
+fn mapping(mapping: &MappingView) -> String {
+    match mapping {
+        MappingView { endpoint: Some(endpoint), by: Some(by), .. } => format!("{endpoint} by {by}"),
+        MappingView { reason: Some(reason), .. } => format!("none: {}", text::clean(reason)),
+        MappingView { state, .. } => match state.as_str() {
+            "off" => "off".to_owned(),
+            "no-gateway" => "none: there is no private gateway to ask".to_owned(),
+            _ => "the gateway is being asked".to_owned(),
+        },
+    }
 }
 
 pub(super) fn relay_status(scope: &Scope, output: &Output) -> CommandResult {

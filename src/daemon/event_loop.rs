@@ -415,6 +415,7 @@ impl EventLoop {
                     dns_backend: self.parts.config.dns.backend,
                     host_names: self.parts.host_names.report(),
                     listen: self.parts.sender.local_addresses(),
+                    port_mapping: self.parts.port_mapping.state(),
                     relay_mode: self.parts.config.relay.mode,
                 };
                 orders::answer(&mut self.parts.node, now, &around, request)

@@ -15,6 +15,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::crypto::secret::Secret;
 use crate::io::clock::OsRng;
+use crate::io::port_map::PortMapState;
 use crate::ledger::TxId;
 use crate::ledger::engine::SubmitError;
 use crate::ledger::name::Label;
@@ -61,6 +62,8 @@ pub struct Surroundings<'a> {
     pub host_names: HostNamesReport,
     /// Where the daemon listens.
     pub listen: Vec<SocketAddr>,
+    /// What the gateway passes on.
+    pub port_mapping: PortMapState,
     /// Whether it relays, as configured.
     pub relay_mode: RelayMode,
 }

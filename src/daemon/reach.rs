@@ -1,8 +1,8 @@
 //! Ways in plain words: why a peer is reached as it is, how this node is placed, what it relays.
 
 use super::api::reach::{
-    CircuitView, NetReport, PlacementView, ReachReply, ReachRequest, RelayReport, RelayView, Sighting, WayView,
-    WhyReport,
+    CircuitView, MappingView, NetReport, PlacementView, ReachReply, ReachRequest, RelayReport, RelayView, Sighting,
+    WayView, WhyReport,
 };
 use super::api::request::Reply;
 use super::config::RelayMode;
@@ -11,6 +11,7 @@ use super::orders::{Surroundings, member};
 use super::views;
 use crate::crypto::identity::NodeId;
 use crate::io::clock::OsRng;
+use crate::io::port_map::PortMapState;
 use crate::node::Node;
 use crate::node::reachability::{Explanation, KnownWay, Placement};
 use crate::node::relay::{CircuitStatus, MAX_LABELS};
@@ -122,8 +123,22 @@ fn check(node: &Node<OsRng>, now: Now, around: &Surroundings<'_>) -> NetReport {
         own: placement(&own),
         listen: around.listen.clone(),
         udp: has_udp,
+        mapping: mapping(around.port_mapping),
         seen: node.sightings().into_iter().map(|(by, endpoint)| Sighting { by, endpoint }).collect(),
         advice: advice.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+fn mapping(state: PortMapState) -> MappingView {
+    let of = |state: &str| MappingView { state: state.to_owned(), endpoint: None, by: None, reason: None };
+    match state {
+        PortMapState::Off => of("off"),
+        PortMapState::NoGateway => of("no-gateway"),
+        PortMapState::Searching => of("searching"),
+        PortMapState::Mapped { external, by } => {
+            MappingView { endpoint: Some(external.into()), by: Some(by.to_string()), ..of("mapped") }
+        }
+        PortMapState::Unmapped(refusal) => MappingView { reason: Some(refusal.to_string()), ..of("unmapped") },
     }
 }
 

@@ -37,7 +37,12 @@ impl Calls {
         self.0.entry(from).or_insert(full).take(now.instant, 1)
     }
 
-    /// Forgets a peer whose last session ended.
+    /// Says whether a peer's calls are counted.
+    pub(super) fn mentions(&self, peer: &TransportKey) -> bool {
+        self.0.contains_key(peer)
+    }
+
+    /// Forgets a peer whose last session ended, or who is none any more.
     pub(super) fn forget(&mut self, peer: &TransportKey) {
         self.0.remove(peer);
     }

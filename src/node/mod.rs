@@ -12,6 +12,7 @@
 //! and call again at `poll_timeout`.
 
 pub mod authoring;
+mod behind;
 mod calls;
 pub mod control;
 mod exchange;
@@ -73,7 +74,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use subnets::{Accepted, SubnetRoute};
+use subnets::Accepted;
 use table::ForwardingTable;
 
 /// Signing keys that a node may hold.
@@ -344,46 +345,6 @@ impl<R: CryptoRng> Node<R> {
         self.settle(now);
     }
 
-    /// Takes what the user accepts of what lies behind other members.
-    pub fn handle_accepted(&mut self, now: Now, accepted: Accepted) {
-        self.notice(now);
-        if self.routing.accept(&self.own_id, &self.policy, accepted) {
-            self.peers.note_change();
-            self.tell(NodeEvent::Accepted(self.accepted().clone()));
-            self.tell(NodeEvent::Routes);
-        }
-        self.settle(now);
-    }
-
-    /// What the user accepts of what lies behind other members.
-    pub fn accepted(&self) -> &Accepted {
-        self.routing.behind_others().accepted()
-    }
-
-    /// Says whether a member that routes a subnet, as others do, does not answer this node.
-    pub fn is_silent(&self, member: &NodeId) -> bool {
-        self.routing.behind_others().is_silent(member)
-    }
-
-    /// The routes to what lies behind other members that are in use.
-    pub fn subnet_routes(&self) -> Vec<SubnetRoute> {
-        self.routing.behind_others().routes().collect()
-    }
-
-    /// Looks whether the routers of subnets that have several are there.
-    fn watch_routers(&mut self, now: Now) {
-        if now.instant < self.routers_at {
-            return;
-        }
-        self.routers_at = now.instant + ROUTER_INTERVAL;
-        let rivals = self.routing.behind_others().rivals();
-        let silent = self.peers.silent_among(now.instant, &self.policy, rivals);
-        if self.routing.set_silent(&self.own_id, &self.policy, silent) {
-            self.peers.note_change();
-            self.tell(NodeEvent::Routes);
-        }
-    }
-
     /// When `handle_timeout` is due.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let has_rivals = !self.routing.behind_others().rivals().is_empty();
@@ -577,9 +538,6 @@ impl<R: CryptoRng> Node<R> {
         self.events.push_back(event);
     }
 }
-
-/// How often the routers of subnets that have several are looked at.
-const ROUTER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The subnet of a network's IPv6 addresses: host parts have 64 bits (RFC 4291 §2.5.1).
 const IPV6_PREFIX_LEN: u8 = 64;

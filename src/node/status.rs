@@ -199,6 +199,7 @@ impl<R: CryptoRng> Node<R> {
             ("gossip", self.gossip.holds(&member.id)),
             ("routing", self.routing.mentions(&member.id)),
             ("relaying", self.relaying.mentions(&member.id, key)),
+            ("calls", self.calls.mentions(key)),
         ];
         places.into_iter().filter(|(_, is_there)| *is_there).map(|(place, _)| place).collect()
     }

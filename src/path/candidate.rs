@@ -184,11 +184,6 @@ impl Candidates {
         self.held.iter().any(|candidate| candidate.endpoint == endpoint && candidate.is_trusted())
     }
 
-    /// Says whether anything was sent to `endpoint`, so that a NAT or firewall lets answers in from there.
-    pub fn is_asked(&self, endpoint: SocketAddr) -> bool {
-        self.held.iter().any(|candidate| candidate.endpoint == endpoint && candidate.is_asked)
-    }
-
     /// Chooses where an attempt goes, whose flight has `flight_len` bytes, and takes it off the allowances: at most [`MAX_TARGETS`], the
     /// most promising first. Private addresses elsewhere come into question only when nothing else does, or when that `failed` before.
     pub fn targets(&mut self, now: Instant, around: &Surroundings, failed: bool, flight_len: usize) -> Vec<SocketAddr> {

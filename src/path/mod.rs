@@ -15,6 +15,7 @@ pub mod local;
 pub mod probe;
 mod relayed;
 pub mod select;
+mod watch;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
 pub use local::{LocalEnd, Path};

@@ -1,4 +1,4 @@
-//! The choice of one peer's path, and the watch over it: a direct one before any through a relay, else the faster one.
+//! The choice of one peer's path: a direct one before any through a relay, else the faster one.
 //!
 //! A path is taken when a pong came over it, or a handshake whose peer can only have read there what it answers; never because a packet
 //! claims so: an authenticated packet from another address only makes that address a candidate and earns it a probe. Neither an attacker
@@ -8,6 +8,7 @@ use super::candidate::{CandidateSource, Candidates};
 use super::local::Path;
 use super::probe::{ProbeId, Probes};
 use super::relayed::RelayedWays;
+use super::watch::{Verdict, Watch};
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
 use std::net::{IpAddr, SocketAddr};
@@ -18,28 +19,6 @@ const SWITCH_GAIN: Duration = Duration::from_millis(5);
 
 /// Probes to an address that only a packet named: one a second and session, so that nobody is flooded through us.
 const ROAMING_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Sent to without an answer for three round trips, and for this long at least, a path is asked with a probe, and so are the others: beyond
-/// what TCP delays acknowledgements for on Linux, 40 to 200 ms.
-const SILENCE_UNTIL_PROBE: Duration = Duration::from_millis(300);
-
-/// The same where no round trip was measured.
-const SILENCE_UNMEASURED: Duration = Duration::from_secs(1);
-
-/// Sent to without an answer for this long, the peer is looked for everywhere by a new handshake.
-const SILENCE_UNTIL_RECONNECT: Duration = Duration::from_secs(2);
-
-/// What an answer may take beyond the usual, and a quarter of that, before its path counts as silent.
-const ANSWER_MARGIN: Duration = Duration::from_millis(30);
-
-/// How often that is done again, while it stays silent.
-const RECONNECT_INTERVAL: Duration = Duration::from_secs(6);
-
-/// How often a path is asked then.
-const LATE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often the way that would be taken next is asked while the one in use carries something: so that it is warm, and its label known.
-const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Ways besides the one in use that are asked at a time.
 const MAX_BACKUPS: usize = 3;
@@ -77,24 +56,11 @@ pub struct Paths {
     relayed: RelayedWays,
     probes: Probes,
     current: Option<Current>,
-    /// Since when the peer owes an answer: a watch saw a packet sent and nothing received after.
-    owed_since: Option<Instant>,
-    /// When the peer last got an answer: by itself that asks for none.
-    answered_at: Option<Instant>,
+    watch: Watch,
     /// The other path that the peer was last heard on.
     moved_to: Option<Path>,
     /// When such a path was last asked.
     asked_at: Option<Instant>,
-    /// When something last came by another path than the one in use: a session knows that it was heard, not by which path.
-    elsewhere_at: Option<Instant>,
-    /// When something last came that may have come by the path in use.
-    heard_at: Instant,
-    /// When the path in use was first asked since the peer owes an answer.
-    asked_current_at: Option<Instant>,
-    /// When the watch last had paths asked.
-    watched_at: Option<Instant>,
-    /// When it last had the peer looked for, since it fell silent.
-    reconnected_at: Option<Instant>,
 }
 
 impl Paths {
@@ -186,11 +152,11 @@ impl Paths {
         self.note(now, path);
         self.prove(path, None);
         // A handshake through a relay says nothing against a direct path that answers.
-        if self.is_worse(path) && self.owed_since.is_none() {
+        if self.is_worse(path) && self.watch.owed_since().is_none() {
             self.moved_to = Some(path);
             return;
         }
-        self.forgive();
+        self.watch.forgive();
         self.moved_to = None;
         if self.path() != Some(path) {
             self.current = Some(Current { path, rtt: None });
@@ -208,12 +174,12 @@ impl Paths {
         self.note(now, path);
         if self.path() == Some(path) {
             self.moved_to = None;
-            self.forgive();
+            self.watch.forgive();
             return None;
         }
-        self.elsewhere_at = Some(now);
+        self.watch.heard_elsewhere(now);
         // The peer may use a relay a moment longer than this node; that it speaks there is no reason to follow.
-        if self.is_worse(path) && self.owed_since.is_none() {
+        if self.is_worse(path) && self.watch.owed_since().is_none() {
             return None;
         }
         // Two ends that probe back what only tries, for ever, would never fall silent; once is enough, unless it is a better way.
@@ -233,15 +199,15 @@ impl Paths {
 
     /// Notes a probe with `id` that leaves by `path` now.
     pub fn probe_sent(&mut self, now: Instant, id: ProbeId, path: Path) {
-        if self.path() == Some(path) && self.owed_since.is_some() {
-            self.asked_current_at.get_or_insert(now);
+        if self.path() == Some(path) {
+            self.watch.asked(now);
         }
         self.probes.sent(now, id, path);
     }
 
     /// Notes an answer that leaves now, a pong or a confirmation: two ends that answered answers would never fall silent.
     pub fn answered(&mut self, now: Instant) {
-        self.answered_at = Some(now);
+        self.watch.answered(now);
     }
 
     /// A pong for `id` came. Returns the round trip when the probe was ours and in time. Its path is in use from now on when the
@@ -252,15 +218,16 @@ impl Paths {
         self.note(now, path);
         self.prove(path, Some(rtt));
         let moved = self.moved_to == Some(path);
-        let silent = self.is_silent(now, rtt);
+        let usual = self.rtt().unwrap_or(rtt);
+        let silent = self.watch.is_silent(now, usual);
         let before = self.path();
         if before != Some(path) {
-            self.elsewhere_at = Some(now);
+            self.watch.heard_elsewhere(now);
         }
         match &mut self.current {
             Some(current) if current.path == path => {
                 current.rtt = Some(rtt);
-                self.forgive();
+                self.watch.forgive();
             }
             Some(current) => {
                 let is_same_kind = current.path.is_relayed() == path.is_relayed();
@@ -277,70 +244,28 @@ impl Paths {
             }
         }
         if self.path() != before {
-            self.elsewhere_at = None;
-            self.forgive();
+            self.watch.moved();
         }
         Some(rtt)
-    }
-
-    /// Says whether the path in use left a probe unanswered for longer than its answer takes. A slower way's answer comes later than that of a
-    /// path that works, and must not be taken for a reason to leave it.
-    fn is_silent(&self, now: Instant, rtt: Duration) -> bool {
-        let usual = self.current.and_then(|current| current.rtt).unwrap_or(rtt);
-        let is_unanswered = |at| now.saturating_since(at) > usual + usual / 4 + ANSWER_MARGIN;
-        self.owed_since.is_some() && self.asked_current_at.is_some_and(is_unanswered)
     }
 
     /// Judges the path in use by the times of the last packet sent to and received from the peer. After an answer nothing is owed: what was
     /// sent before it was answered by what it answers.
     pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
         let (Some(current), Some(sent)) = (self.current, sent) else { return PathCheck::Healthy };
-        let received = received.unwrap_or(Instant::ZERO);
-        if self.elsewhere_at.is_none_or(|at| received > at) {
-            self.heard_at = received;
+        let ask = |ways: Vec<Path>| if ways.is_empty() { PathCheck::Healthy } else { PathCheck::Probe(ways) };
+        match self.watch.check(now, current.rtt, sent, received) {
+            Verdict::Healthy => PathCheck::Healthy,
+            Verdict::Warm => {
+                let backup = self.backups().next();
+                if backup.is_some() {
+                    self.watch.warmed(now);
+                }
+                ask(backup.into_iter().collect())
+            }
+            Verdict::Ask => ask(std::iter::once(current.path).chain(self.backups()).collect()),
+            Verdict::Reconnect => PathCheck::Reconnect,
         }
-        let received = self.heard_at;
-        if received >= sent {
-            self.forgive();
-        }
-        // An answer, by whatever path it went, asks for none; but it settles nothing that is owed for something else.
-        if received >= sent || self.answered_at >= Some(sent) && self.owed_since.is_none() {
-            return self.warm(now, sent);
-        }
-        if self.owed_since.is_some_and(|since| since < received) {
-            self.forgive();
-        }
-        let owed_since = *self.owed_since.get_or_insert(now);
-        let silence = now.saturating_since(owed_since);
-        let patience = current.rtt.map_or(SILENCE_UNMEASURED, |rtt| SILENCE_UNTIL_PROBE.max(3 * rtt));
-        if silence < patience {
-            return PathCheck::Healthy;
-        }
-        if silence < SILENCE_UNTIL_RECONNECT.max(2 * patience) {
-            self.watched_at = Some(now);
-            return PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect());
-        }
-        if self.reconnected_at.is_none_or(|at| now.saturating_since(at) >= RECONNECT_INTERVAL) {
-            self.reconnected_at = Some(now);
-            return PathCheck::Reconnect;
-        }
-        if self.watched_at.is_some_and(|at| now.saturating_since(at) < LATE_PROBE_INTERVAL) {
-            return PathCheck::Healthy;
-        }
-        self.watched_at = Some(now);
-        PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect())
-    }
-
-    /// Asks the next best way now and then, while the one in use carries something.
-    fn warm(&mut self, now: Instant, sent: Instant) -> PathCheck {
-        // What was sent last may have been an answer: two ends that answer each other's would never fall silent.
-        let is_idle = now.saturating_since(sent) >= BACKUP_INTERVAL || self.answered_at >= Some(sent);
-        if is_idle || self.watched_at.is_some_and(|at| now.saturating_since(at) < BACKUP_INTERVAL) {
-            return PathCheck::Healthy;
-        }
-        let Some(backup) = self.backups().next() else { return PathCheck::Healthy };
-        self.watched_at = Some(now);
-        PathCheck::Probe(vec![backup])
     }
 
     /// The ways that would be taken next, the best first: where the peer answered before, then through relays.
@@ -351,16 +276,9 @@ impl Paths {
         ways.into_iter().filter(move |path| Some(*path) != used).take(MAX_BACKUPS)
     }
 
-    /// Forgets that something was owed: it came.
-    fn forgive(&mut self) {
-        self.owed_since = None;
-        self.asked_current_at = None;
-        self.reconnected_at = None;
-    }
-
     /// Since when the peer owes an answer on the path in use.
     pub fn owed_since(&self) -> Option<Instant> {
-        self.owed_since
+        self.watch.owed_since()
     }
 
     /// Forgets the path in use, not the candidates: after a suspend or when the peer said goodbye.
@@ -441,32 +359,6 @@ mod tests {
 
     fn millis(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn silence_is_asked_about_soon_and_the_peer_then_looked_for_less_and_less() {
-        let mut paths = Paths::default();
-        paths.established(seconds(1), path(1));
-        paths.probe_sent(seconds(1), ProbeId(1), path(1));
-        paths.handle_pong(millis(1020), ProbeId(1));
-        let (sent, received) = (Some(seconds(111)), Some(seconds(10)));
-        let mut seen = Vec::new();
-        for at in (111_000..131_000).step_by(100) {
-            match paths.check(millis(at), sent, received) {
-                PathCheck::Healthy => {}
-                PathCheck::Probe(asked) => {
-                    assert_eq!(asked, [path(1)]);
-                    seen.push((at, 'p'));
-                }
-                PathCheck::Reconnect => seen.push((at, 'r')),
-            }
-        }
-        let (first, early) = (seen[0], seen.iter().filter(|(at, _)| *at < 113_000).count());
-        assert_eq!((first, early), ((111_300, 'p'), 17), "{seen:?}");
-        let reconnects: Vec<_> = seen.iter().filter(|(_, what)| *what == 'r').map(|(at, _)| *at).collect();
-        assert_eq!(reconnects, [113_000, 119_000, 125_000]);
-        assert!(seen.len() - early <= 3 + 18, "one probe a second later: {seen:?}");
-        assert_eq!(paths.check(seconds(140), Some(seconds(120)), Some(seconds(121))), PathCheck::Healthy, "idle");
     }
 
     /// A way through a relay at 192.0.2.`relay`.
@@ -578,31 +470,6 @@ mod tests {
         paths.heard_from(seconds(3), path(2), Speech::Using);
         answer(&mut paths, seconds(3), path(2), Duration::from_millis(20));
         assert_eq!(paths.path(), Some(path(2)));
-    }
-
-    #[test]
-    fn an_answer_asks_for_none() {
-        let mut paths = Paths::default();
-        paths.established(seconds(1), path(1));
-        let just_after = seconds(10) + Duration::from_micros(50);
-        paths.answered(just_after);
-        for second in 11..60 {
-            assert_eq!(paths.check(seconds(second), Some(just_after), Some(seconds(10))), PathCheck::Healthy);
-        }
-        let sent = Some(seconds(60));
-        assert_eq!(paths.check(seconds(60), sent, Some(seconds(10))), PathCheck::Healthy);
-        let asked = PathCheck::Probe(vec![path(1)]);
-        assert_eq!(paths.check(seconds(61), sent, Some(seconds(10))), asked, "data after it does");
-    }
-
-    #[test]
-    fn a_busy_path_that_answers_is_healthy() {
-        let mut paths = Paths::default();
-        paths.established(seconds(1), path(1));
-        for second in 2..60 {
-            let received = Some(seconds(second) - Duration::from_millis(2));
-            assert_eq!(paths.check(seconds(second), Some(seconds(second)), received), PathCheck::Healthy);
-        }
     }
 
     #[test]

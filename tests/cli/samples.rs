@@ -4,8 +4,8 @@ use p2plus::daemon::api::link::{BridgeView, Bridged, LinkRequest, SegmentView, S
 use p2plus::daemon::api::names::*;
 use p2plus::daemon::api::policy::{CheckOutcome, Checked, Explanation, PolicyChanged, RuleView, Verdict};
 use p2plus::daemon::api::reach::{
-    CircuitView, NetReport, PlacementView, ReachReply, ReachRequest, RelayReport, RelayView, Sighting, WayView,
-    WhyReport,
+    CircuitView, MappingView, NetReport, PlacementView, ReachReply, ReachRequest, RelayReport, RelayView, Sighting,
+    WayView, WhyReport,
 };
 use p2plus::daemon::api::relays::RelayRequest;
 use p2plus::daemon::api::request::{Reply, Request};
@@ -464,6 +464,12 @@ fn net() -> NetReport {
         own: placement("endpoint-independent"),
         listen: vec!["0.0.0.0:4647".parse().unwrap()],
         udp: true,
+        mapping: MappingView {
+            state: "mapped".to_owned(),
+            endpoint: Some("203.0.113.7:4647".parse().unwrap()),
+            by: Some("NAT-PMP".to_owned()),
+            reason: None,
+        },
         seen: vec![Sighting { by: "berlin".into(), endpoint: "203.0.113.7:4647".parse().unwrap() }],
         advice: Vec::new(),
     }

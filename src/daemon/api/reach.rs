@@ -104,10 +104,25 @@ pub struct NetReport {
     pub listen: Vec<SocketAddr>,
     /// Some peer answers by UDP.
     pub udp: bool,
+    /// What the gateway passes on.
+    pub mapping: MappingView,
     /// Where members see this node.
     pub seen: Vec<Sighting>,
     /// What hinders, and what would help.
     pub advice: Vec<String>,
+}
+
+/// Whether the gateway passes on what comes for this node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MappingView {
+    /// `off`, `no-gateway`, `searching`, `mapped` or `unmapped`.
+    pub state: String,
+    /// Where others come to, if it is mapped.
+    pub endpoint: Option<SocketAddr>,
+    /// How the gateway was asked, if it is mapped: `PCP`, `NAT-PMP` or `UPnP`.
+    pub by: Option<String>,
+    /// Why not, if it is unmapped.
+    pub reason: Option<String>,
 }
 
 /// Where a member sees this node.

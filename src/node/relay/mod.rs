@@ -117,8 +117,8 @@ impl Relaying {
         let mut labels = Labels::new();
         for circuit in self.board.circuits() {
             let [Some(first), Some(second)] = circuit.legs.map(|leg| leg_path(&leg, &path)) else { continue };
-            for (from, to) in [(first, second), (second, first)] {
-                let pass = LabelUse::Pass(to, Arc::clone(&circuit.meter));
+            for ((from, to), meter) in [(first, second), (second, first)].into_iter().zip(&circuit.meters) {
+                let pass = LabelUse::Pass(to, Arc::clone(meter));
                 labels.extend(from.label.map(|label| ((from.remote, label), pass)));
             }
         }
@@ -145,8 +145,8 @@ impl<R: CryptoRng> Node<R> {
         let status = |circuit: &Circuit| CircuitStatus {
             ends: circuit.ends,
             asker: circuit.asker,
-            bytes: circuit.meter.bytes(),
-            idle: now.saturating_since(circuit.meter.used_at()),
+            bytes: circuit.bytes(),
+            idle: now.saturating_since(circuit.used_at()),
         };
         self.relaying.board.circuits().iter().map(status).collect()
     }
@@ -192,30 +192,28 @@ impl<R: CryptoRng> Node<R> {
 
     /// Asks a peer for a way, at once or when there is a session.
     fn ask(&mut self, now: Now, of: TransportKey, purpose: Purpose) {
-        if self.peers.direct_path(&of).is_none() {
-            let (asker, id) = match &purpose {
-                Purpose::Own { .. } => (None, 0),
-                Purpose::Passing { asker, id, .. } => (Some(*asker), *id),
-            };
-            match self.relaying.asking.queue(now.instant, of, purpose) {
-                true => self.connect(now, of),
-                false => self.refuse_label(now, asker, id, LabelRefusal::Full),
+        let (origin, target, through, asked_by) = match &purpose {
+            Purpose::Own { id, through, .. } => (self.own_id, *id, through.clone(), None),
+            Purpose::Passing { asker, id, ends: [origin, target], through } => {
+                (*origin, *target, through.clone(), Some((*asker, *id)))
             }
-            return;
-        }
-        let (origin, target, through) = match &purpose {
-            Purpose::Own { id, through, .. } => (self.own_id, *id, through.clone()),
-            Purpose::Passing { ends: [origin, target], through, .. } => (*origin, *target, through.clone()),
         };
-        let passing = match &purpose {
-            Purpose::Own { .. } => None,
-            Purpose::Passing { asker, id, .. } => Some((*asker, *id)),
+        let is_taken = if self.peers.direct_path(&of).is_none() {
+            let is_queued = self.relaying.asking.queue(now.instant, of, purpose);
+            if is_queued {
+                self.connect(now, of);
+            }
+            is_queued
+        } else {
+            let id = self.relaying.asking.ask(now.instant, of, purpose);
+            if let Some(id) = id {
+                let request = LabelRequest { id, origin, target, through };
+                self.peers.send_control(now, of, &ControlMessage::LabelRequest(request));
+            }
+            id.is_some()
         };
-        if let Some(id) = self.relaying.asking.ask(now.instant, of, purpose) {
-            let request = LabelRequest { id, origin, target, through };
-            self.peers.send_control(now, of, &ControlMessage::LabelRequest(request));
-        } else if let Some((asker, id)) = passing {
-            self.refuse_label(now, Some(asker), id, LabelRefusal::Full);
+        if let Some((asker, id)) = asked_by.filter(|_| !is_taken) {
+            self.refuse_label(now, asker, id, LabelRefusal::Full);
         }
     }
 
@@ -241,7 +239,7 @@ impl<R: CryptoRng> Node<R> {
             ControlMessage::LabelRequest(request) => {
                 let id = request.id;
                 if let Err(reason) = self.handle_request(now, from, request) {
-                    self.refuse_label(now, Some(from), id, reason);
+                    self.refuse_label(now, from, id, reason);
                 }
             }
             ControlMessage::LabelGranted { id, label } => match self.relaying.asking.answered(from, id) {
@@ -249,7 +247,7 @@ impl<R: CryptoRng> Node<R> {
                 Some(Purpose::Passing { asker, id, ends, .. }) => {
                     let next = Leg { peer: from, label };
                     if let Err(reason) = self.lead_on(now, (asker, id), ends, next) {
-                        self.refuse_label(now, Some(asker), id, reason);
+                        self.refuse_label(now, asker, id, reason);
                         self.peers.send_control(now, from, &ControlMessage::LabelGone { label });
                     }
                 }
@@ -259,7 +257,7 @@ impl<R: CryptoRng> Node<R> {
                 let purpose = self.relaying.asking.answered(from, id);
                 tracing::debug!(?from, ?reason, "a relay gives no label");
                 match purpose {
-                    Some(Purpose::Passing { asker, id, .. }) => self.refuse_label(now, Some(asker), id, reason),
+                    Some(Purpose::Passing { asker, id, .. }) => self.refuse_label(now, asker, id, reason),
                     Some(Purpose::Own { key, .. }) => self.try_directly(now, key),
                     None => {}
                 }
@@ -293,10 +291,8 @@ impl<R: CryptoRng> Node<R> {
         peers.add_relayed(&mut ctx, to, by, is_wanted);
     }
 
-    fn refuse_label(&mut self, now: Now, asker: Option<TransportKey>, id: u32, reason: LabelRefusal) {
-        if let Some(asker) = asker {
-            self.peers.send_control(now, asker, &ControlMessage::LabelRefused { id, reason });
-        }
+    fn refuse_label(&mut self, now: Now, asker: TransportKey, id: u32, reason: LabelRefusal) {
+        self.peers.send_control(now, asker, &ControlMessage::LabelRefused { id, reason });
     }
 
     /// A member asks this node for a way.
@@ -349,7 +345,7 @@ impl<R: CryptoRng> Node<R> {
         let (asker, id) = question;
         match self.lead_on(now, question, ends, Leg { peer: to, label }) {
             Ok(()) => drop(self.peers.send_control(now, to, &ControlMessage::LabelOffered { origin: ends[0], label })),
-            Err(reason) => self.refuse_label(now, Some(asker), id, reason),
+            Err(reason) => self.refuse_label(now, asker, id, reason),
         }
     }
 
@@ -378,7 +374,7 @@ impl<R: CryptoRng> Node<R> {
         for purpose in self.relaying.asking.expire(now.instant) {
             match purpose {
                 Purpose::Passing { asker, id, .. } => {
-                    self.refuse_label(now, Some(asker), id, LabelRefusal::Unreachable);
+                    self.refuse_label(now, asker, id, LabelRefusal::Unreachable);
                 }
                 Purpose::Own { key, id, .. } => {
                     self.call_through_others(now, id, key);
@@ -407,6 +403,7 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn cut_ways(&mut self, now: Now, cut: &[(NodeId, TransportKey)]) {
         for (id, key) in cut {
             self.relaying.asking.forget(id, key);
+            self.calls.forget(key);
             let ended = self.relaying.board.end(|circuit| circuit.concerns(id, key));
             self.tell_ended(now, &ended, Some(*key));
         }

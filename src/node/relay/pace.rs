@@ -38,7 +38,7 @@ impl Pace {
     }
 }
 
-/// What one circuit carried, and whose paces it draws on.
+/// What one way through a circuit carried, and whose paces it draws on.
 #[derive(Debug)]
 pub struct Meter {
     member: Arc<Pace>,
@@ -49,7 +49,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Makes one that draws on the pace of the member who asked for the circuit, and on that of all together.
+    /// Makes one that draws on the pace of the member who sends, and on that of all together.
     pub fn new(now: Instant, member: Arc<Pace>, everybody: Arc<Pace>) -> Self {
         Self { member, everybody, bytes: AtomicU64::new(0), used_at: AtomicU64::new(now.as_micros()) }
     }

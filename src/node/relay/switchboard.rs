@@ -55,8 +55,8 @@ pub struct Circuit {
     pub asker: NodeId,
     /// The members that it is between: one of the legs may be another relay's.
     pub ends: [NodeId; 2],
-    /// What it carried.
-    pub meter: Arc<Meter>,
+    /// What came in by each of the legs, and was passed on.
+    pub meters: [Arc<Meter>; 2],
 }
 
 /// All circuits.
@@ -131,9 +131,12 @@ impl Switchboard {
             return Err(LabelRefusal::Full);
         }
         let rate = self.limits.member_rate;
-        let member = Arc::clone(self.paces.entry(asker).or_insert_with(|| Arc::new(Pace::new(rate))));
-        let meter = Arc::new(Meter::new(now, member, Arc::clone(&self.everybody)));
-        self.circuits.push(Circuit { legs, asker, ends, meter });
+        // Each way spends what its sender has: nobody who asked pays for what is sent to it.
+        let meters = [asker, ends[1]].map(|sender| {
+            let member = Arc::clone(self.paces.entry(sender).or_insert_with(|| Arc::new(Pace::new(rate))));
+            Arc::new(Meter::new(now, member, Arc::clone(&self.everybody)))
+        });
+        self.circuits.push(Circuit { legs, asker, ends, meters });
         Ok(())
     }
 
@@ -144,13 +147,13 @@ impl Switchboard {
             return ended;
         }
         let circuits = &self.circuits;
-        self.paces.retain(|member, _| circuits.iter().any(|circuit| circuit.asker == *member));
+        self.paces.retain(|member, _| circuits.iter().any(|circuit| [circuit.asker, circuit.ends[1]].contains(member)));
         ended
     }
 
     /// Ends those that carried nothing for [`LABEL_IDLE`].
     pub fn expire(&mut self, now: Instant) -> Vec<Circuit> {
-        self.end(|circuit| now.saturating_since(circuit.meter.used_at()) >= LABEL_IDLE)
+        self.end(|circuit| now.saturating_since(circuit.used_at()) >= LABEL_IDLE)
     }
 
     /// The circuits.
@@ -160,6 +163,16 @@ impl Switchboard {
 }
 
 impl Circuit {
+    /// The bytes that were passed on, both ways together.
+    pub fn bytes(&self) -> u64 {
+        self.meters.iter().map(|meter| meter.bytes()).sum()
+    }
+
+    /// When something last came by one of its legs.
+    pub fn used_at(&self) -> Instant {
+        self.meters.each_ref().map(|meter| meter.used_at()).into_iter().max().unwrap_or_default()
+    }
+
     /// Says whether it is between these, or led through one of them.
     pub fn concerns(&self, member: &NodeId, key: &TransportKey) -> bool {
         self.asker == *member || self.ends.contains(member) || self.legs.iter().any(|leg| leg.peer == *key)
@@ -224,13 +237,24 @@ mod tests {
     fn what_is_used_stays_and_what_concerns_a_member_goes_with_it() {
         let mut board = Switchboard::new(OPEN);
         (1..=3).for_each(|asker| connect(&mut board, asker, 1).unwrap());
-        board.circuits()[1].meter.pass(at(50), 100);
+        board.circuits()[1].meters[1].pass(at(50), 100);
         assert_eq!(board.expire(at(61)).len(), 2);
         assert!(board.circuits()[0].concerns(&member(2), &leg(9, 0).peer));
         assert!(board.circuits()[0].concerns(&member(9), &leg(200, 0).peer));
         assert!(!board.circuits()[0].concerns(&member(1), &leg(1, 0).peer));
         assert_eq!(board.end(|circuit| circuit.concerns(&member(2), &leg(2, 0).peer)).len(), 1);
         assert!(board.paces.is_empty());
+    }
+
+    #[test]
+    fn what_is_sent_to_a_member_spends_nothing_of_its_own_rate() {
+        let mut board = Switchboard::new(RelayLimits { member_rate: Some(1_000_000), ..OPEN });
+        connect(&mut board, 1, 1).unwrap();
+        let circuit = &board.circuits()[0];
+        let passed = |leg: usize| (0..1000).filter(|_| circuit.meters[leg].pass(at(10), 1000)).count();
+        let (back, forth) = (passed(1), passed(0));
+        assert!(back < 260 && forth == back, "{back} back, {forth} forth");
+        assert_eq!(circuit.bytes(), 1000 * (back + forth) as u64);
     }
 
     #[test]

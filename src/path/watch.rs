@@ -1,0 +1,208 @@
+//! The watch over the path in use: whether the peer owes an answer, and what to do about it.
+
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Sent to without an answer for three round trips, and for this long at least, a path is asked with a probe, and so are the others: beyond
+/// what TCP delays acknowledgements for on Linux, 40 to 200 ms.
+const SILENCE_UNTIL_PROBE: Duration = Duration::from_millis(300);
+
+/// The same where no round trip was measured.
+const SILENCE_UNMEASURED: Duration = Duration::from_secs(1);
+
+/// Sent to without an answer for this long, the peer is looked for everywhere by a new handshake.
+const SILENCE_UNTIL_RECONNECT: Duration = Duration::from_secs(2);
+
+/// What an answer may take beyond the usual, and a quarter of that, before its path counts as silent.
+const ANSWER_MARGIN: Duration = Duration::from_millis(30);
+
+/// How often the peer is looked for again, while it stays silent.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(6);
+
+/// How often a path is asked then.
+const LATE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the way that would be taken next is asked while the one in use carries something: so that it is warm, and its label known.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// What a look at the path in use comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// Nothing to do.
+    Healthy,
+    /// It is time to ask the next best way; [`Watch::warmed`] once it is.
+    Warm,
+    /// The peer owes an answer: ask the path in use, and those that would be taken next.
+    Ask,
+    /// The path seems dead: look for the peer everywhere.
+    Reconnect,
+}
+
+/// What one peer owes on the path in use.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Since when the peer owes an answer: a look saw a packet sent and nothing received after.
+    owed_since: Option<Instant>,
+    /// When the peer last got an answer: by itself that asks for none.
+    answered_at: Option<Instant>,
+    /// When something last came by another path than the one in use: a session knows that it was heard, not by which path.
+    elsewhere_at: Option<Instant>,
+    /// When something last came that may have come by the path in use.
+    heard_at: Instant,
+    /// When the path in use was first asked since the peer owes an answer.
+    asked_at: Option<Instant>,
+    /// When ways were last asked because of a look.
+    watched_at: Option<Instant>,
+    /// When the peer was last looked for, since it fell silent.
+    reconnected_at: Option<Instant>,
+}
+
+impl Watch {
+    /// Since when the peer owes an answer.
+    pub(super) fn owed_since(&self) -> Option<Instant> {
+        self.owed_since
+    }
+
+    /// Forgets that something was owed: it came.
+    pub(super) fn forgive(&mut self) {
+        self.owed_since = None;
+        self.asked_at = None;
+        self.reconnected_at = None;
+    }
+
+    /// Takes the news that another path is in use.
+    pub(super) fn moved(&mut self) {
+        self.elsewhere_at = None;
+        self.forgive();
+    }
+
+    /// Takes the news that something came by another path than the one in use.
+    pub(super) fn heard_elsewhere(&mut self, now: Instant) {
+        self.elsewhere_at = Some(now);
+    }
+
+    /// Takes the news that an answer leaves now.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.answered_at = Some(now);
+    }
+
+    /// Takes the news that the path in use is asked.
+    pub(super) fn asked(&mut self, now: Instant) {
+        if self.owed_since.is_some() {
+            self.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// Takes the news that the next best way is asked.
+    pub(super) fn warmed(&mut self, now: Instant) {
+        self.watched_at = Some(now);
+    }
+
+    /// Says whether the path in use left a probe unanswered for longer than its answer usually takes. A slower way's answer comes later than
+    /// that of a path that works, and must not be taken for a reason to leave it.
+    pub(super) fn is_silent(&self, now: Instant, usual: Duration) -> bool {
+        let is_unanswered = |at| now.saturating_since(at) > usual + usual / 4 + ANSWER_MARGIN;
+        self.owed_since.is_some() && self.asked_at.is_some_and(is_unanswered)
+    }
+
+    /// Looks at the path in use, with the round trip measured on it and the times of the last packet sent to and received from the peer.
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        rtt: Option<Duration>,
+        sent: Instant,
+        received: Option<Instant>,
+    ) -> Verdict {
+        let received = received.unwrap_or(Instant::ZERO);
+        if self.elsewhere_at.is_none_or(|at| received > at) {
+            self.heard_at = received;
+        }
+        let received = self.heard_at;
+        if received >= sent {
+            self.forgive();
+        }
+        // An answer, by whatever path it went, asks for none; but it settles nothing that is owed for something else.
+        if received >= sent || self.answered_at >= Some(sent) && self.owed_since.is_none() {
+            return self.warm(now, sent);
+        }
+        if self.owed_since.is_some_and(|since| since < received) {
+            self.forgive();
+        }
+        let owed_since = *self.owed_since.get_or_insert(now);
+        let silence = now.saturating_since(owed_since);
+        let patience = rtt.map_or(SILENCE_UNMEASURED, |rtt| SILENCE_UNTIL_PROBE.max(3 * rtt));
+        if silence < patience {
+            return Verdict::Healthy;
+        }
+        if silence < SILENCE_UNTIL_RECONNECT.max(2 * patience) {
+            self.watched_at = Some(now);
+            return Verdict::Ask;
+        }
+        if self.reconnected_at.is_none_or(|at| now.saturating_since(at) >= RECONNECT_INTERVAL) {
+            self.reconnected_at = Some(now);
+            return Verdict::Reconnect;
+        }
+        if self.watched_at.is_some_and(|at| now.saturating_since(at) < LATE_PROBE_INTERVAL) {
+            return Verdict::Healthy;
+        }
+        self.watched_at = Some(now);
+        Verdict::Ask
+    }
+
+    /// Has the next best way asked now and then, while the one in use carries something.
+    fn warm(&self, now: Instant, sent: Instant) -> Verdict {
+        // What was sent last may have been an answer: two ends that answer each other's would never fall silent.
+        let is_idle = now.saturating_since(sent) >= BACKUP_INTERVAL || self.answered_at >= Some(sent);
+        let is_warm = self.watched_at.is_some_and(|at| now.saturating_since(at) < BACKUP_INTERVAL);
+        if is_idle || is_warm { Verdict::Healthy } else { Verdict::Warm }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn millis(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn silence_is_asked_about_soon_and_the_peer_then_looked_for_less_and_less() {
+        let (mut watch, rtt) = (Watch::default(), Some(Duration::from_millis(20)));
+        let (sent, received) = (seconds(111), Some(seconds(10)));
+        let looks = (111_000..131_000).step_by(100);
+        let seen: Vec<_> = looks.map(|at| (at, watch.check(millis(at), rtt, sent, received))).collect();
+        let times = |verdict| seen.iter().filter(move |look| look.1 == verdict).map(|look| look.0).collect::<Vec<_>>();
+        let asked = times(Verdict::Ask);
+        let early = asked.iter().filter(|at| **at < 113_000).count();
+        assert_eq!((asked[0], early), (111_300, 17), "{asked:?}");
+        assert_eq!(times(Verdict::Reconnect), [113_000, 119_000, 125_000]);
+        assert!(asked.len() - early <= 18, "one probe a second later: {asked:?}");
+        assert_eq!(watch.check(seconds(140), rtt, seconds(120), Some(seconds(121))), Verdict::Healthy, "idle");
+    }
+
+    #[test]
+    fn an_answer_asks_for_none() {
+        let mut watch = Watch::default();
+        let just_after = seconds(10) + Duration::from_micros(50);
+        watch.answered(just_after);
+        for second in 11..60 {
+            assert_eq!(watch.check(seconds(second), None, just_after, Some(seconds(10))), Verdict::Healthy);
+        }
+        assert_eq!(watch.check(seconds(60), None, seconds(60), Some(seconds(10))), Verdict::Healthy);
+        assert_eq!(watch.check(seconds(61), None, seconds(60), Some(seconds(10))), Verdict::Ask, "data after it does");
+    }
+
+    #[test]
+    fn a_busy_path_that_answers_owes_nothing() {
+        let mut watch = Watch::default();
+        for second in 2..60 {
+            let received = Some(seconds(second) - Duration::from_millis(2));
+            assert_eq!(watch.check(seconds(second), None, seconds(second), received), Verdict::Healthy);
+        }
+    }
+}
