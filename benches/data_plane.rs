@@ -11,7 +11,7 @@ use p2plus::crypto::identity::NodeId;
 use p2plus::io::batch::SendBatch;
 use p2plus::node::forward::{Arrival, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outgoing};
 use p2plus::node::table::{ForwardingTable, Inlet, Outlet};
-use p2plus::path::{LocalEnd, Path};
+use p2plus::path::{LocalEnd, Path, PathMtu};
 use p2plus::policy::decision::NumberedRule;
 use p2plus::policy::rule::{Action, PortRange, Ports, Protocol, Rule, Selector};
 use p2plus::policy::{Policy, Rights};
@@ -95,7 +95,7 @@ fn table(own: Ipv4Addr, peers: impl Iterator<Item = Ipv4Addr>, session: &Arc<Ses
     let local = |number: PeerIndex| LocalEnd { socket: number.position() as u8, address: None };
     let outlet = |number| {
         let path = Path { local: Some(local(number)), ..path };
-        (number, Outlet { session: Arc::clone(session), path })
+        (number, Outlet { session: Arc::clone(session), path, mtu: PathMtu::Known(1500) })
     };
     let inlet = Inlet {
         session: Arc::clone(session),

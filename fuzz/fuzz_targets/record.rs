@@ -8,7 +8,7 @@ use p2plus::wire::datagram::SessionIndex;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::transport_record::{
-    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_PACKET, RECORD_STREAM, Record, bundled_header,
+    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_MEASURE, RECORD_PACKET, RECORD_STREAM, Record, bundled_header,
     next_bundled,
 };
 
@@ -50,6 +50,10 @@ fuzz_target!(|bytes: &[u8]| {
         Record::Fragment(fragment) => {
             let (header, fields) = fragment.encode_header();
             return assert_eq!([header.as_slice(), &fields, fragment.bytes].concat(), bytes);
+        }
+        Record::Measure(id) => {
+            assert_eq!(bytes[0], RECORD_MEASURE);
+            return assert!(bytes[1..].starts_with(&id.to_le_bytes()));
         }
         Record::Chunk(_) => unreachable!("returned above"),
     };

@@ -20,6 +20,7 @@ pub(super) fn why(scope: &Scope, output: &Output, args: &WhyArgs) -> CommandResu
 fn why_text(report: &WhyReport) -> String {
     let mut lines = vec![format!("{}: {}", report.peer, report.reason)];
     lines.extend(report.advice.iter().map(|advice| format!("  to change that: {advice}")));
+    lines.extend(report.mtu.map(|mtu| format!("  carries     packets of up to {mtu} bytes whole")));
     lines.push(format!("  this node   {}", placement(&report.own)));
     let unknown = || "unknown: no record of it came".to_owned();
     lines.push(format!("  the peer    {}", report.remote.as_ref().map_or_else(unknown, placement)));

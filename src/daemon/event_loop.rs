@@ -26,6 +26,7 @@ use crate::io::device::Device;
 use crate::io::host::Host;
 use crate::io::host_dns::Delegation;
 use crate::io::network::Network;
+use crate::io::udp::SendError;
 use crate::io::udp::UdpSender;
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
@@ -246,9 +247,11 @@ impl EventLoop {
             }
         }
         while let Some(transmit) = self.parts.node.poll_transmit() {
-            let Transmit { path, datagram, hop_limit } = transmit;
-            if let Err(error) = self.parts.sender.send_over(path, &datagram, hop_limit) {
-                self.parts.shared.drops.count(unsent(error));
+            let Transmit { path, datagram, hop_limit, is_measure } = transmit;
+            match self.parts.sender.send_over(path, &datagram, hop_limit) {
+                Ok(()) => {}
+                Err(SendError::TooLong) if is_measure => {}
+                Err(error) => self.parts.shared.drops.count(unsent(error)),
             }
         }
     }

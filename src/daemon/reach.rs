@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::node::reachability::{Explanation, KnownWay, Placement};
 use crate::node::relay::{CircuitStatus, MAX_LABELS};
 use crate::node::status::{PeerStatus, Way};
-use crate::path::CandidateSource;
+use crate::path::{CandidateSource, PathMtu};
 use crate::time::Now;
 use crate::wire::control::NatKind;
 use std::time::Duration;
@@ -52,6 +52,10 @@ fn report(status: &PeerStatus, known: &Explanation) -> WhyReport {
         peer: status.member.name.clone(),
         path: views::path(status.way.clone()),
         reason,
+        mtu: match known.mtu {
+            PathMtu::Known(bytes) => Some(bytes),
+            PathMtu::Unknown => None,
+        },
         advice: advice.into_iter().map(str::to_owned).collect(),
         own: placement(&known.own),
         remote: known.peer.as_ref().map(placement),
@@ -221,6 +225,7 @@ mod tests {
             own: placed(own),
             peer: Some(placed(peer)),
             ways: vec![way],
+            mtu: PathMtu::Unknown,
             is_connecting: false,
             has_failed: false,
             is_punching: true,

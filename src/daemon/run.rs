@@ -151,6 +151,7 @@ fn open_node(
         refusal: files.refusal(),
         accepted: files.accepted()?,
         requests: files.requests(),
+        inner_mtu: args.config.tunnel.mtu.0,
         relay: args.config.relay.limits(),
         ciphers: ciphers(&args.config),
         offload,

@@ -101,6 +101,8 @@ pub struct Setup<R> {
     pub accepted: Accepted,
     /// What it asks signers for.
     pub requests: Vec<Request>,
+    /// The longest packet that a host gives or takes, in bytes.
+    pub inner_mtu: u16,
     /// Whether it passes on for others, and how much.
     pub relay: RelayLimits,
     /// The ciphers that are fast here.
@@ -228,6 +230,7 @@ impl<R: CryptoRng> Node<R> {
             refusal,
             accepted,
             requests,
+            inner_mtu,
             relay,
             ciphers,
             offload,
@@ -267,6 +270,7 @@ impl<R: CryptoRng> Node<R> {
             drops,
             events: VecDeque::new(),
         };
+        node.peers.set_inner_mtu(inner_mtu);
         node.invite_bootstrap();
         let policy = node.ledger.policy();
         let diff = PolicyDiff::between(&node.policy, &policy);

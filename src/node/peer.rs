@@ -4,6 +4,7 @@ use super::peers::punching::Punch;
 use super::peers::source_of;
 use crate::crypto::identity::NodeId;
 use crate::path::Paths;
+use crate::path::mtu::MtuSearch;
 use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session, Source};
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
@@ -84,6 +85,8 @@ pub(super) struct Peer {
     pub(super) paths: Paths,
     /// The handshake that this node began.
     pub(super) attempt: Option<Attempt>,
+    /// What its path in use takes.
+    pub(super) mtu: MtuSearch,
     /// The direct path that is being opened.
     pub(super) punch: Option<Punch>,
     /// Whether the peer said, in the last handshake, that this node is a guest there.
@@ -126,6 +129,7 @@ impl Peer {
             id,
             sessions: PeerSessions::new(local, id),
             paths: Paths::default(),
+            mtu: MtuSearch::default(),
             attempt: None,
             punch: None,
             guest_there: false,
@@ -248,7 +252,8 @@ impl Peer {
         let relays = self.attempt.as_ref().and_then(|attempt| attempt.relays_at);
         let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
         let punch = self.punch.as_ref().map(Punch::next_at);
-        [sessions, attempt.map(|(at, _)| at), relays, punch].into_iter().flatten().min()
+        let mtu = if self.is_unmeasured() { Some(Instant::ZERO) } else { self.mtu.poll_timeout() };
+        [sessions, attempt.map(|(at, _)| at), relays, punch, mtu].into_iter().flatten().min()
     }
 
     /// Says whether nobody vouches for the peer: no member that the ledger names, and known only because it came.

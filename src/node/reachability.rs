@@ -3,7 +3,7 @@
 use super::Node;
 use super::status::Way;
 use crate::crypto::identity::NodeId;
-use crate::path::CandidateSource;
+use crate::path::{CandidateSource, PathMtu};
 use crate::policy::Member;
 use crate::time::Instant;
 use crate::wire::control::NatKind;
@@ -50,6 +50,8 @@ pub struct Explanation {
     pub peer: Option<Placement>,
     /// Every way that is known.
     pub ways: Vec<KnownWay>,
+    /// What the way in use takes.
+    pub mtu: PathMtu,
     /// A handshake is under way.
     pub is_connecting: bool,
     /// Handshakes failed lately.
@@ -99,6 +101,7 @@ impl<R: CryptoRng> Node<R> {
             own: self.placement(),
             peer,
             ways: Vec::new(),
+            mtu: PathMtu::Unknown,
             is_connecting: false,
             has_failed: false,
             is_punching: self.peers.is_punching(key),
@@ -106,6 +109,7 @@ impl<R: CryptoRng> Node<R> {
         };
         let Some(known) = self.peers.peer(key) else { return explanation };
         explanation.is_connecting = known.attempt.is_some();
+        explanation.mtu = known.mtu.mtu();
         explanation.has_failed = known.has_failed();
         let used = self.way_to(key);
         let direct = known.paths.candidates().views().map(|view| KnownWay {

@@ -227,6 +227,7 @@ impl Routing {
             answer_sources: self.answer_sources,
             heartbeat,
             gate: peers.gate(),
+            inner_mtu: peers.inner_mtu(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::pulse::Heartbeat;
 use super::relay::Labels;
 use crate::crypto::identity::NodeId;
-use crate::path::Path;
+use crate::path::{Path, PathMtu};
 use crate::policy::Rights;
 use crate::router::bridge::Segments;
 use crate::router::filter::Filter;
@@ -24,6 +24,8 @@ pub struct Outlet {
     pub session: Arc<Session>,
     /// The path in use.
     pub path: Path,
+    /// What the path takes.
+    pub mtu: PathMtu,
 }
 
 /// An outlet for each peer that has one.
@@ -94,6 +96,8 @@ pub struct ForwardingTable {
     pub labels: Arc<Labels>,
     /// What a handshake datagram has to show before it takes the node's time.
     pub gate: Gate,
+    /// The longest packet that hosts give or take, in bytes.
+    pub inner_mtu: u16,
     /// What ICMP answers to the local kernel come from.
     pub answer_sources: AnswerSources,
     /// Whether the machine slept since the table was made: then its keys seal nothing.
@@ -113,6 +117,7 @@ impl ForwardingTable {
             inlets: Arc::default(),
             labels: Arc::default(),
             gate: Gate::closed(),
+            inner_mtu: u16::MAX,
             answer_sources: AnswerSources::default(),
             heartbeat: Arc::default(),
         }

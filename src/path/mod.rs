@@ -12,6 +12,7 @@
 pub mod allowance;
 pub mod candidate;
 pub mod local;
+pub mod mtu;
 pub mod probe;
 mod relayed;
 pub mod select;
@@ -19,5 +20,6 @@ mod watch;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
 pub use local::{LocalEnd, Path};
+pub use mtu::PathMtu;
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths, Speech};

@@ -28,7 +28,7 @@ const MAX_BACKUPS: usize = 3;
 pub enum PathCheck {
     /// Nothing to do.
     Healthy,
-    /// Probe these: the peer owes an answer, or it is time to.
+    /// Probe these, and see whether what is long comes through: the peer owes an answer, or it is time to.
     Probe(Vec<Path>),
     /// The path seems dead: handshake with every candidate.
     Reconnect,
@@ -253,17 +253,10 @@ impl Paths {
     /// sent before it was answered by what it answers.
     pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
         let (Some(current), Some(sent)) = (self.current, sent) else { return PathCheck::Healthy };
-        let ask = |ways: Vec<Path>| if ways.is_empty() { PathCheck::Healthy } else { PathCheck::Probe(ways) };
         match self.watch.check(now, current.rtt, sent, received) {
             Verdict::Healthy => PathCheck::Healthy,
-            Verdict::Warm => {
-                let backup = self.backups().next();
-                if backup.is_some() {
-                    self.watch.warmed(now);
-                }
-                ask(backup.into_iter().collect())
-            }
-            Verdict::Ask => ask(std::iter::once(current.path).chain(self.backups()).collect()),
+            Verdict::Warm => PathCheck::Probe(self.backups().take(1).collect()),
+            Verdict::Ask => PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect()),
             Verdict::Reconnect => PathCheck::Reconnect,
         }
     }

@@ -30,7 +30,7 @@ const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 pub(super) enum Verdict {
     /// Nothing to do.
     Healthy,
-    /// It is time to ask the next best way; [`Watch::warmed`] once it is.
+    /// It is time to ask the next best way.
     Warm,
     /// The peer owes an answer: ask the path in use, and those that would be taken next.
     Ask,
@@ -93,11 +93,6 @@ impl Watch {
         }
     }
 
-    /// Takes the news that the next best way is asked.
-    pub(super) fn warmed(&mut self, now: Instant) {
-        self.watched_at = Some(now);
-    }
-
     /// Says whether the path in use left a probe unanswered for longer than its answer usually takes. A slower way's answer comes later than
     /// that of a path that works, and must not be taken for a reason to leave it.
     pub(super) fn is_silent(&self, now: Instant, usual: Duration) -> bool {
@@ -150,11 +145,15 @@ impl Watch {
     }
 
     /// Has the next best way asked now and then, while the one in use carries something.
-    fn warm(&self, now: Instant, sent: Instant) -> Verdict {
+    fn warm(&mut self, now: Instant, sent: Instant) -> Verdict {
         // What was sent last may have been an answer: two ends that answer each other's would never fall silent.
         let is_idle = now.saturating_since(sent) >= BACKUP_INTERVAL || self.answered_at >= Some(sent);
         let is_warm = self.watched_at.is_some_and(|at| now.saturating_since(at) < BACKUP_INTERVAL);
-        if is_idle || is_warm { Verdict::Healthy } else { Verdict::Warm }
+        if is_idle || is_warm {
+            return Verdict::Healthy;
+        }
+        self.watched_at = Some(now);
+        Verdict::Warm
     }
 }
 

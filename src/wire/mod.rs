@@ -11,6 +11,7 @@ pub mod frame;
 pub mod handshake;
 pub mod icmp;
 pub mod inner;
+pub mod mss;
 pub mod name;
 pub mod neighbour;
 pub mod offload;

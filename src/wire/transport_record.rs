@@ -29,8 +29,12 @@ pub const RECORD_FRAME: u8 = 5;
 pub const RECORD_FRAME_CHUNK: u8 = RECORD_FRAME + RECORD_CHUNK;
 /// First byte of a bundle of small frames.
 pub const RECORD_FRAME_BUNDLE: u8 = RECORD_FRAME + RECORD_BUNDLE;
+/// First byte of a measure: a datagram that is as long as it is to see whether so much passes.
+pub const RECORD_MEASURE: u8 = 8;
+/// First byte of a part of an IP packet that is longer than a datagram.
+pub const RECORD_FRAGMENT: u8 = 9;
 /// First byte of a part of a frame that is longer than a datagram.
-pub const RECORD_FRAGMENT: u8 = 8;
+pub const RECORD_FRAME_FRAGMENT: u8 = RECORD_FRAME + RECORD_FRAGMENT;
 /// Flag of a packet: its transport checksum holds only the pseudo-header's sum and is completed by the receiver.
 pub const FLAG_NEEDS_CHECKSUM: u8 = 0x10;
 /// Flag of a chunk: its super-packet ends with it.
@@ -41,7 +45,9 @@ pub const BUNDLED_HEADER_LEN: usize = 3;
 pub const CHUNK_FIELDS_LEN: usize = 7;
 /// Bytes in front of a fragment's content, behind the record's own header.
 pub const FRAGMENT_FIELDS_LEN: usize = 4;
-/// Flag of a fragment: its frame ends with it.
+/// Bytes of a measure that say something: its kind and its id. The rest is zeros.
+pub const MEASURE_LEN: usize = RECORD_HEADER_LEN + 8;
+/// Flag of a fragment: its packet or frame ends with it.
 pub const FLAG_LAST_FRAGMENT: u8 = 0x10;
 /// Payload bytes of a segment at least: fewer would make the receiver's kernel cut a packet into thousands.
 pub const MIN_SEGMENT_LEN: u16 = 536;
@@ -125,8 +131,10 @@ pub enum Record<'a> {
     Chunk(Chunk<'a>),
     /// Several IP packets, or frames of one segment, one after the other: [`next_bundled`] takes them out.
     Bundle(Layer, &'a [u8]),
-    /// A part of a frame.
+    /// A part of an IP packet, or of a frame.
     Fragment(Fragment<'a>),
+    /// A probe as long as it is; a pong that repeats its id answers it.
+    Measure(u64),
     /// A probe, pong, list of candidates, gossip and the like.
     Control(&'a [u8]),
     /// One IP packet of the control link.
@@ -200,57 +208,57 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// A part of a frame that is longer than a datagram to this peer may be, behind the record's header: `frame u16 | offset u16 | bytes`.
+/// A part of a packet or frame that is longer than a datagram to this peer may be, behind the record's header: `number u16 | offset u16 |
+/// bytes`.
 ///
-/// All fields of a frame's checksum are done: it is put together and delivered as it is.
+/// All checksums are done: the whole is put together and delivered as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fragment<'a> {
-    /// The segment of the frame.
-    pub segment: SegmentNumber,
-    /// The frame ends with it.
+    /// What the whole is: a packet, or a frame of a segment.
+    pub layer: Layer,
+    /// The whole ends with it.
     pub is_last: bool,
-    /// Which frame of its sender; the numbers come again after 65,536.
-    pub frame: u16,
-    /// Bytes of the frame in front of it.
+    /// Which packet or frame of its sender; the numbers come again after 65,536.
+    pub number: u16,
+    /// Bytes of the whole in front of it.
     pub offset: u16,
-    /// Its part of the frame.
+    /// Its part.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Fragment<'a> {
-    fn decode(segment: SegmentNumber, flags: u8, mut reader: Reader<'a>) -> Result<Self, RecordError> {
+    fn decode(layer: Layer, flags: u8, mut reader: Reader<'a>) -> Result<Self, RecordError> {
         if flags & !FLAG_LAST_FRAGMENT != 0 {
             return Err(RecordError::UnknownFlags(flags));
         }
-        let (frame, offset) = match (reader.u16(), reader.u16()) {
-            (Ok(frame), Ok(offset)) => (frame, offset),
+        let (number, offset) = match (reader.u16(), reader.u16()) {
+            (Ok(number), Ok(offset)) => (number, offset),
             _ => return Err(RecordError::BadFrame),
         };
         let bytes = reader.rest();
         let is_good = !bytes.is_empty() && usize::from(offset) + bytes.len() <= MAX_FRAME_LEN;
-        let fragment = Self { segment, is_last: flags != 0, frame, offset, bytes };
+        let fragment = Self { layer, is_last: flags != 0, number, offset, bytes };
         if is_good { Ok(fragment) } else { Err(RecordError::BadFrame) }
     }
 
-    /// Cuts a frame into parts whose records have no more than `room` bytes behind their header, of one length but for the last, so that they
+    /// Cuts a packet or frame into parts whose records have no more than `room` bytes behind their header, of one length but for the last, so that they
     /// leave as one train.
-    pub fn cut(segment: SegmentNumber, frame: u16, bytes: &'a [u8], room: usize) -> impl Iterator<Item = Self> {
+    pub fn cut(layer: Layer, number: u16, bytes: &'a [u8], room: usize) -> impl Iterator<Item = Self> {
         let room = room.saturating_sub(FRAGMENT_FIELDS_LEN).max(1);
         let step = bytes.len().div_ceil(bytes.len().div_ceil(room).max(1)).max(1);
-        bytes.chunks(step).enumerate().map(move |(number, part)| {
-            let offset = number * step;
+        bytes.chunks(step).enumerate().map(move |(place, part)| {
+            let offset = place * step;
             let is_last = offset + part.len() == bytes.len();
-            Self { segment, is_last, frame, offset: offset as u16, bytes: part }
+            Self { layer, is_last, number, offset: offset as u16, bytes: part }
         })
     }
 
     /// Returns the record's header, and what stands between that and the bytes.
     pub fn encode_header(&self) -> (RecordHeader, [u8; FRAGMENT_FIELDS_LEN]) {
         let mut fields = [0; FRAGMENT_FIELDS_LEN];
-        Writer::new(&mut fields).u16(self.frame).u16(self.offset).finish().expect("2 + 2 = 4");
+        Writer::new(&mut fields).u16(self.number).u16(self.offset).finish().expect("2 + 2 = 4");
         let flags = if self.is_last { FLAG_LAST_FRAGMENT } else { 0 };
-        // Of packets there are none: the kind is that of frames alone.
-        (Layer::Link(self.segment).record_header(RECORD_FRAGMENT - RECORD_FRAME, flags), fields)
+        (self.layer.record_header(RECORD_FRAGMENT, flags), fields)
     }
 }
 
@@ -296,9 +304,12 @@ pub enum RecordError {
     /// A bundle that is not whole packets alone.
     #[error("the bundle is malformed")]
     BadBundle,
-    /// A frame without its segment, or a part of one that contradicts itself.
+    /// A frame without its segment, or a part of one, or of a packet, that contradicts itself.
     #[error("the frame's record is malformed")]
     BadFrame,
+    /// A measure without its id.
+    #[error("the measure is malformed")]
+    BadMeasure,
 }
 
 impl<'a> Record<'a> {
@@ -311,7 +322,7 @@ impl<'a> Record<'a> {
         let (flags, mut reader) = (first & !KIND_MASK, Reader::new(content));
         let kind = first & KIND_MASK;
         let layer = match kind {
-            RECORD_FRAME..=RECORD_FRAGMENT => Layer::of_frames(&mut reader)?,
+            RECORD_FRAME..=RECORD_FRAME_BUNDLE | RECORD_FRAME_FRAGMENT => Layer::of_frames(&mut reader)?,
             _ => Layer::Ip,
         };
         match (kind, layer) {
@@ -323,10 +334,11 @@ impl<'a> Record<'a> {
                 let packets = reader.rest();
                 if is_bundle(packets) { Ok(Self::Bundle(layer, packets)) } else { Err(RecordError::BadBundle) }
             }
-            (RECORD_FRAGMENT, Layer::Link(segment)) => Fragment::decode(segment, flags, reader).map(Self::Fragment),
+            (RECORD_FRAGMENT | RECORD_FRAME_FRAGMENT, _) => Fragment::decode(layer, flags, reader).map(Self::Fragment),
+            (RECORD_MEASURE, _) if flags == 0 => reader.u64().map(Self::Measure).map_err(|_| RecordError::BadMeasure),
             (RECORD_CONTROL, _) if flags == 0 => Ok(Self::Control(content)),
             (RECORD_STREAM, _) if flags == 0 => Ok(Self::Stream(content)),
-            (RECORD_PACKET..=RECORD_FRAME_BUNDLE, _) => Err(RecordError::UnknownFlags(flags)),
+            (RECORD_PACKET..=RECORD_MEASURE, _) => Err(RecordError::UnknownFlags(flags)),
             (kind, _) => Err(RecordError::UnknownKind(kind)),
         }
     }
@@ -345,7 +357,10 @@ mod tests {
         );
         assert_eq!(Record::decode(&[3, 9]), Ok(Record::Control(&[9])));
         assert_eq!(Record::decode(&[4]), Ok(Record::Stream(&[])));
-        assert_eq!(Record::decode(&[9, 9]), Err(RecordError::UnknownKind(9)));
+        assert_eq!(Record::decode(&[8, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0]), Ok(Record::Measure(0x0200_0000_0000_0001)));
+        assert_eq!(Record::decode(&[8, 1, 0, 0, 0, 0, 0, 0]), Err(RecordError::BadMeasure));
+        assert_eq!(Record::decode(&[0x18, 1, 0, 0, 0, 0, 0, 0, 2]), Err(RecordError::UnknownFlags(0x10)));
+        assert_eq!(Record::decode(&[10, 9]), Err(RecordError::UnknownKind(10)));
         assert_eq!(Record::decode(&[0x20]), Err(RecordError::UnknownFlags(0x20)));
         assert_eq!(Record::decode(&[0x13]), Err(RecordError::UnknownFlags(0x10)));
     }
@@ -423,7 +438,7 @@ mod tests {
         let bundle = [layer.record_header(RECORD_BUNDLE, 0).as_slice(), b"\x03\0\x10one"].concat();
         assert_eq!(bundle[0], RECORD_FRAME_BUNDLE);
         assert_eq!(Record::decode(&bundle), Ok(Record::Bundle(layer, &bundle[5..])));
-        for kind in RECORD_FRAME..=RECORD_FRAGMENT {
+        for kind in [RECORD_FRAME, RECORD_FRAME_CHUNK, RECORD_FRAME_BUNDLE, RECORD_FRAME_FRAGMENT] {
             let short = [kind, 0, 0, 0];
             assert!((1..=4).all(|len| Record::decode(&short[..len]) == Err(RecordError::BadFrame)), "{kind}");
             let flagged = [kind | 0x20, 0, 0, 0, 0, 9, 9, 9, 9, 9];
@@ -437,7 +452,7 @@ mod tests {
         for (room, expected) in
             [(1_435, vec![757, 757]), (1_000, vec![757, 757]), (758, vec![505, 505, 504]), (2_000, vec![1_514])]
         {
-            let parts: Vec<_> = Fragment::cut(SEGMENT, 7, &frame, room).collect();
+            let parts: Vec<_> = Fragment::cut(Layer::Link(SEGMENT), 7, &frame, room).collect();
             assert_eq!(parts.iter().map(|part| part.bytes.len()).collect::<Vec<_>>(), expected, "{room}");
             assert_eq!(parts.iter().map(|part| part.bytes).collect::<Vec<_>>().concat(), frame);
             assert!(parts.iter().all(|part| part.bytes.len() + FRAGMENT_FIELDS_LEN <= room));
@@ -451,10 +466,10 @@ mod tests {
     fn a_fragment_has_the_bytes_of_the_document_and_stays_within_the_longest_frame() {
         let bytes = [7; 100];
         let offset = (MAX_FRAME_LEN - bytes.len()) as u16;
-        let fragment = Fragment { segment: SEGMENT, is_last: true, frame: 0x0605, offset, bytes: &bytes };
+        let fragment = Fragment { layer: Layer::Link(SEGMENT), is_last: true, number: 0x0605, offset, bytes: &bytes };
         let (header, fields) = fragment.encode_header();
         let record = [header.as_slice(), &fields, &bytes].concat();
-        assert_eq!(record[..7], [0x18, 4, 3, 2, 1, 5, 6]);
+        assert_eq!(record[..7], [0x1e, 4, 3, 2, 1, 5, 6]);
         assert_eq!(Record::decode(&record), Ok(Record::Fragment(fragment)));
         assert_eq!(Record::decode(&[&record[..], &[7]].concat()), Err(RecordError::BadFrame), "too long");
         assert_eq!(Record::decode(&record[..9]), Err(RecordError::BadFrame), "nothing in it");

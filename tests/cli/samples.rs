@@ -451,6 +451,7 @@ fn why() -> WhyReport {
         peer: "b".into(),
         path: relayed(),
         reason: "through berlin: both NATs choose another port towards each other, which nobody can know".into(),
+        mtu: Some(1476),
         advice: vec!["forward a UDP port".into()],
         own: placement("endpoint-dependent"),
         remote: Some(placement("endpoint-dependent")),

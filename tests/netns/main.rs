@@ -40,6 +40,7 @@ mod node;
 mod offload;
 mod overlap;
 mod passing_by;
+mod path_mtu;
 mod policy;
 mod port_map;
 mod post_quantum;

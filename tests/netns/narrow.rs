@@ -14,9 +14,19 @@ const fn headers(is_v4: bool) -> usize {
 
 /// Narrows the links of all hosts at the router's end, so that no host knows of it, and silences the router.
 fn narrow(lab: &Lab, hosts: &[Host], mtu: usize) {
+    set_path_mtu(lab, hosts, mtu);
+    silence(lab);
+}
+
+/// Gives the router's ends of the hosts' links an MTU, so that no host knows of it.
+pub fn set_path_mtu(lab: &Lab, hosts: &[Host], mtu: usize) {
     for host in hosts {
         lab.router().ip(&format!("link set {} mtu {mtu}", host.router_link()));
     }
+}
+
+/// Has the router tell nobody that a packet was too long for it.
+pub fn silence(lab: &Lab) {
     lab.router().rules(
         "table inet silent { chain output { type filter hook output priority 0;
             icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; }",
@@ -90,5 +100,8 @@ fn joining_and_the_chain_pass_a_path_of_1124_bytes_without_icmp() {
 fn joining_and_the_chain_pass_an_ipv6_path_of_its_least_mtu_without_icmp() {
     let Some(mut lab) = Lab::new() else { return };
     let seen = over_paths(&mut lab, Underlay::V6, Host::v6, 1280);
-    assert!(seen.iter().any(|seen| seen.kind() == TYPE_TRANSPORT) && seen.iter().all(|seen| seen.wire_len <= 1124));
+    assert!(seen.iter().any(|seen| seen.kind() == TYPE_TRANSPORT));
+    // What sessions send may be as long as the path is measured to take.
+    let longest = |seen: &Seen| if seen.kind() == TYPE_TRANSPORT { 1280 } else { 1124 };
+    assert!(seen.iter().all(|seen| seen.wire_len <= longest(seen)));
 }

@@ -315,6 +315,7 @@ impl Machine {
             invitation,
             refusal: None,
             requests: Vec::new(),
+            inner_mtu: 1400,
             relay: RelayLimits { is_on: true, member_rate: None, whole_rate: None },
             accepted: Accepted { all: true, ..Accepted::default() },
             ciphers: CipherSet { aes_256_gcm: self.seed.is_multiple_of(2) },
@@ -507,7 +508,7 @@ impl SimNode {
                 _ => {}
             }
         }
-        while let Some(Transmit { path, datagram, hop_limit }) = self.node.poll_transmit() {
+        while let Some(Transmit { path, datagram, hop_limit, .. }) = self.node.poll_transmit() {
             // What passes few routers opens a NAT and arrives nowhere.
             let datagram = if hop_limit.is_some() { Vec::new() } else { datagram };
             self.outbox.push_back((path.remote, datagram));

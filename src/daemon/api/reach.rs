@@ -84,6 +84,8 @@ pub struct WhyReport {
     pub path: PeerPath,
     /// Why, in a sentence.
     pub reason: String,
+    /// The longest IP packet that the way in use takes, in bytes; `null` until it is measured.
+    pub mtu: Option<u16>,
     /// What would help; empty when nothing has to.
     pub advice: Vec<String>,
     /// This node.

@@ -1,12 +1,11 @@
-//! Frames that were longer than a datagram, until all their parts are here.
+//! Packets and frames that were longer than a datagram, until all their parts are here.
 //!
 //! The parts leave together, so they come together: what is not whole after a moment has lost one. Each receiving thread has its own table.
 
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
 use crate::wire::ecn::Ecn;
-use crate::wire::frame::SegmentNumber;
-use crate::wire::transport_record::{Fragment, MAX_FRAME_LEN};
+use crate::wire::transport_record::{Fragment, Layer, MAX_FRAME_LEN};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Name {
     origin: (SessionIndex, Lane),
-    segment: SegmentNumber,
+    layer: Layer,
     number: u16,
 }
 
@@ -54,7 +53,7 @@ impl Fragments {
         ecn: Ecn,
         fragment: &Fragment<'_>,
     ) -> Result<Option<(Ecn, Vec<u8>)>, usize> {
-        let name = Name { origin, segment: fragment.segment, number: fragment.frame };
+        let name = Name { origin, layer: fragment.layer, number: fragment.number };
         let Some(at) = self.0.iter().position(|partial| partial.name == name) else {
             let lost = self.make_room(origin.0);
             self.0.push_back(Partial::new(now, name, ecn, fragment));
@@ -143,8 +142,8 @@ mod tests {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
-    fn part(frame: u16, offset: u16, is_last: bool, bytes: &[u8]) -> Fragment<'_> {
-        Fragment { segment: SegmentNumber(1), is_last, frame, offset, bytes }
+    fn part(number: u16, offset: u16, is_last: bool, bytes: &[u8]) -> Fragment<'_> {
+        Fragment { layer: Layer::Ip, is_last, number, offset, bytes }
     }
 
     fn take(fragments: &mut Fragments, fragment: &Fragment<'_>) -> Result<Option<Vec<u8>>, usize> {

@@ -2,6 +2,7 @@
 
 use super::bundle::MAX_BUNDLED;
 use super::fragments::Fragments;
+use super::links::longest_of_stream;
 use super::paid::{Paid, Trust};
 use super::pressure::Pressure;
 use crate::node::control::CONTROL_MTU;
@@ -19,11 +20,12 @@ use crate::wire::ecn::Ecn;
 use crate::wire::frame::Frame;
 use crate::wire::handshake::OffloadSet;
 use crate::wire::inner::InnerPacket;
+use crate::wire::mss;
 use crate::wire::offload::{PlainHeaders, VnetHeader};
 use crate::wire::relay::{ENVELOPE_LEN, Envelope};
 use crate::wire::transport_record::{
-    Chunk, Fragment, KIND_MASK, Layer, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK, RECORD_PACKET, Record,
-    next_bundled,
+    Chunk, Fragment, KIND_MASK, Layer, MEASURE_LEN, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK, RECORD_PACKET,
+    Record, next_bundled,
 };
 use std::time::Duration;
 
@@ -249,6 +251,7 @@ impl<'t, 'd> Opening<'t, 'd> {
                 }
             }
             Ok(Record::Fragment(fragment)) => self.fragment(inlet, lane, ecn, &fragment, delivery),
+            Ok(Record::Measure(_)) => return plaintext.get(..MEASURE_LEN),
             Ok(record) if is_for_node(&record) => return Some(plaintext),
             Ok(_) | Err(_) => delivery.dropped(DropReason::MalformedRecord),
         }
@@ -282,6 +285,12 @@ impl<'t, 'd> Opening<'t, 'd> {
         if let Err(reason) = self.check(inlet, (layer, ecn), packet) {
             return delivery.dropped(reason);
         }
+        if layer == Layer::Ip
+            && mss::may_be_syn(packet)
+            && let Some(outlet) = inlet.peer.and_then(|peer| self.table.outlets.get(peer))
+        {
+            mss::clamp(packet, longest_of_stream(self.table.inner_mtu, outlet), needs_checksum);
+        }
         if !needs_checksum {
             // Packets of one flow keep their order.
             self.end_run(delivery);
@@ -304,7 +313,7 @@ impl<'t, 'd> Opening<'t, 'd> {
         }
     }
 
-    /// Takes a part of a frame. The whole is looked at when it is whole.
+    /// Takes a part of a packet or frame. The whole is looked at when it is whole.
     fn fragment(&mut self, inlet: &Inlet, lane: Lane, ecn: Ecn, fragment: &Fragment<'_>, delivery: &mut impl Delivery) {
         if inlet.peer.is_none() {
             return delivery.dropped(DropReason::RecordNotAllowed);
@@ -314,7 +323,7 @@ impl<'t, 'd> Opening<'t, 'd> {
             Ok(None) => {}
             Ok(Some((ecn, mut frame))) => {
                 self.end_run(delivery);
-                let layer = Layer::Link(fragment.segment);
+                let layer = fragment.layer;
                 match self.check(inlet, (layer, ecn), &mut frame) {
                     Ok(()) => delivery.packet(layer, &VnetHeader::default(), &frame),
                     Err(reason) => delivery.dropped(reason),
@@ -371,7 +380,9 @@ fn is_for_node(record: &Record<'_>) -> bool {
         Record::Empty => true,
         Record::Control(content) => content.len() <= MAX_CONTROL_LEN,
         Record::Stream(packet) => packet.len() <= CONTROL_MTU,
-        Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_) => false,
+        Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_) | Record::Measure(_) => {
+            false
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! How long a packet may be for the link by which it leaves.
 
 use super::{HEADROOM, TAILROOM};
-use crate::path::Path;
+use crate::node::table::Outlet;
+use crate::path::{Path, PathMtu};
 use crate::time::Instant;
 use crate::wire::datagram::MIN_WIRE_LEN;
 use crate::wire::relay::ENVELOPE_LEN;
+use crate::wire::transport_record::{CHUNK_FIELDS_LEN, MEASURE_LEN, RECORD_HEADER_LEN};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,6 +33,50 @@ pub(super) const fn envelope_len(path: &Path) -> usize {
 pub(in crate::node) const fn fits_any_link(path: &Path) -> usize {
     let narrowest = if path.remote.is_ipv4() { MIN_WIRE_LEN } else { 1280 };
     narrowest - overhead(path)
+}
+
+/// The least that any path takes, and the longest that is ever sent by this one for packets of at most `inner_mtu` bytes: lengths of IP
+/// packets, in bytes.
+pub(in crate::node) fn datagram_lengths(path: &Path, inner_mtu: u16) -> (u16, u16) {
+    let least = fits_any_link(path) + overhead(path);
+    let longest = usize::from(inner_mtu) + CHUNK_FIELDS_LEN + overhead(path);
+    (least as u16, u16::try_from(longest).unwrap_or(u16::MAX))
+}
+
+/// The bytes of a record that fills an IP packet of `len` bytes by a path.
+pub(in crate::node) fn measure_len(path: &Path, len: u16) -> usize {
+    (usize::from(len) + RECORD_HEADER_LEN).saturating_sub(overhead(path)).max(MEASURE_LEN)
+}
+
+/// The longest packet of a stream that crosses the network whole: `inner_mtu` bytes, or what is known to pass by a path.
+pub(super) fn longest_of_stream(inner_mtu: u16, outlet: &Outlet) -> usize {
+    let passing = match outlet.mtu {
+        PathMtu::Unknown => usize::MAX,
+        PathMtu::Known(mtu) => usize::from(mtu).saturating_sub(overhead(&outlet.path) + CHUNK_FIELDS_LEN),
+    };
+    passing.min(inner_mtu.into())
+}
+
+/// How much of a packet one datagram takes, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Room {
+    /// What is longer leaves in parts, or not at all.
+    pub(super) whole: usize,
+    /// The most that whoever sends is told of: while the path is being measured, what the own link takes.
+    pub(super) told: usize,
+}
+
+impl Room {
+    /// What a path takes behind the own link, which takes packets of `link` bytes.
+    pub(super) fn of(link: usize, path: &Path, mtu: PathMtu) -> Self {
+        match mtu {
+            PathMtu::Unknown => Self { whole: link.min(fits_any_link(path)), told: link },
+            PathMtu::Known(mtu) => {
+                let longest = link.min(usize::from(mtu).saturating_sub(overhead(path)));
+                Self { whole: longest, told: longest }
+            }
+        }
+    }
 }
 
 /// By endpoint: the MTU of the own link, none where it is not known, and until when that is believed.

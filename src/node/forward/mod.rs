@@ -19,7 +19,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use links::fits_any_link;
+pub(super) use links::{datagram_lengths, fits_any_link, measure_len};
 
 pub use incoming::{Arrival, Delivery, Inbound, Incoming, Opening};
 pub use outgoing::{DevicePacket, Outbound, Outgoing, each_whole};

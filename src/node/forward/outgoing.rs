@@ -1,7 +1,7 @@
 //! Packet out: from a packet or frame of a device to sealed datagrams.
 
 use super::bundle::{Bundle, Leaving, MAX_BUNDLED};
-use super::links::{Links, fits_any_link};
+use super::links::{Links, Room, fits_any_link, longest_of_stream};
 use super::pressure::Pressure;
 use super::sealing::{self, Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
@@ -16,13 +16,17 @@ use crate::wire::ecn::Ecn;
 use crate::wire::frame::{Frame, SegmentNumber};
 use crate::wire::handshake::OffloadSet;
 use crate::wire::icmp::IcmpError;
-use crate::wire::inner::InnerPacket;
+use crate::wire::inner::{Fragment, InnerPacket};
+use crate::wire::mss;
 use crate::wire::offload::{PartialChecksum, PlainHeaders, SegmentKind, VnetHeader, complete_checksum};
 use crate::wire::transport_record::{CHUNK_FIELDS_LEN, Layer, RECORD_HEADER_LEN};
 use std::net::SocketAddr;
 
 /// Bytes that a chunk has in front of its headers beyond those of a packet.
 const CHUNK_EXTRA: usize = CHUNK_FIELDS_LEN;
+
+/// What every path takes of IPv6 (RFC 8200 §5), in bytes.
+const MIN_IPV6_MTU: usize = 1280;
 
 /// A packet, or a frame, as the device gave it.
 pub struct DevicePacket<'p> {
@@ -113,12 +117,15 @@ impl Outgoing {
         outbox: &mut impl Outbox,
     ) -> Outbound {
         self.follow(table, now, outbox);
-        let (outlet, cut) = match self.way(table, now, packet) {
+        let (way, cut) = match self.way(table, now, packet) {
             Ok(way) => way,
             Err(instead) => return instead,
         };
+        if mss::may_be_syn(packet.bytes) {
+            let longest = longest_of_stream(table.inner_mtu, way.outlet);
+            mss::clamp(packet.bytes, longest, packet.vnet.checksum.is_some());
+        }
         let is_chosen = self.choose(now, packet.bytes);
-        let way = Way { layer: Layer::Ip, outlet, room: usize::MAX };
         match self.seal_for(now, way, (cut, packet), is_chosen, outbox) {
             Ok(()) => Outbound::Sealed,
             Err(reason) => Outbound::Drop(reason),
@@ -183,7 +190,7 @@ impl Outgoing {
         table: &'t ForwardingTable,
         now: Instant,
         packet: &DevicePacket<'_>,
-    ) -> Result<(&'t Outlet, Option<Cut>), Outbound> {
+    ) -> Result<(Way<'t>, Option<Cut>), Outbound> {
         let bytes = &*packet.bytes;
         let inner = InnerPacket::parse(bytes).map_err(|_| Outbound::Drop(DropReason::MalformedPacket))?;
         if table.answer_sources.contains(inner.destination) {
@@ -217,16 +224,23 @@ impl Outgoing {
             Some(cut) => (CHUNK_EXTRA, CHUNK_EXTRA + cut.longest_segment()),
             None => (0, bytes.len()),
         };
-        let path = &outlet.path;
-        if needed > fits_any_link(path) {
-            let longest = self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?;
-            if needed > longest {
-                let mtu = u16::try_from(longest.saturating_sub(extra)).unwrap_or(u16::MAX);
-                let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
-                return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
-            }
+        let room = self.room(now, outlet, needed)?;
+        if needed > room.told && !may_be_cut(&inner, needed - extra) {
+            let mtu = u16::try_from(room.told.saturating_sub(extra)).unwrap_or(u16::MAX);
+            let cause = (DropReason::TooLarge, IcmpError::TooBig { mtu });
+            return Err(self.refuse(now, table.answer_sources, cause, (&inner, bytes)));
         }
-        Ok((outlet, cut))
+        Ok((Way { layer: Layer::Ip, outlet, room: room.whole }, cut))
+    }
+
+    /// Says how much of something with `needed` bytes one datagram takes, or that the own link has to be looked at first.
+    fn room(&self, now: Instant, outlet: &Outlet, needed: usize) -> Result<Room, Outbound> {
+        let path = &outlet.path;
+        if needed <= fits_any_link(path) {
+            return Ok(Room { whole: needed, told: needed });
+        }
+        let link = self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?;
+        Ok(Room::of(link, path, outlet.mtu))
     }
 
     /// Says how a frame leaves for a peer, and how it is cut if it stands for several: a stream into what the link takes, whatever the
@@ -253,12 +267,8 @@ impl Outgoing {
         }
         let needed = cut.as_ref().map_or(bytes.len(), |cut| CHUNK_EXTRA + cut.longest_segment());
         let extra = layer.record_header_len() - RECORD_HEADER_LEN;
-        let path = &outlet.path;
-        let longest = match fits_any_link(path) {
-            longest if needed + extra <= longest => longest,
-            _ => self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?,
-        };
-        let room = longest.min(self.longest_frames).saturating_sub(extra);
+        let room = self.room(now, outlet, needed + extra)?;
+        let room = room.whole.min(self.longest_frames).saturating_sub(extra);
         let cut = cut.map(|cut| cut.narrowed(room.saturating_sub(CHUNK_EXTRA + cut.header_len())));
         Ok((Way { layer, outlet, room }, cut))
     }
@@ -294,7 +304,7 @@ impl Outgoing {
     fn packet(
         &mut self,
         now: Instant,
-        Way { layer, outlet: Outlet { session, path }, room }: Way<'_>,
+        Way { layer, outlet: Outlet { session, path, .. }, room }: Way<'_>,
         packet: &mut DevicePacket<'_>,
         outbox: &mut impl Outbox,
     ) -> Result<(), DropReason> {
@@ -310,17 +320,14 @@ impl Outgoing {
         self.close_bundle(now, outbox);
         let sealer = self.sealers.claim(session)?;
         let mut sending = Sending { sealer, layer, now, number: &mut self.number, path: *path, ecn, outbox };
-        match layer {
-            Layer::Link(segment) if is_in_parts => sending.fragments(segment, packet.bytes, room),
-            _ => sending.packet(needs_checksum, packet.bytes),
-        }
+        if is_in_parts { sending.fragments(packet.bytes, room) } else { sending.packet(needs_checksum, packet.bytes) }
     }
 
     /// Seals a super-packet: without its first segment if that is chosen to be lost, because those behind it tell the receiver so at once.
     fn super_packet(
         &mut self,
         now: Instant,
-        Way { layer, outlet: Outlet { session, path }, room }: Way<'_>,
+        Way { layer, outlet: Outlet { session, path, .. }, room }: Way<'_>,
         (cut, packet): (&Cut, &DevicePacket<'_>),
         is_chosen: bool,
         outbox: &mut impl Outbox,
@@ -384,7 +391,7 @@ impl Outgoing {
 struct Way<'t> {
     layer: Layer,
     outlet: &'t Outlet,
-    /// The longest frame in one datagram, in bytes; a packet's length was looked at before.
+    /// The longest packet or frame in one datagram, in bytes.
     room: usize,
 }
 
@@ -393,6 +400,12 @@ fn outlet(table: &ForwardingTable, now: Instant, peer: PeerIndex) -> Result<&Out
     // When the machine slept and this thread woke first, the node, once it has the packet, makes new keys.
     let outlet = table.outlets.get(peer).filter(|_| !table.heartbeat.is_stale(now));
     outlet.ok_or_else(|| stage(table, peer))
+}
+
+/// Says whether a packet of `len` bytes, of which a super-packet stands for several, travels in parts where it is too long: its sender cuts
+/// what is long itself, or lets others do so, or IP promises that so much passes (RFC 8200 §5).
+fn may_be_cut(inner: &InnerPacket, len: usize) -> bool {
+    inner.fragment != Fragment::Whole || !inner.dont_fragment || inner.source.is_ipv6() && len <= MIN_IPV6_MTU
 }
 
 /// What the IP header of a packet, or of the one in a frame, says of congestion.
@@ -493,7 +506,8 @@ mod tests {
     /// Seals an IPv4 packet of `len` bytes from the node to `destination`.
     fn seal_long(len: u16, destination: [u8; 4], table: &ForwardingTable, outgoing: &mut Outgoing) -> Outbound {
         let mut packet = vec![0; len.into()];
-        packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6]);
+        // It must not be cut on the way.
+        packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6]);
         packet[2..4].copy_from_slice(&len.to_be_bytes());
         packet[12..16].copy_from_slice(&[10, 64, 0, 1]);
         packet[16..20].copy_from_slice(&destination);

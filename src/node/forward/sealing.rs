@@ -9,7 +9,7 @@ use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex, TRANSPORT_HEADER_LEN};
 use crate::wire::drops::DropReason;
 use crate::wire::ecn::Ecn;
-use crate::wire::frame::{MAX_LINK_HEADER, SegmentNumber};
+use crate::wire::frame::MAX_LINK_HEADER;
 use crate::wire::relay::{ENVELOPE_LEN, Envelope};
 use crate::wire::transport_record::{Chunk, FLAG_NEEDS_CHECKSUM, Fragment, Layer, MAX_FRAME_LEN, RECORD_PACKET};
 use std::collections::hash_map::Entry;
@@ -108,13 +108,13 @@ impl<O: Outbox> Sending<'_, O> {
         self.seal(&[self.layer.record_header(RECORD_PACKET, flags).as_slice(), packet])
     }
 
-    /// Seals a frame that is longer than one datagram may be, in parts of at most `room` bytes.
-    pub(super) fn fragments(&mut self, segment: SegmentNumber, bytes: &[u8], room: usize) -> Result<(), DropReason> {
+    /// Seals a packet or frame that is longer than one datagram may be, in parts of at most `room` bytes.
+    pub(super) fn fragments(&mut self, bytes: &[u8], room: usize) -> Result<(), DropReason> {
         if bytes.len() > MAX_FRAME_LEN {
             return Err(DropReason::TooLarge);
         }
-        let frame = self.next_number();
-        for fragment in Fragment::cut(segment, frame, bytes, room) {
+        let number = self.next_number();
+        for fragment in Fragment::cut(self.layer, number, bytes, room) {
             let (header, fields) = fragment.encode_header();
             self.seal(&[header.as_slice(), &fields, fragment.bytes])?;
         }
@@ -147,7 +147,7 @@ impl<O: Outbox> Sending<'_, O> {
         Ok(())
     }
 
-    /// Seals each segment of a super-packet as a packet or frame of its own; a frame that is longer than `room` bytes in fragments.
+    /// Seals each segment of a super-packet as a packet or frame of its own; one that is longer than `room` bytes in fragments.
     pub(super) fn segments(
         &mut self,
         cut: &Cut,
@@ -161,9 +161,10 @@ impl<O: Outbox> Sending<'_, O> {
                 return Err(DropReason::TooLarge);
             }
             let len = cut.write_segment(packet, &part, &mut segment);
-            match self.layer {
-                Layer::Link(number) if len > room => self.fragments(number, &segment[..len], room)?,
-                _ => self.packet(false, &segment[..len])?,
+            if len > room {
+                self.fragments(&segment[..len], room)?;
+            } else {
+                self.packet(false, &segment[..len])?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::crypto::identity::NodeId;
 use crate::node::forward::{Delivery, Outbox};
 use crate::node::table::{ForwardingTable, Inlet, Outlet};
-use crate::path::Path;
+use crate::path::{Path, PathMtu};
 use crate::policy::decision::NumberedRule;
 use crate::policy::rule::Rule;
 use crate::policy::{Policy, Rights};
@@ -35,7 +35,7 @@ pub(super) fn table([own, peer]: [u8; 2], session: Arc<Session>, endpoint: Socke
     let host = |last: u8| Prefix::host(IpAddr::from([10, 64, 0, last]));
     let subnet = Prefix::new(IpAddr::from([10, 64, 0, 0]), 20).unwrap();
     let path = Path::from(endpoint);
-    let outlet = Outlet { session: Arc::clone(&session), path };
+    let outlet = Outlet { session: Arc::clone(&session), path, mtu: PathMtu::Known(9216) };
     let rights = Rights::Member(node);
     let number = PeerIndex::at(0).unwrap();
     let inlet = Inlet { session, rights, peer: Some(number), guest_origin: None, path: Some(path), awaited: false };

@@ -17,6 +17,8 @@ use crate::wire::transport_record::{RECORD_BUNDLE, RECORD_PACKET};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod path_mtu;
+
 /// Two nodes with a session, at 10.64.0.1 and 10.64.0.2.
 struct Pair {
     near: ForwardingTable,

@@ -12,6 +12,7 @@
 mod changes;
 mod guests;
 mod handshakes;
+mod measuring;
 pub(super) mod punching;
 mod records;
 mod roster;
@@ -24,7 +25,7 @@ use super::staging::Staging;
 use super::table::{Inlet, Outlet};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
-use crate::path::{CandidateError, CandidateSource, Path, ProbeId, Surroundings};
+use crate::path::{CandidateError, CandidateSource, Path, PathMtu, ProbeId, Surroundings};
 use crate::policy::{Policy, Rights};
 use crate::router::PeerIndex;
 use crate::session::{
@@ -62,11 +63,13 @@ pub struct Transmit {
     pub datagram: Vec<u8>,
     /// The routers that it passes at most, where not as many as usual.
     pub hop_limit: Option<u8>,
+    /// Whether it is no loss if it is too long for the own link: that is what it asks.
+    pub is_measure: bool,
 }
 
 impl Transmit {
     fn new(path: Path, datagram: Vec<u8>) -> Self {
-        Self { path, datagram, hop_limit: None }
+        Self { path, datagram, hop_limit: None, is_measure: false }
     }
 }
 
@@ -151,6 +154,8 @@ pub struct PeerTable {
     staging: Staging,
     /// The number of the latest frame that left in parts.
     fragmented: u16,
+    /// The longest packet of a host, in bytes.
+    inner_mtu: u16,
     /// What this node knows of its own place.
     around: Surroundings,
     transmits: VecDeque<Transmit>,
@@ -181,6 +186,7 @@ impl PeerTable {
             kept: BTreeSet::new(),
             staging: Staging::default(),
             fragmented: 0,
+            inner_mtu: 0,
             around: Surroundings::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -281,12 +287,12 @@ impl PeerTable {
 
     /// The next datagram to send, in its envelope where a relay passes it on.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let Transmit { path, datagram, hop_limit } = self.transmits.pop_front()?;
+        let Transmit { path, datagram, hop_limit, is_measure } = self.transmits.pop_front()?;
         let datagram = match path.label {
             Some(label) => [&Envelope::first(label).encode(datagram.len())[..], &datagram].concat(),
             None => datagram,
         };
-        Some(Transmit { path, datagram, hop_limit })
+        Some(Transmit { path, datagram, hop_limit, is_measure })
     }
 
     /// Notes that a host and this node speak, and who does so now: that counts if neither did before.
@@ -331,7 +337,9 @@ impl PeerTable {
         let outlet = |peer: &Peer| {
             let session = peer.sessions.sending()?;
             let Rights::Member(id) = rights_of(session) else { return None };
-            Some((id, Outlet { session: Arc::clone(session), path: peer.paths.path()? }))
+            let (session, path) = (Arc::clone(session), peer.paths.path()?);
+            let mtu = if peer.is_unmeasured() { PathMtu::Unknown } else { peer.mtu.mtu() };
+            Some((id, Outlet { session, path, mtu }))
         };
         self.peers.values().filter_map(outlet).collect()
     }

@@ -65,6 +65,7 @@ impl PeerTable {
                 Some(message) => self.handle_control(ctx.now, Heard { key, rights, index, path }, message),
                 None => self.drops.count(DropReason::MalformedRecord),
             },
+            Ok(Record::Measure(id)) => self.pong(ctx.now, key, path, id),
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_)) | Err(_) => {
                 self.drops.count(DropReason::MalformedRecord);
@@ -124,13 +125,8 @@ impl PeerTable {
     fn handle_control(&mut self, now: Now, origin: Heard, message: ControlMessage) {
         let Heard { key, rights, index, path } = origin;
         match message {
-            ControlMessage::Probe { id, .. } => {
-                let pong = ControlMessage::Pong { id, observed: path.remote };
-                self.seal_to(now, key, path, RECORD_CONTROL, &pong.encode());
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.paths.answered(now.instant);
-                }
-            }
+            ControlMessage::Probe { id, .. } => self.pong(now, key, path, id),
+            ControlMessage::Pong { id, .. } if self.take_measure(now, key, ProbeId(id)) => {}
             ControlMessage::Pong { id, observed } => {
                 let Some(peer) = self.peers.get_mut(&key) else { return };
                 let before = peer.paths.path();
@@ -212,25 +208,21 @@ impl PeerTable {
         }
     }
 
-    /// Seals what waited: a frame that is too long for some path in parts, because nobody measured this one.
+    /// Seals what waited: what is too long for some path in parts, because nobody measured this one.
     fn send_waiting(&mut self, now: Now, key: TransportKey, layer: Layer, packet: &[u8]) {
         let Some(peer) = self.peers.get(&key) else { return };
         let Some((session, path)) = peer.sessions.sending().map(Arc::clone).zip(peer.paths.path()) else { return };
-        let whole = [layer.record_header(RECORD_PACKET, 0).as_slice(), packet].concat();
-        let Layer::Link(segment) = layer else {
-            self.seal_in(now, key, &session, Some(path), &whole);
-            return;
-        };
-        if !session.offload().frames {
+        if layer != Layer::Ip && !session.offload().frames {
             return self.drops.count(DropReason::FramesNotCarried);
         }
+        let whole = [layer.record_header(RECORD_PACKET, 0).as_slice(), packet].concat();
         let room = fits_any_link(&path) + RECORD_HEADER_LEN;
         if whole.len() <= room {
             self.seal_in(now, key, &session, Some(path), &whole);
             return;
         }
         self.fragmented = self.fragmented.wrapping_add(1);
-        for part in Fragment::cut(segment, self.fragmented, packet, room - layer.record_header_len()) {
+        for part in Fragment::cut(layer, self.fragmented, packet, room - layer.record_header_len()) {
             let (header, fields) = part.encode_header();
             let record = [header.as_slice(), &fields, part.bytes].concat();
             self.seal_in(now, key, &session, Some(path), &record);
@@ -323,7 +315,7 @@ impl PeerTable {
         self.seal_to(now, key, path, kind, content)
     }
 
-    fn seal_to(&mut self, now: Now, key: TransportKey, path: Path, kind: u8, content: &[u8]) -> bool {
+    pub(super) fn seal_to(&mut self, now: Now, key: TransportKey, path: Path, kind: u8, content: &[u8]) -> bool {
         let Some(session) = self.peers.get(&key).and_then(|peer| peer.sessions.sending()).map(Arc::clone) else {
             return false;
         };

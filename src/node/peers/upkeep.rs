@@ -60,6 +60,7 @@ impl PeerTable {
         for key in due {
             self.drive_attempt(ctx, key);
             self.drive_punch(ctx, key);
+            self.drive_measuring(ctx, key);
             let is_kept = self.kept.contains(&key);
             let Some(peer) = self.peers.get_mut(&key) else { continue };
             peer.sessions.set_kept(is_kept);
@@ -117,7 +118,11 @@ impl PeerTable {
                 self.connect(ctx, key);
             }
             PathCheck::Healthy => {}
-            PathCheck::Probe(paths) => self.ask_ways(ctx, key, &paths),
+            PathCheck::Probe(paths) => {
+                // Where only short datagrams come through, it is what is long that nobody answers.
+                peer.mtu.suspect(ctx.now.instant);
+                self.ask_ways(ctx, key, &paths);
+            }
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
                 // None of them answered, though they were asked: their labels may lead nowhere any more.
