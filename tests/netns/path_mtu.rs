@@ -2,8 +2,10 @@
 
 use crate::lab::{Host, Lab, eventually};
 use crate::narrow::{set_path_mtu, silence};
-use crate::node::{Node, PATIENCE, pair_on, transfer, transfer_paced};
-use std::net::IpAddr;
+use crate::node::{Node, PATIENCE, founder, joiner, noise, pair_on, transfer, transfer_paced};
+use crate::subnets::lan;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// What one TCP connection moves.
@@ -112,4 +114,41 @@ fn a_path_that_becomes_narrow_without_a_word_stops_a_transfer_for_a_moment() {
     assert!(narrowed.is_some() && longest < Duration::from_secs(5), "it stood for {longest:?}");
     await_measure([&founder, &ada], 1280);
     everything_passes([&founder, &ada]);
+}
+
+/// Gives everybody who connects to port 80 of a host a mebibyte.
+fn give(host: &Host) {
+    let listener = host.run(|| TcpListener::bind(("0.0.0.0", 80))).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.write_all(&noise(7, MEBIBYTE));
+        }
+    });
+}
+
+#[test]
+fn a_host_behind_a_router_that_hears_no_icmp_sends_what_passes() {
+    let Some(mut lab) = Lab::new() else { return };
+    let founder = founder(&mut lab);
+    let [gate, client] = ["gate", "client"].map(|name| joiner(&mut lab, &founder, name));
+    let site = lan(&mut lab, &gate, "site", [192, 168, 77]);
+    give(&site);
+    site.rules(
+        "table ip deaf { chain input { type filter hook input priority 0; icmp type destination-unreachable drop; }; }",
+    );
+    founder.ask(&["advertise", "192.168.77.0/24", "--for", "gate"]);
+    client.wait_for(&format!("height={}", founder.status()["ledger"]["height"]));
+    client.ask(&["accept", "all"]);
+    set_path_mtu(&lab, &[gate.host().clone(), client.host().clone()], 1280);
+    silence(&lab);
+    client.meet(&gate);
+    await_measure([&gate, &client], 1280);
+    let mut received = Vec::new();
+    let connect = || TcpStream::connect_timeout(&SocketAddr::from(([192, 168, 77, 9], 80)), PATIENCE);
+    let mut stream = client.host().run(connect).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == noise(7, MEBIBYTE), "{} bytes", received.len());
+    assert_eq!(gate.drops("too_large"), 0);
 }
