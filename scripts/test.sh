@@ -2,7 +2,7 @@
 # Runs all tests: unit, binary, documentation, and every suite under tests/.
 #
 #   scripts/test.sh          everything but the slow matrices
-#   scripts/test.sh --all    those too, the demo, and real programs that find each other by name
+#   scripts/test.sh --all    those too, the demo, and real programs that find each other by name and stay connected while a member roams
 #
 # As root it does everything; as a user it builds as the user and runs the test programs by sudo, because devices and network
 # namespaces take root. It installs the Debian packages that it needs and removes what it made, also on Ctrl-C. With
@@ -123,12 +123,13 @@ run_suite() {
 run_demo() {
   if ! "$LIBRARY/../demo.sh"; then FAILED+=("demo"); fi
   if ! "$LIBRARY/../names.sh"; then FAILED+=("names"); fi
+  if ! "$LIBRARY/../roaming.sh"; then FAILED+=("roaming"); fi
 }
 
 trap finish EXIT
 trap 'FAILED+=("interrupted"); exit 130' INT TERM HUP
 need_root_or_sudo
-if $ALL; then packages=(build test demo names); else packages=(build test); fi
+if $ALL; then packages=(build test demo names roaming); else packages=(build test); fi
 as_root "$LIBRARY/packages.sh" "${packages[@]}"
 need_kernel
 run_tests_as_root

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|bench|leaks|ci…
+# Installs the Debian packages of the named sets, as root: packages.sh build|test|demo|bench|leaks|ci|roaming…
 # Only what is missing, nothing is removed, and no service is started: not now and not at the next boot.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -44,6 +44,11 @@ set_of() {
         $UNPACKED/libnss-mdns/usr/share/doc/libnss-mdns:=libnss-mdns
       ;;
     ci) echo /usr/bin/shellcheck:shellcheck ;;
+    roaming)
+      echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/sbin/conntrack:conntrack /usr/bin/ping:iputils-ping \
+        /usr/sbin/sshd:openssh-server /usr/bin/ssh:openssh-client /usr/sbin/nginx:nginx-light /usr/lib/dovecot/imap:dovecot-imapd \
+        /usr/bin/curl:curl /usr/bin/python3:python3
+      ;;
     demo)
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/sbin/sysctl:procps /usr/bin/tcpdump:tcpdump \
         /usr/bin/curl:curl /usr/bin/perl:perl /usr/sbin/nginx:nginx-light /usr/sbin/postfix:postfix \
