@@ -132,6 +132,24 @@ impl Lab {
         host
     }
 
+    /// Gives the LAN of a gate, and a host there, addresses of IPv6 that the router knows the way to.
+    pub fn give_ipv6(&self, gate: &Host, host: &Host) {
+        let lan = self.ipv6_behind(gate);
+        gate.ip(&format!("addr add {lan}/64 dev lan0 nodad"));
+        gate.sysctl("net/ipv6/conf/all/forwarding", "1");
+        host.ip(&format!("addr add {}/64 dev eth0 nodad", self.ipv6_behind(host)));
+        host.ip(&format!("-6 route replace default via {lan}"));
+        let IpAddr::V6(lan) = lan else { unreachable!("IPv6") };
+        let subnet = Ipv6Addr::from_bits(lan.to_bits() >> 64 << 64);
+        self.router.ip(&format!("-6 route add {subnet}/64 via {}", gate.v6()));
+    }
+
+    /// The IPv6 address of a host on the LAN behind a gate, or of the gate there.
+    pub fn ipv6_behind(&self, host: &Host) -> IpAddr {
+        let (gate, last) = host.gate.map_or((host.index, 0xffff), |gate| (gate, u16::from(host.index)));
+        IpAddr::from([0x2001, 0xdb8, gate.into(), 0x100, 0, 0, 0, last])
+    }
+
     /// Makes a host without a link.
     fn unplugged(&mut self, name: &str, gate: Option<u8>) -> Host {
         self.hosts += 1;

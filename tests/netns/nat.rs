@@ -25,6 +25,10 @@ pub enum Nat {
     Symmetric,
     /// As `PortRestricted`, but the gate itself answers what comes unasked, and gives the host another port afterwards.
     Leaky,
+    /// `PortRestricted` behind `PortRestricted`: a home router behind a provider's.
+    Double,
+    /// IPv6 without any translation behind a firewall that lets nothing in unasked, and IPv4 by `Symmetric`: mobile networks.
+    Ipv6Firewall,
     /// Nothing but TCP to port 443 leaves.
     UdpBlocked,
 }
@@ -56,8 +60,8 @@ impl Nat {
                 }}",
                 translation("")
             ),
-            Self::PortRestricted => format!("{}\n{unasked}", translation("")),
-            Self::Symmetric => format!("{}\n{unasked}", translation("random, fully-random")),
+            Self::PortRestricted | Self::Double => format!("{}\n{unasked}", translation("")),
+            Self::Symmetric | Self::Ipv6Firewall => format!("{}\n{unasked}", translation("random, fully-random")),
             Self::Leaky => translation(""),
             Self::UdpBlocked => format!(
                 "{}
@@ -69,9 +73,9 @@ impl Nat {
         gate.rules(&text);
     }
 
-    /// Whether every destination sees the host at one port (RFC 4787 §4.1).
+    /// Whether every destination sees the host at one port (RFC 4787 §4.1): over IPv4.
     pub fn maps_independently(self) -> bool {
-        matches!(self, Self::FullCone | Self::PortRestricted | Self::Leaky)
+        matches!(self, Self::FullCone | Self::PortRestricted | Self::Leaky | Self::Double)
     }
 
     /// Whether anybody reaches the host at that port (RFC 4787 §5).
@@ -84,7 +88,12 @@ impl Nat {
 pub fn behind_nat(lab: &mut Lab, nat: Nat, name: &str) -> (Host, Host) {
     let gate = lab.host(&format!("{name}-gate"));
     nat.apply(&gate);
-    let host = lab.host_behind(&gate, name);
+    let inner = (nat == Nat::Double).then(|| lab.host_behind(&gate, &format!("{name}-inner")));
+    inner.iter().for_each(|inner| nat.apply(inner));
+    let host = lab.host_behind(inner.as_ref().unwrap_or(&gate), name);
+    if nat == Nat::Ipv6Firewall {
+        lab.give_ipv6(&gate, &host);
+    }
     (gate, host)
 }
 
@@ -142,6 +151,10 @@ fn each_nat_maps_and_filters_as_its_name_says() {
 fn behind_two_nats_the_outer_one_is_seen_and_the_stricter_one_counts() {
     let Some(mut lab) = Lab::new() else { return };
     let servers = ["a", "b"].map(|name| lab.host(name));
+    let (double_gate, double) = behind_nat(&mut lab, Nat::Double, "double");
+    let [a, b] = servers.each_ref().map(|server| udp(server, 3479));
+    let froms = [&a, &b].map(|server| seen(&udp(&double, 4000), server).unwrap());
+    assert!(froms.iter().all(|from| from.ip() == double_gate.v4()) && froms[0] == froms[1], "{froms:?}");
     for (outer, inner, is_independent) in
         [(Nat::PortRestricted, Nat::PortRestricted, true), (Nat::PortRestricted, Nat::Symmetric, false)]
     {
@@ -156,6 +169,29 @@ fn behind_two_nats_the_outer_one_is_seen_and_the_stricter_one_counts() {
         assert_eq!([from_a.ip(), from_b.ip()], [gate.v4(); 2], "{inner:?}");
         assert_eq!(from_a == from_b, is_independent, "{inner:?}");
     }
+}
+
+#[test]
+fn a_firewall_of_ipv6_translates_nothing_and_lets_in_who_was_asked() {
+    let Some(mut lab) = Lab::new() else { return };
+    let server = lab.host("server");
+    let (_gate, host) = behind_nat(&mut lab, Nat::Ipv6Firewall, "mobile");
+    let bind = |host: &Host, port: u16| {
+        let socket = host.run(|| UdpSocket::bind(("::", port))).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let (socket, asked, stranger) = (bind(&host, 4000), bind(&server, 3478), bind(&server, 3479));
+    socket.send_to(b"who am I", (server.v6(), 3478)).unwrap();
+    let mut from = None;
+    let is_heard = || {
+        from = asked.recv_from(&mut [0; 64]).ok().map(|(_, from)| from);
+        from.is_some()
+    };
+    assert!(eventually(PATIENCE, is_heard));
+    let from = from.unwrap();
+    assert_eq!((from.ip(), from.port()), (lab.ipv6_behind(&host), 4000));
+    assert!(reaches(&asked, from, &socket) && !reaches(&stranger, from, &socket));
 }
 
 #[test]
