@@ -70,3 +70,26 @@ fn a_rebooted_member_that_got_another_address_finds_the_one_that_it_knew() {
     ben.start();
     meet_and_carry(&ada, &ben);
 }
+
+#[test]
+fn rebooted_members_of_whom_all_but_one_moved_find_each_other_by_that_one() {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut nodes = ["founder", "ada", "ben", "cleo"].map(|name| Node::new(&lab.host(name), name));
+    let (founder, others) = nodes.split_first_mut().unwrap();
+    founder.found();
+    for node in others {
+        node.join(&founder.invite(&["--name", node.name()]));
+    }
+    for (one, other) in [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)] {
+        nodes[one].meet(&nodes[other]);
+    }
+    nodes.iter_mut().for_each(Node::stop);
+    for node in &mut nodes[..3] {
+        let moved = lab.relocate(node.host(), Underlay::Both);
+        node.moved_to(moved);
+    }
+    nodes.iter_mut().for_each(Node::start);
+    let [founder, ada, ben, _cleo] = &nodes;
+    meet_and_carry(ada, ben);
+    meet_and_carry(founder, ada);
+}
