@@ -26,7 +26,9 @@ pub mod network;
 pub mod policy_routing;
 pub mod port_map;
 pub mod process;
+pub mod sender;
 pub mod stop;
+pub mod tls;
 pub mod udp;
 pub mod watch;
 

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,6 +57,11 @@ impl StopSignal {
     /// Says whether the signal was triggered, without asking the kernel: for loops that have no need to wait.
     pub fn is_triggered(&self) -> bool {
         self.0.is_triggered.load(Ordering::Acquire)
+    }
+
+    /// Lends the descriptor, which is readable once the signal is triggered.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.eventfd.as_fd()
     }
 
     /// Waits until `fd` is readable or the signal is triggered, at most `timeout` (`None`: without end).

@@ -12,6 +12,24 @@ pub struct LocalEnd {
     pub address: Option<IpAddr>,
 }
 
+impl LocalEnd {
+    /// The end of a link that carries datagrams over TLS; the remote end is its TCP address then.
+    pub const STREAM: Self = Self { socket: u8::MAX, address: None };
+}
+
+/// What kind of way a path is, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PathClass {
+    /// To the peer by UDP.
+    Direct,
+    /// Through a relay that is reached by UDP.
+    Relayed,
+    /// By a link over TLS that leads to the peer.
+    Stream,
+    /// Through a relay that such a link leads to.
+    RelayedStream,
+}
+
 /// A path: holes in NATs and firewalls belong to a pair of ends, so an answer leaves where the question came in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
@@ -27,6 +45,26 @@ impl Path {
     /// Says whether a relay passes on what goes this way.
     pub fn is_relayed(&self) -> bool {
         self.label.is_some()
+    }
+
+    /// Says whether what goes this way goes over TLS.
+    pub fn is_stream(&self) -> bool {
+        self.local == Some(LocalEnd::STREAM)
+    }
+
+    /// Says whether it leads to the peer's own endpoint by UDP.
+    pub fn is_direct(&self) -> bool {
+        self.class() == PathClass::Direct
+    }
+
+    /// What kind of way it is.
+    pub fn class(&self) -> PathClass {
+        match (self.is_stream(), self.is_relayed()) {
+            (true, false) => PathClass::Stream,
+            (true, true) => PathClass::RelayedStream,
+            (false, true) => PathClass::Relayed,
+            (false, false) => PathClass::Direct,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub mod select;
 mod watch;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
-pub use local::{LocalEnd, Path};
+pub use local::{LocalEnd, Path, PathClass};
 pub use mtu::PathMtu;
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths, Speech};

@@ -91,6 +91,12 @@ drop_reasons! {
     HopsExhausted = "hops_exhausted",
     /// More than this node passes on, for this member or for all.
     RelayLimit = "relay_limit",
+    /// A link over TLS takes less than it is given: the oldest that waited for it went.
+    StreamQueueFull = "stream_queue_full",
+    /// A connection to the TLS port that spoke no TLS, or that there was no place for.
+    StreamRefused = "stream_refused",
+    /// What came by a link over TLS was no row of datagrams: the link ended.
+    MalformedStream = "malformed_stream",
     /// A handshake message without a valid mac1: a stranger.
     BadMac = "bad_mac",
     /// A handshake message that was seen before.
