@@ -58,6 +58,7 @@ fn net_text(report: &NetReport) -> String {
         format!("NAT               {}", report.own.nat),
         format!("reached unasked   {}", yes(report.own.reachable)),
         format!("UDP passes        {}", yes(report.udp)),
+        format!("TLS in its place  {}", yes(report.tls)),
         format!("port mapping      {}", mapping(&report.mapping)),
         format!("found at          {}", text::list(&report.own.endpoints)),
     ];

@@ -3,6 +3,7 @@
 use super::duration::Span;
 use crate::io::device_name::NotADeviceName;
 use crate::node::relay::RelayLimits;
+use crate::wire::http_connect::{BadProxy, Proxy};
 use crate::wire::name::NetworkName;
 use crate::wire::record::{BadZone, ZoneName};
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -78,11 +79,19 @@ pub struct UnderlayConfig {
     pub port_mapping: bool,
     /// Members on the same LAN find each other by multicast DNS.
     pub lan_discovery: bool,
+    /// The HTTP proxy by which relays are reached over TLS where UDP does not pass. Empty: none.
+    pub proxy: OptionalProxy,
 }
 
 impl Default for UnderlayConfig {
     fn default() -> Self {
-        Self { listen: Vec::new(), endpoints: Vec::new(), port_mapping: true, lan_discovery: true }
+        Self {
+            listen: Vec::new(),
+            endpoints: Vec::new(),
+            port_mapping: true,
+            lan_discovery: true,
+            proxy: OptionalProxy(None),
+        }
     }
 }
 
@@ -334,6 +343,25 @@ impl From<OptionalZone> for String {
     }
 }
 
+/// A proxy, or the empty text for none.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OptionalProxy(pub Option<Proxy>);
+
+impl TryFrom<String> for OptionalProxy {
+    type Error = BadProxy;
+
+    fn try_from(text: String) -> Result<Self, BadProxy> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|proxy| Self(Some(proxy))) }
+    }
+}
+
+impl From<OptionalProxy> for String {
+    fn from(proxy: OptionalProxy) -> Self {
+        proxy.0.map(Self::from).unwrap_or_default()
+    }
+}
+
 /// How many threads carry packets each way, or 0 for the machine's measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
@@ -523,7 +551,7 @@ mod tests {
     #[test]
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
-        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\nport_mapping = false\nlan_discovery = false\n\
+        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\nport_mapping = false\nlan_discovery = false\nproxy = \"http://ann:x@proxy.example:3128\"\n\
                     [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n\
                     [dns]\nenabled = false\nzone = \"corp.example\"\nbackend = \"none\"\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
@@ -548,6 +576,7 @@ mod tests {
             ("[tunnel]\nmtu = 65536\n", 2, "65536"),
             ("[tunnel]\nmtu = 1400\ndevice = \"a/b\"\n", 3, "\"a/b\""),
             ("[underlay]\nlisten = [\"0.0.0.0:1\", \"0.0.0.0\"]\n", 2, "\"0.0.0.0\""),
+            ("[underlay]\nproxy = \"proxy.example:3128\"\n", 2, "\"proxy.example:3128\""),
             ("[ledger]\nmax_staleness = \"soon\"\n", 2, "\"soon\""),
             ("[tunnel]\nmtu = 1400\nmtu = 1400\n", 3, "mtu"),
         ] {

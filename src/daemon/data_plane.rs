@@ -15,7 +15,9 @@ use crate::io::batch::{Datagram, DatagramShape, SendBatch};
 use crate::io::clock;
 use crate::io::device::{Device, WriteError};
 use crate::io::network::Network;
-use crate::io::udp::{SendError, UdpReceiver, UdpSender};
+use crate::io::sender::PathSender;
+use crate::io::tls::{self, TlsReceiver};
+use crate::io::udp::UdpReceiver;
 use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing};
 use crate::node::table::ForwardingTable;
 use crate::path::Path;
@@ -52,7 +54,7 @@ pub struct Shared {
     pub taps: Arc<ArcSwap<Taps>>,
 }
 
-/// Starts the threads: one on each queue of the device, one on each queue of each socket.
+/// Starts the threads: one on each queue of the device, one on each queue of each socket, one for all links over TLS.
 ///
 /// # Errors
 /// The system's, when it gives no thread.
@@ -61,7 +63,8 @@ pub fn start(
     shared: &Shared,
     device: &Device,
     receivers: Vec<UdpReceiver>,
-    sender: &UdpSender,
+    streams: TlsReceiver,
+    sender: &PathSender,
 ) -> io::Result<()> {
     let queues = device.queues();
     for receiver in receivers {
@@ -69,6 +72,7 @@ pub fn start(
         let sender = sender.by_queue(receiver.queue()).unwaiting();
         start_incoming(workers, shared.clone(), device, receiver, sender)?;
     }
+    start_streams(workers, shared.clone(), queues[0].clone(), streams, sender.unwaiting())?;
     queues.into_iter().zip(FIRST_WORKER..).try_for_each(|(device, worker)| {
         let sender = sender.by_queue(device.queue());
         start_outgoing(workers, shared.clone(), device, sender, worker)
@@ -79,7 +83,7 @@ fn start_outgoing(
     workers: &mut Workers,
     shared: Shared,
     device: Device,
-    sender: UdpSender,
+    sender: PathSender,
     worker: u8,
 ) -> io::Result<()> {
     let way_out = WayOut { answers: device.clone(), exit: Exit::new(shared, sender, worker) };
@@ -117,7 +121,7 @@ impl PacketHandler for WayOut {
 /// A thread's way to the sockets: what it seals, and where that waits to be sent.
 pub(super) struct Exit {
     pub(super) shared: Shared,
-    sender: UdpSender,
+    sender: PathSender,
     outgoing: Outgoing,
     links: Links,
     batch: SendBatch,
@@ -125,7 +129,7 @@ pub(super) struct Exit {
 
 impl Exit {
     /// Begins with nothing sealed. `worker` is the number of this thread's lane.
-    pub(super) fn new(shared: Shared, sender: UdpSender, worker: u8) -> Self {
+    pub(super) fn new(shared: Shared, sender: PathSender, worker: u8) -> Self {
         let (outgoing, links) = (Outgoing::new(Lane::new(worker, 0)), Links::open(shared.mark));
         Self { shared, sender, outgoing, links, batch: SendBatch::default() }
     }
@@ -191,23 +195,13 @@ impl Exit {
             shared.drops.add(reason, count as u64);
         }
         let trains = batch.trains();
-        self.sender.send_each(batch.memory(), trains, |position, count, error| {
-            if error == SendError::TooLong {
+        self.sender.send_each(batch.memory(), trains, |position, count, reason| {
+            if reason == DropReason::TooLarge {
                 outgoing.forget_link(trains[position].path.remote);
             }
-            shared.drops.add(unsent(error), count as u64);
+            shared.drops.add(reason, count as u64);
         });
         batch.clear();
-    }
-}
-
-/// The name under which a datagram is counted that the kernel did not take.
-pub fn unsent(error: SendError) -> DropReason {
-    match error {
-        SendError::TooLong => DropReason::TooLarge,
-        SendError::Unreachable | SendError::QueueFull | SendError::NoSocket | SendError::Refused(_) => {
-            DropReason::SendFailed
-        }
     }
 }
 
@@ -241,19 +235,57 @@ fn start_incoming(
     shared: Shared,
     device: Device,
     receiver: UdpReceiver,
-    sender: UdpSender,
+    sender: PathSender,
 ) -> io::Result<()> {
-    let mut incoming = Incoming::new(device.offload());
-    let mut passing = Passing { sender, batch: SendBatch::default(), drops: Arc::clone(&shared.drops) };
-    let mut to_host = ToHost { shared: shared.clone(), device };
+    let mut way_in = WayIn::new(shared, device, sender);
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
+        way_in.take(batch.is_after_silence(), batch.datagrams());
+    })
+}
+
+/// The thread that opens what comes by all links over TLS.
+fn start_streams(
+    workers: &mut Workers,
+    shared: Shared,
+    device: Device,
+    receiver: TlsReceiver,
+    sender: PathSender,
+) -> io::Result<()> {
+    let mut way_in = WayIn::new(shared, device, sender);
+    workers.receive_streams(receiver, move |is_after_silence, batch| {
+        let datagrams = batch.iter_mut().flat_map(tls::Incoming::datagrams);
+        way_in.take(is_after_silence, datagrams);
+    })
+}
+
+/// A thread from the sockets, or from the links, to the device.
+struct WayIn {
+    incoming: Incoming,
+    passing: Passing,
+    to_host: ToHost,
+    shared: Shared,
+}
+
+impl WayIn {
+    fn new(shared: Shared, device: Device, sender: PathSender) -> Self {
+        Self {
+            incoming: Incoming::new(device.offload()),
+            passing: Passing { sender, batch: SendBatch::default(), drops: Arc::clone(&shared.drops) },
+            to_host: ToHost { shared: shared.clone(), device },
+            shared,
+        }
+    }
+
+    /// Opens a batch of datagrams, which nothing may have come before.
+    fn take<'b>(&mut self, is_after_silence: bool, datagrams: impl Iterator<Item = Datagram<'b>>) {
+        let Self { incoming, passing, to_host, shared } = self;
         let (table, now) = (shared.table.load(), clock::now().instant);
-        if batch.is_after_silence() {
+        if is_after_silence {
             incoming.socket_was_empty(now);
         }
-        let mut opening = Opening::new(&table, &mut incoming, now);
-        for Datagram { arrival, payload } in batch.datagrams() {
-            let (inbound, news) = opening.open(arrival, payload, &mut to_host);
+        let mut opening = Opening::new(&table, incoming, now);
+        for Datagram { arrival, payload } in datagrams {
+            let (inbound, news) = opening.open(arrival, payload, to_host);
             match inbound {
                 Inbound::Done => {}
                 Inbound::Record(index, path, record) => {
@@ -269,14 +301,14 @@ fn start_incoming(
                 shared.tell_of(&table, index, |sender| FromWire::News { index, sender, path });
             }
         }
-        opening.end(&mut to_host);
+        opening.end(to_host);
         passing.flush();
-    })
+    }
 }
 
 /// What a relay passes on: as it came, in the order and the rows in which it came.
 struct Passing {
-    sender: UdpSender,
+    sender: PathSender,
     batch: SendBatch,
     drops: Arc<Drops>,
 }
@@ -295,7 +327,7 @@ impl Passing {
 
     fn flush(&mut self) {
         let Self { sender, batch, drops } = self;
-        let count_lost = |_, count, error| drops.add(unsent(error), count as u64);
+        let count_lost = |_, count, reason| drops.add(reason, count as u64);
         sender.send_each(batch.memory(), batch.trains(), count_lost);
         batch.clear();
     }

@@ -6,7 +6,7 @@ use super::api::server::{Call, LiveSettings, Response};
 use super::api::types::{Event, Reloaded, Status};
 use super::behind::{Behind, BehindSettings};
 use super::config::Config;
-use super::data_plane::{Shared, unsent};
+use super::data_plane::Shared;
 use super::failure::{ErrorCode, Failure};
 use super::files::{MEMORY_DELAY, Memory, NodeFiles};
 use super::host::{HostSettings, HostSide};
@@ -26,12 +26,13 @@ use crate::io::device::Device;
 use crate::io::host::Host;
 use crate::io::host_dns::Delegation;
 use crate::io::network::Network;
-use crate::io::udp::SendError;
-use crate::io::udp::UdpSender;
+use crate::io::sender::PathSender;
+use crate::io::tls::{OpenOrder, TlsEvent, TlsOrders};
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
 use crate::node::peers::Transmit;
 use crate::node::{Node, NodeEvent, Underlay};
+use crate::path::Path;
 use crate::time::{Instant, Now};
 use crate::wire::drops::DropReason;
 use crate::wire::prefix::Prefix;
@@ -70,8 +71,10 @@ pub struct Parts {
     pub shared: Shared,
     /// Its queues.
     pub inbox: InboxReader,
-    /// Its sockets, for sending.
-    pub sender: UdpSender,
+    /// Its sockets and links, for sending.
+    pub sender: PathSender,
+    /// Its links over TLS.
+    pub tls: TlsOrders,
     /// Its interface, or none.
     pub device: Device,
     /// The kernel's network configuration.
@@ -112,7 +115,7 @@ pub struct EventLoop {
 impl EventLoop {
     /// Prepares to run.
     pub fn new(mut parts: Parts) -> Self {
-        let settings = host_settings(&parts.config, parts.force_ipv4, &parts.sender.local_addresses());
+        let settings = host_settings(&parts.config, parts.force_ipv4, &parts.sender.udp().local_addresses());
         let takes_ipv4 = Arc::clone(&parts.shared.takes_ipv4);
         let journal = parts.host.as_ref().map(|host| host.journal().clone());
         Self {
@@ -198,6 +201,9 @@ impl EventLoop {
                 self.parts.port_mapping.report();
                 self.read_endpoints(now);
             }
+            Message::Tls(TlsEvent::Opened { relay, path }) => node.handle_stream_up(now, relay, path),
+            Message::Tls(TlsEvent::Failed { relay }) => node.handle_stream_failed(now, relay),
+            Message::Tls(TlsEvent::Closed { path }) => node.handle_stream_down(now, path),
             Message::Reload => {
                 if let Err(failure) = self.reload() {
                     tracing::error!(%failure, "the configuration was not reloaded");
@@ -250,15 +256,24 @@ impl EventLoop {
             let Transmit { path, datagram, hop_limit, is_measure } = transmit;
             match self.parts.sender.send_over(path, &datagram, hop_limit) {
                 Ok(()) => {}
-                Err(SendError::TooLong) if is_measure => {}
-                Err(error) => self.parts.shared.drops.count(unsent(error)),
+                Err(DropReason::TooLarge) if is_measure => {}
+                Err(reason) => self.parts.shared.drops.count(reason),
             }
         }
     }
 
     fn show(&mut self, event: NodeEvent) {
         match event {
-            NodeEvent::Publish(table) => self.parts.shared.table.store(table),
+            NodeEvent::Publish(table) => {
+                let paths = table.inlets.values().filter_map(|inlet| inlet.path);
+                self.parts.tls.confirm(&paths.filter(Path::is_stream).map(|path| path.remote).collect());
+                self.parts.shared.table.store(table);
+            }
+            NodeEvent::OpenStream { relay, key, endpoints } => {
+                self.parts.tls.open(OpenOrder { relay, key, endpoints });
+            }
+            NodeEvent::CloseStream(path) => self.parts.tls.close(path),
+            NodeEvent::ServeStreams(addresses) => self.parts.tls.listen(&addresses),
             NodeEvent::Configure(addresses) => {
                 let behind = behind_of(&self.parts.node);
                 self.host.set(&mut self.parts.network, addresses, behind);
@@ -297,7 +312,7 @@ impl EventLoop {
             }
             NodeEvent::Pong { peer, probe, rtt } => self.pongs.push(Pong { peer, probe, rtt }),
             NodeEvent::Damaged { peer, path } => {
-                let (is_news, now) = (self.parts.sender.note_damage(path), clock::now().instant);
+                let (is_news, now) = (self.parts.sender.udp().note_damage(path), clock::now().instant);
                 if is_news && self.damage_told_at.is_none_or(|told| now.saturating_since(told) >= DAMAGE_INTERVAL) {
                     self.damage_told_at = Some(now);
                     tracing::warn!(?peer, remote = %path.remote, "datagrams arrive there damaged: the kernel cuts none for a while");
@@ -365,7 +380,7 @@ impl EventLoop {
 
     /// Reads where the host can be reached, for this node's record.
     fn read_endpoints(&mut self, now: Now) {
-        let listen = self.parts.sender.local_addresses();
+        let listen = self.parts.sender.udp().local_addresses();
         let mut endpoints = self.parts.config.underlay.endpoints.clone();
         endpoints.extend(self.parts.port_mapping.endpoint());
         let bridges: Vec<_> = self.segments.bridge_indices().collect();
@@ -417,7 +432,7 @@ impl EventLoop {
                     endpoints: &self.parts.config.underlay.endpoints,
                     dns_backend: self.parts.config.dns.backend,
                     host_names: self.parts.host_names.report(),
-                    listen: self.parts.sender.local_addresses(),
+                    listen: self.parts.sender.udp().local_addresses(),
                     port_mapping: self.parts.port_mapping.state(),
                     relay_mode: self.parts.config.relay.mode,
                 };
@@ -469,7 +484,7 @@ impl EventLoop {
             network: &paths.network,
             device,
             mtu: config.tunnel.mtu.0,
-            sender,
+            sender: sender.udp(),
             drops: &shared.drops,
             conflicts: self.host.conflicts(),
             problems: self.host.problems(),
@@ -500,6 +515,11 @@ impl EventLoop {
         if fresh.underlay.lan_discovery != now.underlay.lan_discovery {
             reloaded.changed.push("underlay.lan_discovery".to_owned());
         }
+        if fresh.underlay.proxy != now.underlay.proxy {
+            reloaded.changed.push("underlay.proxy".to_owned());
+            self.parts.tls.set_proxy(fresh.underlay.proxy.0.clone());
+            self.parts.node.retry_streams();
+        }
         if fresh.underlay.listen != now.underlay.listen {
             reloaded.needs_restart.push("underlay.listen".to_owned());
         }
@@ -529,12 +549,13 @@ impl EventLoop {
         now.underlay.endpoints.clone_from(&fresh.underlay.endpoints);
         now.underlay.port_mapping = fresh.underlay.port_mapping;
         now.underlay.lan_discovery = fresh.underlay.lan_discovery;
+        now.underlay.proxy.clone_from(&fresh.underlay.proxy);
         self.parts.settings.apply(&fresh);
         if let Some(log) = &self.parts.log {
             log.set_level(fresh.node.log_level);
         }
         self.host_check_at = Some(clock::now().instant);
-        let ports = self.parts.sender.local_addresses();
+        let ports = self.parts.sender.udp().local_addresses();
         let settings = host_settings(&fresh, self.parts.force_ipv4, &ports);
         self.host.configure(&mut self.parts.network, settings);
         tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "configuration reloaded");

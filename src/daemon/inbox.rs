@@ -18,6 +18,7 @@ use super::fair_queue::FairQueue;
 use super::workers::WorkerFailure;
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
+use crate::io::tls::TlsEvent;
 use crate::io::watch::NetworkEvent;
 use crate::node::forward::Trust;
 use crate::node::peers::source_of;
@@ -200,6 +201,8 @@ pub enum Message {
     Host(NetworkEvent),
     /// What the gateway maps changed.
     PortMap,
+    /// A link over TLS came or went.
+    Tls(TlsEvent),
     /// Somebody on a LAN of this host claims to be this member, there.
     Neighbour(NodeId, Vec<SocketAddr>),
     /// The device of a segment is gone.

@@ -25,6 +25,10 @@ use std::time::Duration;
 const FORWARD: &str =
     "forward a UDP port to one of the two and name it under `endpoints` in [underlay], or allow UPnP or NAT-PMP there";
 
+/// What helps where UDP does not pass.
+const ALLOW_UDP: &str =
+    "allow UDP out of this network: over TLS everything shares one connection, and one loss holds it all up";
+
 /// Answers a question about ways.
 ///
 /// # Errors
@@ -72,6 +76,12 @@ fn judge(status: &PeerStatus, known: &Explanation) -> (String, Vec<&'static str>
             let (why, advice) = why_relayed(nats, known);
             (format!("through {relay}: {why}"), advice)
         }
+        Some(Way::Stream(relay)) => {
+            let is_it = *relay == status.member.name;
+            let way = if is_it { "over TLS".to_owned() } else { format!("over TLS through {relay}") };
+            let why = format!("{way}: UDP does not pass between this node and {relay}");
+            (why, vec![ALLOW_UDP])
+        }
         None if known.is_guest_there => {
             ("the peer does not know yet that this node is a member".to_owned(), vec!["wait until its ledger is fresh"])
         }
@@ -112,10 +122,16 @@ fn why_relayed(nats: (NatKind, NatKind), known: &Explanation) -> (String, Vec<&'
 fn check(node: &Node<OsRng>, now: Now, around: &Surroundings<'_>) -> NetReport {
     let own = node.placement();
     let peers = node.peers(now);
-    let has_udp = peers.iter().any(|peer| peer.session.is_some() && peer.way.is_some());
+    let is_used = |is_meant: fn(&Way) -> bool| {
+        peers.iter().any(|peer| peer.session.is_some() && peer.way.as_ref().is_some_and(is_meant))
+    };
+    let is_stream = |way: &Way| matches!(way, Way::Stream(_));
+    let (has_udp, has_tls) = (is_used(|way| !matches!(way, Way::Stream(_))), is_used(is_stream));
     let mut advice = Vec::new();
     if peers.is_empty() {
         advice.push("there is no other member yet");
+    } else if has_tls {
+        advice.push(ALLOW_UDP);
     } else if !has_udp {
         advice.push("no peer answers by UDP: a firewall drops it, or all of them are down");
     } else if !own.is_reachable && own.homes.is_empty() {
@@ -127,6 +143,7 @@ fn check(node: &Node<OsRng>, now: Now, around: &Surroundings<'_>) -> NetReport {
         own: placement(&own),
         listen: around.listen.clone(),
         udp: has_udp,
+        tls: has_tls,
         mapping: mapping(around.port_mapping),
         seen: node.sightings().into_iter().map(|(by, endpoint)| Sighting { by, endpoint }).collect(),
         advice: advice.into_iter().map(str::to_owned).collect(),

@@ -25,6 +25,8 @@ use crate::io::lan::LanDiscovery;
 use crate::io::network::{Network, NetworkError};
 use crate::io::port_map::PortMapper;
 use crate::io::process::forbid_core_dumps;
+use crate::io::sender::PathSender;
+use crate::io::tls::{self, TlsLinks, TlsOrders, TlsReceiver};
 use crate::io::udp::{BindError, Listen, UdpSockets, bind};
 use crate::io::watch::NetworkWatch;
 use crate::node::lan::message::Instance;
@@ -83,19 +85,21 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         taps: no_taps().map_err(|error| system("descriptors", &error))?,
     };
 
+    let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
+    let (links, streams, tls) = carry_streams(&runtime, &files, &shared, &args.config)?;
+    let sender = PathSender::new(sockets.sender, links);
     let failed = inbox.clone();
     let mut workers =
         Workers::new(move |failure| failed.put(Message::Failed(failure))).map_err(|error| system("threads", &error))?;
-    data_plane::start(&mut workers, &shared, &device, sockets.receivers, &sockets.sender)
+    data_plane::start(&mut workers, &shared, &device, sockets.receivers, streams, &sender)
         .map_err(|error| system("threads", &error))?;
-    segment_plane::start(&mut workers, &shared, sockets.sender.by_queue(0), args.config.tunnel.mtu.0)
+    segment_plane::start(&mut workers, &shared, sender.by_queue(0), args.config.tunnel.mtu.0)
         .map_err(|error| system("threads", &error))?;
     watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;
 
     let host_names =
         HostNames::start(args.config.dns.backend, device.name(), host.as_ref().map(|host| host.journal().clone()))
             .map_err(|error| system("threads", &error))?;
-    let runtime = Runtime::new().map_err(|error| system("the runtime", &error))?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let settings = serve(&runtime, socket, &args.config, &inbox, &events);
     forward_signals(&runtime, &inbox)?;
@@ -108,7 +112,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         node,
         shared,
         inbox: queue,
-        sender: sockets.sender,
+        sender,
+        tls,
         device,
         network,
         host,
@@ -226,6 +231,34 @@ fn open_host(args: &RunArgs, device: &Device) -> Result<Option<Host>, Failure> {
     let device = name.parse().map_err(|error: NotADeviceName| Failure::new(ErrorCode::Usage, error.to_string()))?;
     let (run_dir, journal) = (&args.paths.roots.run_dir, &args.paths.journal());
     Ok(Some(Host::open(HostSetup { network: args.paths.network.clone(), device, index, run_dir, journal })?))
+}
+
+/// Carries datagrams over TLS, by links that there are none of yet.
+fn carry_streams(
+    runtime: &Runtime,
+    files: &NodeFiles,
+    shared: &Shared,
+    config: &Config,
+) -> Result<(TlsLinks, TlsReceiver, TlsOrders), Failure> {
+    let (events, mut waiting) = mpsc::unbounded_channel();
+    let inbox = shared.inbox.clone();
+    // In their order; a full queue is waited for elsewhere than on the runtime. There are no more than two for each link of use.
+    runtime.spawn(async move {
+        while let Some(event) = waiting.recv().await {
+            let inbox = inbox.clone();
+            if tokio::task::spawn_blocking(move || inbox.put(Message::Tls(event))).await.is_err() {
+                break;
+            }
+        }
+    });
+    let notify = move |event| {
+        // Nobody is there any more when the daemon ends.
+        let _ = events.send(event);
+    };
+    let (key, drops) = (files.signing_keys()?.node, Arc::clone(&shared.drops));
+    let made = tls::start(runtime, key, shared.mark, drops, notify).map_err(|error| system("TLS", &error))?;
+    made.2.set_proxy(config.underlay.proxy.0.clone());
+    Ok(made)
 }
 
 fn watch_host(workers: &mut Workers, inbox: &Inbox) -> std::io::Result<()> {

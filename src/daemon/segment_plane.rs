@@ -11,7 +11,7 @@ use super::inbox::Message;
 use super::workers::{FrameHandler, Workers};
 use crate::io::clock;
 use crate::io::device::{Device, ReadEnd};
-use crate::io::udp::UdpSender;
+use crate::io::sender::PathSender;
 use crate::node::forward::DevicePacket;
 use crate::node::table::ForwardingTable;
 use crate::router::PeerIndex;
@@ -30,7 +30,7 @@ pub const WORKER: u8 = 15;
 ///
 /// # Errors
 /// The system's, when it gives no thread.
-pub fn start(workers: &mut Workers, shared: &Shared, sender: UdpSender, mtu: u16) -> io::Result<()> {
+pub fn start(workers: &mut Workers, shared: &Shared, sender: PathSender, mtu: u16) -> io::Result<()> {
     let taps = Arc::clone(&shared.taps);
     let mut exit = Exit::new(shared.clone(), sender, WORKER);
     exit.limit_frames(mtu);

@@ -32,6 +32,7 @@ pub fn path(way: Option<Way>) -> PeerPath {
     match way {
         Some(Way::Direct(endpoint)) => PeerPath { kind: PathKind::Direct, endpoint: Some(endpoint), relay: None },
         Some(Way::Relayed(relay)) => PeerPath { kind: PathKind::Relay, endpoint: None, relay: Some(relay) },
+        Some(Way::Stream(relay)) => PeerPath { kind: PathKind::Tls, endpoint: None, relay: Some(relay) },
         None => PeerPath { kind: PathKind::None, endpoint: None, relay: None },
     }
 }

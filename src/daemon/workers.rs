@@ -7,6 +7,7 @@
 //!   p2p-device-N  Device::read                ──► PacketHandler::take            seal into a SendBatch, UdpSender::send_each
 //!   p2p-segments  Device::read, of all segments ──► FrameHandler::take      likewise
 //!   p2p-udp-N-M   UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
+//!   p2p-streams   TlsReceiver::receive_batch  ──► handler(…)                     likewise, for all links over TLS
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
@@ -16,6 +17,7 @@ use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, PacketBuffer};
 use crate::io::device::{Device, ReadEnd};
 use crate::io::stop::Wake;
+use crate::io::tls::{Incoming, TlsReceiver};
 use crate::io::udp::{ReceiveEnd, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
 use crate::node::forward::DevicePacket;
@@ -158,6 +160,26 @@ impl Workers {
             loop {
                 match receiver.receive_batch(stop, &mut batch) {
                     Ok(()) => handler(&mut batch),
+                    Err(ReceiveEnd::Stopped) => return Ok(()),
+                }
+            }
+        })
+    }
+
+    /// Starts the thread that receives what comes by links over TLS and lends each batch to `handler`, with whether there was nothing before.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn receive_streams(
+        &mut self,
+        mut receiver: TlsReceiver,
+        mut handler: impl FnMut(bool, &mut Vec<Incoming>) + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn("p2p-streams".to_owned(), move |stop| {
+            let mut batch = Vec::new();
+            loop {
+                match receiver.receive_batch(stop, &mut batch) {
+                    Ok(is_after_silence) => handler(is_after_silence, &mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
                 }
             }

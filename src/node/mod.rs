@@ -16,6 +16,7 @@ mod behind;
 mod calls;
 pub mod control;
 mod exchange;
+mod fallback;
 pub mod forward;
 pub mod gossip;
 pub mod lan;
@@ -39,7 +40,7 @@ pub mod subnets;
 pub mod table;
 
 use crate::crypto::exchange::TransportKey;
-use crate::crypto::identity::{NodeId, SigningKey};
+use crate::crypto::identity::{NodeId, SigningKey, VerifyingKey};
 use crate::ledger::address::{ipv6_prefix, resolver_ipv4, resolver_ipv6};
 use crate::ledger::{Ledger, TxId};
 use crate::path::{Path, ProbeId};
@@ -57,6 +58,7 @@ use crate::wire::record::ZoneName;
 use crate::wire::transport_record::Layer;
 use calls::Calls;
 use control::{ControlLink, LinkError, LinkId};
+use fallback::Fallback;
 use gossip::Gossip;
 use lan::LanView;
 use membership::{Invitation, Membership, Refusal};
@@ -71,7 +73,7 @@ use resolver::Resolver;
 pub use routing::OwnSegment;
 use routing::Routing;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use subnets::Accepted;
@@ -179,6 +181,19 @@ pub enum NodeEvent {
         /// The round trip.
         rtt: Duration,
     },
+    /// Open a link over TLS to a relay, and tell whether it is there: [`Node::handle_stream_up`], [`Node::handle_stream_failed`].
+    OpenStream {
+        /// The relay.
+        relay: NodeId,
+        /// The key that it has to show.
+        key: VerifyingKey,
+        /// Where it listens.
+        endpoints: Vec<SocketAddr>,
+    },
+    /// Close the link over TLS that this path is.
+    CloseStream(Path),
+    /// Listen for links over TLS at these addresses, and at no others.
+    ServeStreams(Vec<SocketAddr>),
     /// Store the handshakes that must not be replayed, and where peers were, some time soon.
     Remember,
 }
@@ -196,6 +211,7 @@ pub struct Node<R> {
     reach: Reach,
     relaying: Relaying,
     calls: Calls,
+    fallback: Fallback,
     /// What was last said of members on LANs.
     lan: Option<LanView>,
     routing: Routing,
@@ -254,6 +270,7 @@ impl<R: CryptoRng> Node<R> {
             reach: Reach::new(),
             relaying: Relaying::new(relay),
             calls: Calls::default(),
+            fallback: Fallback::default(),
             lan: None,
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
@@ -319,6 +336,7 @@ impl<R: CryptoRng> Node<R> {
         if is_elsewhere {
             self.peers.forget_local_ends();
             self.publish_record(now);
+            self.forget_udp_failure(now);
             let (peers, mut ctx) = self.peers_and_context(now);
             peers.handle_underlay_change(&mut ctx);
         }
@@ -345,6 +363,7 @@ impl<R: CryptoRng> Node<R> {
         self.tend_neighbours(now);
         self.tend_membership(now);
         self.tend_relaying(now);
+        self.tend_streams(now);
         self.watch_routers(now);
         self.settle(now);
     }
@@ -360,6 +379,7 @@ impl<R: CryptoRng> Node<R> {
             Some(self.gossip.poll_timeout()),
             Some(self.reach.poll_timeout()),
             self.relaying.poll_timeout(),
+            self.stream_timeout(),
             self.membership.poll_timeout(),
             has_rivals.then_some(self.routers_at),
         ]
@@ -447,6 +467,7 @@ impl<R: CryptoRng> Node<R> {
     fn handle_peer_event(&mut self, now: Now, event: PeerEvent) {
         match event {
             PeerEvent::Up(key, rights) => {
+                self.look_at_stream(now, key);
                 self.handle_up(now, key, rights);
                 self.relay_reached(now, key);
                 self.call_if_relayed(now, key);
@@ -475,6 +496,7 @@ impl<R: CryptoRng> Node<R> {
                 if self.peers.peer(&key).is_some_and(|peer| peer.paths.path().is_none()) {
                     self.connect(now, key);
                 }
+                self.look_at_stream(now, key);
                 self.relay_reached(now, key);
                 self.call_if_relayed(now, key);
                 self.tell(NodeEvent::Remember);
@@ -515,6 +537,7 @@ impl<R: CryptoRng> Node<R> {
             self.tell(NodeEvent::Routes);
         }
         self.follow_names();
+        self.follow_stream_relays();
         if self.routing.handle_segments(&self.own_id, &self.policy) {
             self.tell(NodeEvent::Segments(self.routing.own_segments().to_vec()));
         }

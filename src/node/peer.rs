@@ -43,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) initiator: Initiator,
     /// Where its datagrams go: every candidate at the start of the attempt, and the ways through relays.
     pub(super) targets: Vec<Source>,
+    /// When it began.
+    pub(super) begun_at: Instant,
     /// When those through relays get their first flight; none when they may have had it.
     pub(super) relays_at: Option<Instant>,
     /// The targets that got the flight again for a cookie.
@@ -60,6 +62,11 @@ impl Backoff {
     /// Says whether the wait is over.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now >= self.over_at
+    }
+
+    /// When the wait is over.
+    pub(super) fn over_at(&self) -> Instant {
+        self.over_at
     }
 
     /// Notes a failure: the next wait is longer.
@@ -230,9 +237,9 @@ impl Peer {
         self.confirmed.contains(&index)
     }
 
-    /// The targets that its ways through relays are.
-    pub(super) fn relayed_targets(&self) -> impl Iterator<Item = Source> {
-        self.paths.relayed().map(|(_, path)| source_of(&path))
+    /// The targets that its ways through relays are, and its link over TLS.
+    pub(super) fn other_targets(&self) -> impl Iterator<Item = Source> {
+        self.paths.relayed().map(|(_, path)| path).chain(self.paths.stream()).map(|path| source_of(&path))
     }
 
     /// Says whether there is a session that both sides have confirmed, and a path.

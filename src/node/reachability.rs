@@ -122,15 +122,25 @@ impl<R: CryptoRng> Node<R> {
         });
         explanation.ways.extend(direct);
         for (relay, path) in known.paths.relayed() {
-            let member = self.policy.admit(&relay).member().and_then(|id| self.policy.member(&id));
-            explanation.ways.extend(member.map(|member| KnownWay {
-                way: Way::Relayed(member.name.clone()),
+            let way = if path.is_stream() { Way::Stream } else { Way::Relayed };
+            explanation.ways.extend(self.name_of(&relay).map(|name| KnownWay {
+                way: way(name),
                 source: None,
                 is_used: known.paths.path() == Some(path),
                 is_tried: true,
                 has_answered: true,
                 heard: None,
             }));
+        }
+        if let Some(path) = known.paths.stream() {
+            explanation.ways.push(KnownWay {
+                way: Way::Stream(member.name.clone()),
+                source: None,
+                is_used: known.paths.path() == Some(path),
+                is_tried: true,
+                has_answered: true,
+                heard: None,
+            });
         }
         explanation
     }

@@ -41,6 +41,8 @@ pub enum Way {
     Direct(SocketAddr),
     /// Through the relay of this name.
     Relayed(String),
+    /// Over TLS to the relay of this name: through it, or it itself.
+    Stream(String),
 }
 
 /// A session in use.
@@ -87,11 +89,18 @@ impl<R: CryptoRng> Node<R> {
     pub fn way_to(&self, key: &TransportKey) -> Option<Way> {
         let paths = &self.peers.peer(key)?.paths;
         let path = paths.path()?;
-        if !path.is_relayed() {
+        if path.is_direct() {
             return Some(Way::Direct(path.remote));
         }
-        let relay = self.policy.admit(&paths.relay_of(&path)?).member()?;
-        self.policy.member(&relay).map(|member| Way::Relayed(member.name.clone()))
+        let relay = if path.is_relayed() { paths.relay_of(&path)? } else { *key };
+        let name = self.name_of(&relay)?;
+        Some(if path.is_stream() { Way::Stream(name) } else { Way::Relayed(name) })
+    }
+
+    /// The name of the member that has a key.
+    pub(super) fn name_of(&self, key: &TransportKey) -> Option<String> {
+        let id = self.policy.admit(key).member()?;
+        self.policy.member(&id).map(|member| member.name.clone())
     }
 
     /// How old the newest proof is that the ledger is fresh: a validator's word, or being the only one.

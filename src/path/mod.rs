@@ -16,6 +16,7 @@ pub mod mtu;
 pub mod probe;
 mod relayed;
 pub mod select;
+mod stream;
 mod watch;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};

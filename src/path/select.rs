@@ -1,4 +1,4 @@
-//! The choice of one peer's path: a direct one before any through a relay, else the faster one.
+//! The choice of one peer's path: a direct one before any through a relay, by UDP before any over TLS, else the faster one.
 //!
 //! A path is taken when a pong came over it, or a handshake whose peer can only have read there what it answers; never because a packet
 //! claims so: an authenticated packet from another address only makes that address a candidate and earns it a probe. Neither an attacker
@@ -8,6 +8,7 @@ use super::candidate::{CandidateSource, Candidates};
 use super::local::Path;
 use super::probe::{ProbeId, Probes};
 use super::relayed::RelayedWays;
+use super::stream::StreamWay;
 use super::watch::{Verdict, Watch};
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
@@ -19,6 +20,12 @@ const SWITCH_GAIN: Duration = Duration::from_millis(5);
 
 /// Probes to an address that only a packet named: one a second and session, so that nobody is flooded through us.
 const ROAMING_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same to where the peer speaks over TLS, once the path in use left a probe unanswered: that is no address that only a packet named.
+const LEFT_PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What an answer is taken to need on a path that nobody measured.
+const UNMEASURED_RTT: Duration = Duration::from_millis(200);
 
 /// Ways besides the one in use that are asked at a time.
 const MAX_BACKUPS: usize = 3;
@@ -54,6 +61,8 @@ pub enum Speech {
 pub struct Paths {
     candidates: Candidates,
     relayed: RelayedWays,
+    /// The link over TLS to the peer, where there is one.
+    stream: Option<StreamWay>,
     probes: Probes,
     current: Option<Current>,
     watch: Watch,
@@ -69,9 +78,9 @@ impl Paths {
         self.current.map(|current| current.path)
     }
 
-    /// The peer's endpoint in use, where no relay is.
+    /// The peer's endpoint in use, where it is reached by UDP and no relay is between.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.path().filter(|path| !path.is_relayed()).map(|path| path.remote)
+        self.path().filter(Path::is_direct).map(|path| path.remote)
     }
 
     /// The direct path to an endpoint: by the local end at which the peer was last heard from there, if it was.
@@ -82,6 +91,25 @@ impl Paths {
     /// Adds a way through a relay, if there is room beside those that work.
     pub fn add_relayed(&mut self, relay: TransportKey, path: Path) {
         self.relayed.add(relay, path, self.path());
+    }
+
+    /// The link over TLS to the peer, where there is one.
+    pub fn stream(&self) -> Option<Path> {
+        self.stream.map(|way| way.path)
+    }
+
+    /// Takes a link over TLS that leads to the peer: it takes the place of the one before.
+    pub fn set_stream(&mut self, path: Path) {
+        if self.stream() != Some(path) {
+            self.stream = Some(path.into());
+        }
+    }
+
+    /// Drops a link over TLS that ended; if it is in use, another way takes its place. Returns whether it was known.
+    pub fn lose_stream(&mut self, path: &Path) -> bool {
+        let is_known = self.stream.take_if(|way| way.path == *path).is_some() || self.path() == Some(*path);
+        self.leave(path);
+        is_known
     }
 
     /// Whose relay a path leads through.
@@ -112,10 +140,11 @@ impl Paths {
         self.relayed.relay_moved(relay, to);
     }
 
-    /// Uses another way than this one, if it was in use: through another relay by which the peer answered, or none.
+    /// Uses another way than this one, if it was in use: through another relay by which the peer answered, by a link over TLS, or none.
     fn leave(&mut self, path: &Path) {
         if self.path() == Some(*path) {
-            self.current = self.relayed.best().map(|(path, rtt)| Current { path, rtt });
+            let stream = self.stream.filter(|way| way.has_answered).map(|way| (way.path, way.rtt));
+            self.current = self.relayed.best().or(stream).map(|(path, rtt)| Current { path, rtt });
         }
         self.moved_to = self.moved_to.filter(|moved| moved != path);
     }
@@ -123,8 +152,8 @@ impl Paths {
     /// Forgets at which local ends the peer was heard: the host may have lost them, or its routes may lead elsewhere.
     pub fn forget_local_ends(&mut self) {
         self.candidates.forget_local_ends();
-        self.current.iter_mut().for_each(|current| current.path.local = None);
-        self.moved_to.iter_mut().for_each(|path| path.local = None);
+        let paths = self.current.iter_mut().map(|current| &mut current.path).chain(&mut self.moved_to);
+        paths.filter(|path| !path.is_stream()).for_each(|path| path.local = None);
     }
 
     /// The last measured round trip of the path in use.
@@ -163,9 +192,9 @@ impl Paths {
         }
     }
 
-    /// Says whether a path leads through a relay while the one in use does not.
+    /// Says whether a path leads through a relay while the one in use does not, or over TLS while that does not.
     fn is_worse(&self, path: Path) -> bool {
-        self.current.is_some_and(|current| path.is_relayed() && !current.path.is_relayed())
+        self.current.is_some_and(|current| path.class() > current.path.class())
     }
 
     /// Something authenticated came by `path`, which says so much of it. Returns it when it deserves a probe: it is not the one in use, and no
@@ -180,17 +209,25 @@ impl Paths {
         self.watch.heard_elsewhere(now);
         // The peer may use a relay a moment longer than this node; that it speaks there is no reason to follow.
         if self.is_worse(path) && self.watch.owed_since().is_none() {
-            return None;
+            // Over TLS comes only whom UDP failed: whether this end's does is soon known.
+            let is_due = self.asked_at.is_none_or(|at| now.saturating_since(at) >= ROAMING_PROBE_INTERVAL);
+            let in_use = self.path().filter(|_| path.is_stream() && is_due)?;
+            self.asked_at = Some(now);
+            self.watch.owe(now);
+            return Some(in_use);
         }
         // Two ends that probe back what only tries, for ever, would never fall silent; once is enough, unless it is a better way.
-        let is_upgrade = !path.is_relayed() && self.path().is_some_and(|used| used.is_relayed());
+        let is_upgrade = self.path().is_some_and(|used| path.class() < used.class());
         if speech == Speech::Trying && self.is_proved(path) && !is_upgrade {
             return None;
         }
         if speech == Speech::Using {
             self.moved_to = Some(path);
         }
-        if self.asked_at.is_some_and(|at| now.saturating_since(at) < ROAMING_PROBE_INTERVAL) {
+        let usual = self.rtt().unwrap_or(UNMEASURED_RTT);
+        let is_left = path.is_stream() && self.is_worse(path) && self.watch.is_silent(now, usual);
+        let interval = if is_left { LEFT_PROBE_INTERVAL } else { ROAMING_PROBE_INTERVAL };
+        if self.asked_at.is_some_and(|at| now.saturating_since(at) < interval) {
             return None;
         }
         self.asked_at = Some(now);
@@ -230,9 +267,9 @@ impl Paths {
                 self.watch.forgive();
             }
             Some(current) => {
-                let is_same_kind = current.path.is_relayed() == path.is_relayed();
+                let is_same_kind = current.path.class() == path.class();
                 let faster = current.rtt.is_some_and(|used| rtt + SWITCH_GAIN.max(used / 10) <= used);
-                let is_upgrade = current.path.is_relayed() && !path.is_relayed();
+                let is_upgrade = path.class() < current.path.class();
                 if silent || is_upgrade || is_same_kind && (moved || faster) {
                     *current = Current { path, rtt: Some(rtt) };
                     self.moved_to = None;
@@ -266,7 +303,8 @@ impl Paths {
         let used = self.path();
         let direct = self.candidates.proved_endpoints().into_iter().map(|endpoint| self.path_to(endpoint));
         let ways: Vec<_> = direct.chain(self.relayed.iter().map(|(_, path)| path)).collect();
-        ways.into_iter().filter(move |path| Some(*path) != used).take(MAX_BACKUPS)
+        let others = ways.into_iter().filter(move |path| Some(*path) != used).take(MAX_BACKUPS);
+        others.chain(self.stream().filter(|path| Some(*path) != used))
     }
 
     /// Since when the peer owes an answer on the path in use.
@@ -280,7 +318,10 @@ impl Paths {
     }
 
     fn note(&mut self, now: Instant, path: Path) {
-        if path.is_relayed() {
+        if !path.is_direct() {
+            if !path.is_relayed() {
+                self.set_stream(path);
+            }
             return;
         }
         // Refused endpoints (a full set, a forbidden place) stay usable as the way back to who spoke from there.
@@ -289,15 +330,21 @@ impl Paths {
     }
 
     fn is_proved(&self, path: Path) -> bool {
-        match path.is_relayed() {
-            true => self.relayed.has_answered(&path),
-            false => self.candidates.proved_endpoints().contains(&path.remote),
+        match (path.is_relayed(), path.is_stream()) {
+            (true, _) => self.relayed.has_answered(&path),
+            (false, true) => self.stream.is_some_and(|way| way.path == path && way.has_answered),
+            (false, false) => self.candidates.proved_endpoints().contains(&path.remote),
         }
     }
 
     fn prove(&mut self, path: Path, rtt: Option<Duration>) {
         if path.is_relayed() {
             self.relayed.answered(&path, rtt);
+        } else if path.is_stream() {
+            for way in self.stream.iter_mut().filter(|way| way.path == path) {
+                way.has_answered = true;
+                way.rtt = rtt.or(way.rtt);
+            }
         } else {
             self.candidates.proved(path.remote);
         }
@@ -333,6 +380,65 @@ mod tests {
         assert_eq!(paths.handle_pong(seconds(2) + rtt, ProbeId(7)), Some(rtt));
         assert_eq!(paths.path(), Some(path(2)));
         assert_eq!(paths.handle_pong(seconds(3), ProbeId(8)), None, "an unknown probe");
+    }
+
+    /// A link over TLS to the peer, or with a label through it.
+    fn stream(label: Option<Label>) -> Path {
+        Path { local: Some(LocalEnd::STREAM), label, remote: SocketAddr::from(([192, 0, 2, 9], 443)) }
+    }
+
+    #[test]
+    fn a_path_over_tls_is_the_last_of_all() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), stream(None));
+        assert_eq!(paths.path(), Some(stream(None)));
+        assert!(paths.endpoint().is_none() && paths.candidates().is_empty(), "TCP's address is no candidate");
+        paths.forget_local_ends();
+        assert_eq!(paths.path(), Some(stream(None)), "it is a path of its own wherever the host is");
+        // UDP takes its place with the first answer, though it be slower.
+        paths.add_relayed(TransportKey([1; 32]), relayed(1));
+        answer(&mut paths, seconds(2), relayed(1), Duration::from_millis(300));
+        assert_eq!(paths.path(), Some(relayed(1)));
+        answer(&mut paths, seconds(3), path(1), Duration::from_millis(400));
+        assert_eq!(paths.path(), Some(path(1)));
+        for faster in [stream(None), relayed(1)] {
+            answer(&mut paths, seconds(4), faster, Duration::from_millis(1));
+            assert_eq!(paths.path(), Some(path(1)));
+        }
+    }
+
+    #[test]
+    fn who_comes_over_tls_has_the_path_in_use_asked_and_is_followed_when_that_is_silent() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), path(1));
+        answer(&mut paths, seconds(1), path(1), Duration::from_millis(10));
+        assert_eq!(paths.heard_from(seconds(10), stream(None), Speech::Using), Some(path(1)));
+        paths.probe_sent(seconds(10), ProbeId(7), path(1));
+        assert_eq!(paths.heard_from(millis(10_020), stream(None), Speech::Using), None, "its answer may come");
+        assert_eq!(paths.heard_from(millis(10_600), stream(None), Speech::Using), Some(stream(None)), "sooner now");
+        let mut asked = Vec::new();
+        for at in (10_100..10_700).step_by(100) {
+            if let PathCheck::Probe(ways) = paths.check(millis(at), Some(seconds(10)), Some(seconds(10))) {
+                asked = ways;
+                paths.probe_sent(millis(at), ProbeId(at), path(1));
+            }
+        }
+        assert_eq!(asked, [path(1), stream(None)]);
+        answer(&mut paths, millis(10_700), stream(None), Duration::from_millis(20));
+        assert_eq!(paths.path(), Some(stream(None)));
+    }
+
+    #[test]
+    fn a_link_that_ends_is_left_and_what_is_labelled_over_one_counts_as_it_does() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), stream(None));
+        assert!(paths.lose_stream(&stream(None)) && paths.path().is_none());
+        assert!(!paths.lose_stream(&stream(None)));
+        paths.add_relayed(TransportKey([1; 32]), stream(Some(Label(7))));
+        answer(&mut paths, seconds(2), stream(Some(Label(7))), Duration::from_millis(10));
+        paths.add_relayed(TransportKey([2; 32]), relayed(1));
+        answer(&mut paths, seconds(3), relayed(1), Duration::from_millis(90));
+        assert_eq!(paths.path(), Some(relayed(1)));
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl Watch {
         }
     }
 
+    /// Takes the news that the path in use is to be asked now: the peer owes an answer, whatever it got before.
+    pub(super) fn owe(&mut self, now: Instant) {
+        self.owed_since.get_or_insert(now);
+    }
+
     /// Says whether the path in use left a probe unanswered for longer than its answer usually takes. A slower way's answer comes later than
     /// that of a path that works, and must not be taken for a reason to leave it.
     pub(super) fn is_silent(&self, now: Instant, usual: Duration) -> bool {

@@ -22,6 +22,8 @@ pub const SECRET_LIFETIME: Duration = Duration::from_secs(120);
 pub enum Source {
     /// A socket address.
     Endpoint(SocketAddr),
+    /// The TCP address at the other end of a link over TLS.
+    Stream(SocketAddr),
     /// A label of a relay: a source of its own, because many peers share the relay's address.
     Relayed {
         /// The relay's socket address.
@@ -51,7 +53,7 @@ impl Source {
     /// Returns what the source counts as: neither another port nor another address of the same host is another origin.
     pub fn origin(self) -> Origin {
         match self {
-            Self::Endpoint(endpoint) => match endpoint.ip().to_canonical() {
+            Self::Endpoint(endpoint) | Self::Stream(endpoint) => match endpoint.ip().to_canonical() {
                 IpAddr::V4(ip) => Origin::V4(ip),
                 IpAddr::V6(ip) => {
                     let [a, b, c, d, e, f, g, h, ..] = ip.octets();
@@ -67,6 +69,7 @@ impl Source {
         let (kind, endpoint, label) = match self {
             Self::Endpoint(endpoint) => (0, endpoint, 0),
             Self::Relayed { relay, label } => (1, relay, label),
+            Self::Stream(endpoint) => (2, endpoint, 0),
         };
         let ip = match endpoint.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),

@@ -465,6 +465,7 @@ fn net() -> NetReport {
         own: placement("endpoint-independent"),
         listen: vec!["0.0.0.0:4647".parse().unwrap()],
         udp: true,
+        tls: false,
         mapping: MappingView {
             state: "mapped".to_owned(),
             endpoint: Some("203.0.113.7:4647".parse().unwrap()),

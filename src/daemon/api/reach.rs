@@ -61,11 +61,11 @@ pub struct RelayView {
 /// One way to a peer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WayView {
-    /// Direct or through a relay.
+    /// Direct, through a relay, or over TLS.
     pub kind: PathKind,
     /// The peer's endpoint, for `direct`.
     pub endpoint: Option<SocketAddr>,
-    /// The relay's name, for `relay`.
+    /// The relay's name, for `relay` and `tls`.
     pub relay: Option<String>,
     /// What named it: `record`, `lan`, `remembered`, `observed`, `ledger`, `configured` or `relay`.
     pub source: String,
@@ -106,6 +106,8 @@ pub struct NetReport {
     pub listen: Vec<SocketAddr>,
     /// Some peer answers by UDP.
     pub udp: bool,
+    /// Some peer answers over TLS, because UDP does not pass.
+    pub tls: bool,
     /// What the gateway passes on.
     pub mapping: MappingView,
     /// Where members see this node.

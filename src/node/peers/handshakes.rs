@@ -39,8 +39,8 @@ impl PeerTable {
             true => candidates.targets(now, &self.around, failed, FLIGHT_LEN),
             false => candidates.near_targets(now, &self.around, failed, FLIGHT_LEN),
         };
-        let is_direct_likely = !direct.is_empty() && !failed;
-        let targets = direct.into_iter().map(Source::Endpoint).chain(peer.relayed_targets()).collect();
+        let is_direct_likely = !direct.is_empty() && !failed && !self.is_udp_silent;
+        let targets = direct.into_iter().map(Source::Endpoint).chain(peer.other_targets()).collect();
         self.attempt(ctx, key, targets, is_direct_likely);
     }
 
@@ -72,7 +72,7 @@ impl PeerTable {
             return;
         };
         let relays_at = is_direct_likely.then(|| now + HEAD_START);
-        peer.attempt = Some(Attempt { initiator, targets, relays_at, paid: BTreeSet::new() });
+        peer.attempt = Some(Attempt { initiator, targets, begun_at: now, relays_at, paid: BTreeSet::new() });
         self.owners.insert(index, key);
         Arc::make_mut(&mut self.attempts).insert(index);
         self.is_gate_changed = true;
@@ -204,7 +204,7 @@ impl PeerTable {
             let they_began = contact.is_some_and(|contact| contact.they_began);
             let peer = self.entry(key, id);
             peer.guest_origin = origin;
-            let is_unasked = !path.is_relayed() && !is_guest && they_began;
+            let is_unasked = path.is_direct() && !is_guest && they_began;
             peer.came_unasked = is_unasked.then_some(index);
             self.install(ctx, key, established);
         }
@@ -225,7 +225,7 @@ impl PeerTable {
         if let Some(established) = finished {
             // M2 cannot be made without the flight: where that went to alone, or the peer was before, it reads. A record may name a victim
             // beside the peer, and M2 comes from wherever its sender likes.
-            let is_told = path.is_relayed() && paths.relay_of(&path).is_some();
+            let is_told = path.is_relayed() && paths.relay_of(&path).is_some() || paths.stream() == Some(path);
             if is_told || attempt.targets == [source_of(&path)] || paths.candidates().is_trusted(path.remote) {
                 paths.established(ctx.now.instant, path);
             } else {
@@ -284,6 +284,7 @@ fn path_to(now: Instant, paths: &mut Paths, target: &Source) -> Option<Path> {
         Source::Endpoint(endpoint) => {
             paths.candidates_mut().spend(now, endpoint, FLIGHT_LEN).then(|| paths.path_to(endpoint))
         }
+        Source::Stream(_) => paths.stream().filter(|path| source_of(path) == *target),
         Source::Relayed { .. } => paths.relayed().map(|(_, path)| path).find(|path| source_of(path) == *target),
     }
 }

@@ -16,10 +16,12 @@ mod measuring;
 pub(super) mod punching;
 mod records;
 mod roster;
+mod streams;
 mod upkeep;
 mod ways;
 
 use self::roster::Roster;
+pub use self::streams::Silence;
 use super::peer::Peer;
 use super::staging::Staging;
 use super::table::{Inlet, Outlet};
@@ -166,6 +168,8 @@ pub struct PeerTable {
     /// Peers that something was sent to lately, whose paths are watched closely, and when the next look is.
     active: BTreeSet<TransportKey>,
     watch_at: Option<Instant>,
+    /// UDP reaches nobody from here, as far as this node can tell: what goes over TLS waits for no direct way.
+    is_udp_silent: bool,
     /// Hosts in touch: what comes from one that this node spoke to first says nothing of whether strangers can come.
     contacts: BTreeMap<IpAddr, Contact>,
     drops: Arc<Drops>,
@@ -195,6 +199,7 @@ impl PeerTable {
             check_at: now.instant,
             active: BTreeSet::new(),
             watch_at: None,
+            is_udp_silent: false,
             contacts: BTreeMap::new(),
             drops,
         }
@@ -297,7 +302,7 @@ impl PeerTable {
 
     /// Notes that a host and this node speak, and who does so now: that counts if neither did before.
     fn note_contact(&mut self, now: Instant, path: &Path, they_speak: bool) {
-        if path.is_relayed() {
+        if !path.is_direct() {
             return;
         }
         let host = path.remote.ip().to_canonical();
@@ -427,6 +432,7 @@ impl PeerTable {
 /// What a handshake knows a path by: many peers share a relay's address.
 pub fn source_of(path: &Path) -> Source {
     match path.label {
+        None if path.is_stream() => Source::Stream(path.remote),
         None => Source::Endpoint(path.remote),
         Some(label) => Source::Relayed { relay: path.remote, label: label.0 },
     }

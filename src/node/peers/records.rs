@@ -137,8 +137,8 @@ impl PeerTable {
                     self.events.push_back(PeerEvent::Moved(key));
                 }
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
-                // Through a relay the peer sees the relay.
-                if !origin.path.is_relayed() {
+                // Through a relay the peer sees the relay, and over TLS an endpoint of TCP.
+                if origin.path.is_direct() {
                     self.events.push_back(PeerEvent::Observed(key, observed));
                 }
                 self.announce(now, (key, rights), index);
@@ -279,7 +279,7 @@ impl PeerTable {
     ) -> Option<ProbeId> {
         let id = ProbeId(ctx.rng.next_u64());
         let paths = &mut self.peers.get_mut(&key)?.paths;
-        if !path.is_relayed() && !paths.candidates_mut().spend(ctx.now.instant, path.remote, PROBE_LEN) {
+        if path.is_direct() && !paths.candidates_mut().spend(ctx.now.instant, path.remote, PROBE_LEN) {
             self.drops.count(DropReason::RateLimited);
             return None;
         }

@@ -137,6 +137,7 @@ impl<R: CryptoRng> Node<R> {
         let ended = self.relaying.board.set_limits(limits);
         self.tell_ended(now, &ended, None);
         self.publish_record(now);
+        self.serve_streams();
         self.settle(now);
     }
 
@@ -160,7 +161,7 @@ impl<R: CryptoRng> Node<R> {
     pub(super) fn seek(&mut self, now: Now, key: TransportKey) {
         let Some(id) = self.policy.admit(&key).member().filter(|_| self.membership.is_member()) else { return };
         let is_open = self.gossip.record(&id, &self.policy).is_some_and(|record| record.homes.is_empty());
-        if is_open && !self.has_failed(&key) {
+        if is_open && !self.has_failed(&key) && !self.fallback.is_in_use() {
             return;
         }
         let relays = self.relays_for(&id, &key);

@@ -1,0 +1,351 @@
+//! TLS where UDP does not pass: when this node wants a link to a relay, and when it wants it no more.
+//!
+//! ```text
+//!   a relay with a TLS port is silent by UDP ── 500 ms ──► open ──► handshake or probe over the link ──► in use
+//!            │ at once, if UDP failed on this network within an hour                  │ failed: later
+//!            └ not where anybody beyond the own links is heard by UDP meanwhile       ▼
+//!   in use: the relay is asked by UDP every minute ── an answer ──► UDP in use ── 10 s ──► closed
+//! ```
+//! Owns the decisions. The shell opens, closes and listens; what goes over a link, and whether it is the path in use, is the business of
+//! [`super::peers`] as for every other path. On a relay itself it says where to listen.
+
+use super::peer::Backoff;
+use super::peers::Silence;
+use super::{Node, NodeEvent};
+use crate::crypto::exchange::TransportKey;
+use crate::crypto::identity::{NodeId, VerifyingKey};
+use crate::path::Path;
+use crate::policy::Policy;
+use crate::time::{Instant, Now};
+use rand_core::CryptoRng;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// How long a relay may leave handshakes by UDP unanswered before TLS is tried: longer than the round trip to almost everywhere.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long it is remembered that UDP failed on this network.
+const MEMORY: Duration = Duration::from_hours(1);
+
+/// Links of this node to relays at a time.
+const MAX_STREAMS: usize = 2;
+
+/// How often a relay that is reached by TLS is asked by UDP.
+const UDP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How long a link that is not in use stays.
+const UNUSED: Duration = Duration::from_secs(10);
+
+/// How long a relay may owe an answer on a link: the other end may be gone, and TCP would not notice for minutes.
+const DEAD: Duration = Duration::from_secs(3);
+
+/// How often links are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a relay that there is no reason to open a link to is not looked at again.
+const NO_REASON: Duration = Duration::from_secs(2);
+
+/// A relay that listens by TLS, as the ledger says.
+#[derive(Clone, Debug)]
+struct Relay {
+    id: NodeId,
+    key: TransportKey,
+    node_key: VerifyingKey,
+    endpoints: Vec<SocketAddr>,
+}
+
+/// What there is of a link.
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    /// The shell was asked for it.
+    Opening,
+    /// It is there.
+    Open {
+        path: Path,
+        /// Since when it is not the path in use.
+        unused_since: Option<Instant>,
+        /// When the relay is asked by UDP next.
+        ask_at: Instant,
+    },
+}
+
+/// Links wanted and had.
+#[derive(Default)]
+pub(super) struct Fallback {
+    relays: Vec<Relay>,
+    streams: BTreeMap<TransportKey, Stream>,
+    /// Waits after links that came to nothing.
+    waits: BTreeMap<TransportKey, Backoff>,
+    /// Since when those were silent because of whom others were asked whether UDP reaches them, and when that was.
+    others_asked: BTreeMap<TransportKey, (Instant, Instant)>,
+    /// Until then there was no reason to open one.
+    quiet_until: BTreeMap<TransportKey, Instant>,
+    /// When UDP was last seen to fail on this network.
+    udp_failed_at: Option<Instant>,
+    look_at: Option<Instant>,
+    /// Where this node listens itself.
+    served: Vec<SocketAddr>,
+}
+
+impl Fallback {
+    /// Takes which relays there are.
+    fn follow(&mut self, own: &NodeId, policy: &Policy) {
+        let relays = policy.members().filter(|member| member.id != *own).filter_map(|member| {
+            let terms = member.relay.as_ref()?;
+            let port = terms.tls_port()?;
+            let at = |endpoint: &SocketAddr| SocketAddr::new(endpoint.ip(), port);
+            let mut endpoints: Vec<_> = terms.endpoints().as_slice().iter().map(at).collect();
+            endpoints.dedup();
+            Some(Relay { id: member.id, key: member.transport_key, node_key: member.node_key, endpoints })
+        });
+        self.relays = relays.collect();
+        let relays = &self.relays;
+        let is_relay = |key: &TransportKey| relays.iter().any(|relay| relay.key == *key);
+        self.waits.retain(|key, _| is_relay(key));
+        self.quiet_until.retain(|key, _| is_relay(key));
+        self.others_asked.retain(|key, _| is_relay(key));
+    }
+
+    fn has_failed(&self, now: Instant) -> bool {
+        self.udp_failed_at.is_some_and(|at| now.saturating_since(at) < MEMORY)
+    }
+
+    /// Says whether what this node reaches, it reaches by TLS.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.streams.values().any(|stream| matches!(stream, Stream::Open { unused_since: None, .. }))
+    }
+
+    /// Since when a relay is silent, and how long it may be.
+    fn patience(&self, silence: Silence) -> (Instant, Duration) {
+        match silence {
+            Silence::Handshake(since) if self.udp_failed_at.is_some_and(|at| since.saturating_since(at) < MEMORY) => {
+                (since, Duration::ZERO)
+            }
+            Silence::Handshake(since) => (since, PATIENCE),
+            Silence::Session(since, rtt) => (since, PATIENCE.max(3 * rtt)),
+            Silence::Behind => (Instant::ZERO, Duration::ZERO),
+        }
+    }
+
+    /// When something is to be done about it: the others are asked at half its time, so that they answer within it.
+    fn due_at(&self, relay: &TransportKey, silence: Silence) -> Instant {
+        let (since, patience) = self.patience(silence);
+        let asked = self.others_asked.get(relay).filter(|(because, _)| *because == since);
+        asked.map_or(since + patience / 2, |(_, at)| (since + patience).max(*at + patience / 2))
+    }
+}
+
+impl<R: CryptoRng> Node<R> {
+    /// Follows what the ledger says of relays: where to find them, and whether this node is one.
+    pub(super) fn follow_stream_relays(&mut self) {
+        self.fallback.follow(&self.own_id, &self.policy);
+        let gone: Vec<_> = self
+            .fallback
+            .streams
+            .keys()
+            .filter(|key| self.fallback.relays.iter().all(|it| it.key != **key))
+            .copied()
+            .collect();
+        for key in gone {
+            self.close_stream(&key);
+        }
+        self.serve_streams();
+    }
+
+    /// Says where this node listens by TLS, if that changed.
+    pub(super) fn serve_streams(&mut self) {
+        let terms = self.policy.member(&self.own_id).and_then(|member| member.relay.as_ref());
+        let port = terms.and_then(|terms| terms.tls_port()).filter(|_| self.relaying.is_on());
+        let has = |is_v4: bool| {
+            terms.is_some_and(|terms| terms.endpoints().as_slice().iter().any(|endpoint| endpoint.is_ipv4() == is_v4))
+        };
+        let families = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let here =
+            |port: u16| families.into_iter().filter(|it| has(it.is_ipv4())).map(move |it| SocketAddr::new(it, port));
+        let served: Vec<_> = port.into_iter().flat_map(here).collect();
+        if served != self.fallback.served {
+            self.fallback.served.clone_from(&served);
+            self.tell(NodeEvent::ServeStreams(served));
+        }
+    }
+
+    /// A link to a relay is there, as this node asked for it.
+    pub fn handle_stream_up(&mut self, now: Now, relay: NodeId, path: Path) {
+        self.notice(now);
+        let key = self.fallback.relays.iter().find(|it| it.id == relay).map(|it| it.key);
+        let Some(key) = key.filter(|key| matches!(self.fallback.streams.get(key), Some(Stream::Opening))) else {
+            self.tell(NodeEvent::CloseStream(path));
+            return;
+        };
+        let (unused_since, ask_at) = (Some(now.instant), now.instant + UDP_INTERVAL);
+        self.fallback.streams.insert(key, Stream::Open { path, unused_since, ask_at });
+        self.fallback.look_at = Some(now.instant + LOOK_INTERVAL);
+        let (peers, mut ctx) = self.peers_and_context(now);
+        peers.stream_up(&mut ctx, key, path);
+        self.settle(now);
+    }
+
+    /// The shell could not open a link to a relay.
+    pub fn handle_stream_failed(&mut self, now: Now, relay: NodeId) {
+        self.notice(now);
+        let key = self.fallback.relays.iter().find(|it| it.id == relay).map(|it| it.key);
+        if let Some(key) = key.filter(|key| matches!(self.fallback.streams.get(key), Some(Stream::Opening))) {
+            self.fallback.streams.remove(&key);
+            self.fallback.waits.entry(key).or_default().fail(now.instant);
+        }
+        self.settle(now);
+    }
+
+    /// A link ended, whoever began it.
+    pub fn handle_stream_down(&mut self, now: Now, path: Path) {
+        self.notice(now);
+        let is_it = |stream: &Stream| matches!(stream, Stream::Open { path: open, .. } if *open == path);
+        let key = self.fallback.streams.iter().find(|(_, stream)| is_it(stream)).map(|(key, _)| *key);
+        if let Some(key) = key {
+            // One that was of use is missed at once; one that was not is no better a moment later.
+            if let Some(Stream::Open { unused_since: Some(_), .. }) = self.fallback.streams.remove(&key) {
+                self.fallback.waits.entry(key).or_default().fail(now.instant);
+            }
+        }
+        self.peers.stream_down(path);
+        self.judge_udp(now);
+        self.settle(now);
+    }
+
+    fn close_stream(&mut self, key: &TransportKey) {
+        if let Some(Stream::Open { path, .. }) = self.fallback.streams.remove(key) {
+            self.peers.stream_down(path);
+            self.tell(NodeEvent::CloseStream(path));
+        }
+    }
+
+    /// The host is elsewhere: what was learnt of UDP says nothing there.
+    pub(super) fn forget_udp_failure(&mut self, now: Now) {
+        self.fallback.udp_failed_at = None;
+        self.peers.set_udp_silent(false);
+        self.fallback.waits.clear();
+        self.fallback.quiet_until.clear();
+        for stream in self.fallback.streams.values_mut() {
+            if let Stream::Open { ask_at, .. } = stream {
+                *ask_at = now.instant;
+            }
+        }
+        if !self.fallback.streams.is_empty() {
+            self.fallback.look_at = Some(now.instant);
+        }
+    }
+
+    /// Whatever kept links from being opened may be gone: the user says so.
+    pub fn retry_streams(&mut self) {
+        self.fallback.waits.clear();
+        self.fallback.quiet_until.clear();
+    }
+
+    /// Opens links that are missed, and closes those that are not.
+    pub(super) fn tend_streams(&mut self, now: Now) {
+        for relay in self.missed(now.instant) {
+            let Some(silence) = self.peers.silence(&relay.key) else { continue };
+            let is_full = self.fallback.streams.len() >= MAX_STREAMS;
+            let (since, patience) = self.fallback.patience(silence);
+            // Half of it is left for their answers.
+            if self.fallback.others_asked.get(&relay.key).is_none_or(|(because, _)| *because != since) {
+                self.fallback.others_asked.insert(relay.key, (since, now.instant));
+                if !patience.is_zero() {
+                    let (peers, mut ctx) = self.peers_and_context(now);
+                    peers.ask_far_by_udp(&mut ctx);
+                }
+            }
+            if now.instant < self.fallback.due_at(&relay.key, silence) {
+                continue;
+            }
+            let is_udp_there = match silence {
+                Silence::Behind => !self.fallback.has_failed(now.instant),
+                Silence::Handshake(_) | Silence::Session(..) => self.peers.is_udp_heard(now.instant, since),
+            };
+            if is_full || is_udp_there {
+                self.fallback.quiet_until.insert(relay.key, now.instant + NO_REASON);
+                continue;
+            }
+            self.fallback.streams.insert(relay.key, Stream::Opening);
+            let Relay { id, node_key, endpoints, .. } = relay;
+            self.tell(NodeEvent::OpenStream { relay: id, key: node_key, endpoints });
+        }
+        if self.fallback.look_at.take_if(|at| now.instant >= *at).is_some() {
+            let open: Vec<_> = self.fallback.streams.keys().copied().collect();
+            open.iter().for_each(|key| self.look_at_stream(now, *key));
+            let is_any = !self.fallback.streams.is_empty();
+            self.fallback.look_at = is_any.then(|| now.instant + LOOK_INTERVAL);
+        }
+    }
+
+    /// The relays that have been silent for so long that something is to be done, and that a link may be opened to.
+    fn missed(&self, now: Instant) -> Vec<Relay> {
+        let fallback = &self.fallback;
+        let is_missed = |relay: &&Relay| {
+            !fallback.streams.contains_key(&relay.key)
+                && fallback.waits.get(&relay.key).is_none_or(|wait| wait.is_over(now))
+                && fallback.quiet_until.get(&relay.key).is_none_or(|until| now >= *until)
+                && self.peers.silence(&relay.key).is_some_and(|silence| now >= fallback.due_at(&relay.key, silence))
+        };
+        fallback.relays.iter().filter(is_missed).cloned().collect()
+    }
+
+    /// Looks at the link to a relay, if there is one: whether it is in use, still or at last, and alive.
+    pub(super) fn look_at_stream(&mut self, now: Now, key: TransportKey) {
+        let Some(Stream::Open { path, unused_since, ask_at }) = self.fallback.streams.get(&key).copied() else {
+            return;
+        };
+        let peer = self.peers.peer(&key);
+        let used = peer.filter(|peer| peer.is_usable()).and_then(|peer| peer.paths.path());
+        let owed_since = peer.and_then(|peer| peer.paths.owed_since());
+        let is_used = used == Some(path);
+        if is_used && unused_since.is_some() {
+            tracing::info!(?key, "UDP does not pass here: a relay is reached by TLS");
+        }
+        let unused_since = if is_used { None } else { Some(unused_since.unwrap_or(now.instant)) };
+        let is_dead = is_used && owed_since.is_some_and(|since| now.instant.saturating_since(since) >= DEAD);
+        let is_unused = unused_since.is_some_and(|since| now.instant.saturating_since(since) >= UNUSED);
+        if is_dead || is_unused {
+            if used.is_none_or(|used| used == path) {
+                self.fallback.waits.entry(key).or_default().fail(now.instant);
+            }
+            self.close_stream(&key);
+            self.judge_udp(now);
+            return;
+        }
+        let is_due = is_used && now.instant >= ask_at;
+        let ask_at = if is_due { now.instant + UDP_INTERVAL } else { ask_at };
+        self.fallback.streams.insert(key, Stream::Open { path, unused_since, ask_at });
+        if is_used {
+            self.fallback.udp_failed_at = Some(now.instant);
+            self.fallback.waits.remove(&key);
+        } else if used.is_some_and(|used| used.is_direct()) {
+            self.fallback.udp_failed_at = None;
+        }
+        self.judge_udp(now);
+        if is_due {
+            let (peers, mut ctx) = self.peers_and_context(now);
+            peers.ask_by_udp(&mut ctx, key);
+        }
+    }
+
+    /// Tells the peers whether anybody is reached by UDP from here.
+    fn judge_udp(&mut self, now: Now) {
+        let is_silent = self.fallback.has_failed(now.instant) && self.fallback.is_in_use();
+        self.peers.set_udp_silent(is_silent);
+    }
+
+    /// When something of it is due.
+    pub(super) fn stream_timeout(&self) -> Option<Instant> {
+        let fallback = &self.fallback;
+        let missed =
+            fallback.relays.iter().filter(|relay| !fallback.streams.contains_key(&relay.key)).filter_map(|relay| {
+                let due = fallback.due_at(&relay.key, self.peers.silence(&relay.key)?);
+                let wait = fallback.waits.get(&relay.key).map(Backoff::over_at);
+                let quiet = fallback.quiet_until.get(&relay.key).copied();
+                [Some(due), wait, quiet].into_iter().flatten().max()
+            });
+        missed.chain(fallback.look_at).min()
+    }
+}
