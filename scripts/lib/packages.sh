@@ -15,7 +15,7 @@ set_of() {
       echo /usr/sbin/ip:iproute2 /usr/sbin/nft:nftables /usr/bin/ps:procps /usr/bin/ping:iputils-ping /usr/sbin/ethtool:ethtool \
         /usr/bin/tcpdump:tcpdump /usr/bin/curl:curl /usr/bin/systemd-analyze:systemd /usr/bin/dig:bind9-dnsutils \
         /usr/bin/host:bind9-host /usr/bin/dbus-daemon:dbus-daemon /usr/bin/nsenter:util-linux /usr/sbin/dnsmasq:dnsmasq-base \
-        /usr/bin/busybox:busybox /usr/sbin/iptables-legacy:iptables \
+        /usr/bin/busybox:busybox /usr/sbin/iptables-legacy:iptables /usr/bin/tinyproxy:tinyproxy-bin \
         $UNPACKED/systemd-resolved/usr/bin/resolvectl:=systemd-resolved \
         $UNPACKED/resolvconf/sbin/resolvconf:=resolvconf $UNPACKED/openresolv/sbin/resolvconf:=openresolv \
         $UNPACKED/miniupnpd-nftables/usr/sbin/miniupnpd:=miniupnpd-nftables

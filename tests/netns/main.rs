@@ -64,5 +64,6 @@ mod stream;
 mod subnets;
 mod tagging;
 mod tickets;
+mod tls;
 mod udp;
 mod unreachable;

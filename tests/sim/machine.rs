@@ -6,6 +6,7 @@
 //! ```
 
 use crate::packet::UdpPacket;
+use crate::streams::{Streams, stream_path};
 use crate::world::Guest;
 use p2plus::crypto::exchange::{TransportKey, TransportSecret};
 use p2plus::crypto::hash::Digest;
@@ -336,6 +337,7 @@ impl Machine {
             outgoing: Outgoing::new(DEVICE_LANE),
             incoming: Incoming::new(OffloadSet::default()),
             outbox: VecDeque::new(),
+            streams: Streams::default(),
             delivered: Vec::new(),
             finals: Vec::new(),
             cuts: Vec::new(),
@@ -370,6 +372,7 @@ pub struct SimNode {
     outgoing: Outgoing,
     incoming: Incoming,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    pub streams: Streams,
     /// Everything that the device got.
     pub delivered: Vec<Delivered>,
     /// The transactions that its user was told are final, and in which block.
@@ -389,7 +392,7 @@ pub struct SimNode {
 #[derive(Default)]
 struct Sealed {
     room: Vec<u8>,
-    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    datagrams: Vec<(Path, Vec<u8>)>,
 }
 
 /// Where [`Opening`] delivers.
@@ -421,7 +424,7 @@ impl Outbox for Sealed {
     }
 
     fn push(&mut self, len: usize, path: Path, _ecn: Ecn) {
-        self.datagrams.push((path.remote, self.room[..len].to_vec()));
+        self.datagrams.push((path, self.room[..len].to_vec()));
     }
 }
 
@@ -445,7 +448,7 @@ impl SimNode {
         for (reason, count) in self.outgoing.finish(now.instant, &mut sealed) {
             self.drops.add(reason, count as u64);
         }
-        self.outbox.extend(sealed.datagrams);
+        sealed.datagrams.into_iter().for_each(|(path, datagram)| self.depart(path, datagram));
         match outcome {
             Outbound::Measure(_) => panic!("the link was measured"),
             Outbound::Sealed => {}
@@ -462,12 +465,14 @@ impl SimNode {
         let number = number.and_then(|(position, _)| PeerIndex::at(position));
         let Some(outlet) = number.and_then(|number| self.table.outlets.get(number)) else { return false };
         let Some(mut sealer) = outlet.session.claim_lane(lane) else { return false };
+        let mut sealed = Vec::new();
         for record in records {
             let mut datagram = vec![0; HEADROOM - 1 + record.len() + TAILROOM];
             datagram[HEADROOM - 1..][..record.len()].copy_from_slice(record);
             sealer.seal(now.instant, &mut datagram).unwrap();
-            self.outbox.push_back((outlet.path.remote, datagram));
+            sealed.push((outlet.path, datagram));
         }
+        sealed.into_iter().for_each(|(path, datagram)| self.depart(path, datagram));
         true
     }
 
@@ -489,6 +494,49 @@ impl SimNode {
         addresses.iter().map(|(address, _)| *address).find(|address| address.is_ipv6() == is_v6).unwrap()
     }
 
+    /// Takes the news that a link over TLS ended.
+    pub fn lose_stream(&mut self, now: Now, remote: SocketAddr) {
+        self.streams.lose(remote);
+        self.node.handle_stream_down(now, stream_path(remote));
+        self.settle(now);
+    }
+
+    /// Takes a datagram that came by a path.
+    fn take(&mut self, now: Now, path: Path, mut datagram: Vec<u8>) {
+        if self.machine.has_lost_power() {
+            return;
+        }
+        let table = Arc::clone(&self.table);
+        let mut host = Host { now: now.instant, delivered: &mut self.delivered, drops: &self.drops };
+        self.incoming.socket_was_empty(now.instant);
+        let mut opening = Opening::new(&table, &mut self.incoming, now.instant);
+        let (inbound, news) = opening.open(path.into(), &mut datagram, &mut host);
+        let mut passed = Vec::new();
+        match inbound {
+            Inbound::Done => {}
+            Inbound::Record(index, path, record) => self.node.handle_record(now, index, path, record),
+            Inbound::Handshake(_, path, datagram) => self.node.handle_handshake(now, path, datagram),
+            Inbound::Pass(path, _, datagram) => {
+                let sent = self.tamper.map_or_else(|| vec![datagram.to_vec()], |tamper| tamper(datagram.to_vec()));
+                passed.extend(sent.into_iter().map(|datagram| (path, datagram)));
+            }
+        }
+        opening.end(&mut host);
+        passed.into_iter().for_each(|(path, datagram)| self.depart(path, datagram));
+        if let Some((index, path)) = news {
+            self.node.handle_news(now, index, path);
+        }
+        self.settle(now);
+    }
+
+    fn depart(&mut self, path: Path, datagram: Vec<u8>) {
+        if path.is_stream() {
+            self.streams.send(path, datagram);
+        } else {
+            self.outbox.push_back((path.remote, datagram));
+        }
+    }
+
     fn settle(&mut self, now: Now) {
         if self.machine.has_lost_power() {
             // Whatever the program did after that did not happen, and nobody saw what it did just before.
@@ -502,6 +550,11 @@ impl SimNode {
                 NodeEvent::Final { transaction, height } => self.finals.push((transaction, height)),
                 NodeEvent::Misbehaved(what) => self.misbehaved.push(what),
                 NodeEvent::LedgerStopped(reason) => self.stopped = Some(reason),
+                NodeEvent::OpenStream { relay, endpoints, .. } => {
+                    self.streams.order(now.instant, relay, endpoints[0]);
+                }
+                NodeEvent::CloseStream(path) => self.streams.close(path),
+                NodeEvent::ServeStreams(addresses) => self.streams.listens = !addresses.is_empty(),
                 NodeEvent::Remember => {
                     self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
                 }
@@ -510,41 +563,38 @@ impl SimNode {
         }
         while let Some(Transmit { path, datagram, hop_limit, .. }) = self.node.poll_transmit() {
             // What passes few routers opens a NAT and arrives nowhere.
-            let datagram = if hop_limit.is_some() { Vec::new() } else { datagram };
-            self.outbox.push_back((path.remote, datagram));
+            let datagram = if hop_limit.is_some() && !path.is_stream() { Vec::new() } else { datagram };
+            self.depart(path, datagram);
         }
     }
 }
 
 impl Guest for SimNode {
-    fn handle_datagram(&mut self, now: Now, source: SocketAddr, mut datagram: Vec<u8>) {
-        if self.machine.has_lost_power() {
-            return;
+    fn handle_datagram(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>) {
+        self.take(now, source.into(), datagram);
+    }
+
+    fn handle_stream(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>) {
+        if datagram.is_empty() {
+            self.lose_stream(now, source);
+        } else {
+            self.take(now, stream_path(source), datagram);
         }
-        let table = Arc::clone(&self.table);
-        let mut host = Host { now: now.instant, delivered: &mut self.delivered, drops: &self.drops };
-        self.incoming.socket_was_empty(now.instant);
-        let mut opening = Opening::new(&table, &mut self.incoming, now.instant);
-        let (inbound, news) = opening.open(Path::from(source).into(), &mut datagram, &mut host);
-        match inbound {
-            Inbound::Done => {}
-            Inbound::Record(index, path, record) => self.node.handle_record(now, index, path, record),
-            Inbound::Handshake(_, path, datagram) => self.node.handle_handshake(now, path, datagram),
-            Inbound::Pass(path, _, datagram) => {
-                let sent = self.tamper.map_or_else(|| vec![datagram.to_vec()], |tamper| tamper(datagram.to_vec()));
-                self.outbox.extend(sent.into_iter().map(|datagram| (path.remote, datagram)));
-            }
-        }
-        opening.end(&mut host);
-        if let Some((index, path)) = news {
-            self.node.handle_news(now, index, path);
-        }
-        self.settle(now);
+    }
+
+    fn poll_stream(&mut self) -> Option<(u16, SocketAddr, Vec<u8>)> {
+        self.streams.outbox.pop_front()
     }
 
     fn handle_timeout(&mut self, now: Now) {
         if self.machine.has_lost_power() {
             return;
+        }
+        for (relay, path) in self.streams.take_due(now.instant) {
+            match path {
+                Some(path) => self.node.handle_stream_up(now, relay, path),
+                None => self.node.handle_stream_failed(now, relay),
+            }
         }
         if self.remember_at.is_some_and(|at| now.instant >= at) {
             self.remember_at = None;
@@ -565,6 +615,6 @@ impl Guest for SimNode {
         if self.machine.has_lost_power() {
             return None;
         }
-        [self.node.poll_timeout(), self.remember_at].into_iter().flatten().min()
+        [self.node.poll_timeout(), self.remember_at, self.streams.poll_timeout()].into_iter().flatten().min()
     }
 }

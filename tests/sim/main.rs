@@ -6,6 +6,7 @@
 mod asking;
 mod consensus;
 mod crashing;
+mod falling_back;
 mod history;
 mod hostile_member;
 mod hostile_outsider;
@@ -23,6 +24,7 @@ mod restarting;
 mod revoking;
 mod secrecy;
 mod spreading;
+mod streams;
 mod subnets;
 mod validators;
 mod world;

@@ -4,6 +4,7 @@
 //! can be compared byte for byte.
 
 use crate::nat::Nat;
+use crate::streams::{home_of, is_stream_port};
 use p2plus::crypto::hash::{Digest, domain_hash};
 use p2plus::time::{Instant, Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
@@ -27,6 +28,12 @@ pub trait Guest {
     fn handle_timeout(&mut self, now: Now);
     /// The next datagram to send.
     fn poll_transmit(&mut self, now: Now) -> Option<(SocketAddr, Vec<u8>)>;
+    /// A datagram arrived by a link over TLS; an empty one is the link's end.
+    fn handle_stream(&mut self, _now: Now, _source: SocketAddr, _datagram: Vec<u8>) {}
+    /// The next datagram to send by one, and from which port.
+    fn poll_stream(&mut self) -> Option<(u16, SocketAddr, Vec<u8>)> {
+        None
+    }
     /// When to be called at the latest.
     fn poll_timeout(&mut self) -> Option<Instant>;
 }
@@ -243,7 +250,7 @@ impl<G: Guest> World<G> {
 
     /// The source that a datagram has on its way from a host; none when it leads nowhere.
     fn leave(&mut self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        let (home, there) = (self.inside.get(&from).copied(), self.inside.get(&to).copied());
+        let (home, there) = (self.inside.get(&home_of(from)).copied(), self.inside.get(&home_of(to)).copied());
         match (home, there) {
             (Some(home), Some(there)) if home == there => Some(from),
             // A private address of somewhere else.
@@ -263,7 +270,10 @@ impl<G: Guest> World<G> {
             let Some(inside) = nat.inbound(self.now.instant, arrived.from, arrived.to.port()) else { return };
             arrived.to = inside;
         }
-        if self.hosts.contains_key(&arrived.to) {
+        let host = home_of(arrived.to);
+        if is_stream_port(arrived.to.port()) && self.hosts.contains_key(&host) {
+            self.with(host, |guest, now| guest.handle_stream(now, arrived.from, arrived.datagram));
+        } else if self.hosts.contains_key(&arrived.to) {
             self.with(arrived.to, |guest, now| guest.handle_datagram(now, arrived.from, arrived.datagram));
         }
     }
@@ -271,6 +281,7 @@ impl<G: Guest> World<G> {
     fn collect(&mut self, from: SocketAddr) {
         let now = self.now_at(from);
         while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
+            assert!(!is_stream_port(to.port()), "what goes over TLS does not go by UDP: {to}");
             let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
             let seen_from = self.leave(from, to);
             if let Some(wire) = self.wire.as_mut().filter(|_| !datagram.is_empty()) {
@@ -281,6 +292,12 @@ impl<G: Guest> World<G> {
                 self.launch(seen_from, to, datagram.clone());
             }
             self.launch(seen_from, to, datagram);
+        }
+        while let Some((port, to, datagram)) = self.hosts.get_mut(&from).and_then(G::poll_stream) {
+            let Some(seen_from) = self.leave(SocketAddr::new(from.ip(), port), to) else { continue };
+            self.order += 1;
+            let at = self.now.instant + self.weather.latency;
+            self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from: seen_from, datagram }));
         }
         match self.hosts.get_mut(&from).and_then(G::poll_timeout) {
             Some(at) => drop(self.deadlines.insert(from, at)),
