@@ -34,7 +34,18 @@ pub enum Nat {
 }
 
 impl Nat {
-    /// Those that carry UDP.
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::FullCone,
+        Self::PortRestricted,
+        Self::Symmetric,
+        Self::Double,
+        Self::Leaky,
+        Self::Ipv6Firewall,
+        Self::UdpBlocked,
+    ];
+
+    /// Those of IPv4 alone, each by itself, that carry UDP.
     pub const ALL_OF_UDP: [Self; 4] = [Self::FullCone, Self::PortRestricted, Self::Symmetric, Self::Leaky];
 
     /// Makes a host a gate of this kind.

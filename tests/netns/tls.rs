@@ -22,14 +22,14 @@ const CABLE_DELAY: Duration = Duration::from_millis(25);
 const PROXY_PORT: u16 = 3128;
 
 /// Makes a relay with TLS of a node that signs.
-fn relay_by_tls(founder: &Node, relay: &Node) {
+pub fn relay_by_tls(founder: &Node, relay: &Node) {
     let endpoint = relay.endpoint().to_string();
     founder.ask(&["relay", "on", "--for", relay.name(), "--endpoint", &endpoint, "--tls-port", "443"]);
     assert!(eventually(PATIENCE, || relay.log().contains("listening by TLS")), "{} listens", relay.name());
 }
 
 /// Lets nothing but TCP through a gate, and only to a port.
-fn block_udp(gate: &Host, port: u16) {
+pub fn block_udp(gate: &Host, port: u16) {
     gate.rules(&format!(
         "table inet blocked {{ chain passed {{ type filter hook forward priority filter - 1;
             meta l4proto udp drop; ct state new tcp dport != {port} drop; }}; }}"

@@ -2,7 +2,7 @@
 
 use super::{HEADROOM, TAILROOM};
 use crate::node::table::Outlet;
-use crate::path::{Path, PathMtu};
+use crate::path::{Path, PathClass, PathMtu};
 use crate::time::Instant;
 use crate::wire::datagram::MIN_WIRE_LEN;
 use crate::wire::relay::ENVELOPE_LEN;
@@ -40,7 +40,9 @@ pub(in crate::node) const fn fits_any_link(path: &Path) -> usize {
 pub(in crate::node) fn datagram_lengths(path: &Path, inner_mtu: u16) -> (u16, u16) {
     let least = fits_any_link(path) + overhead(path);
     let longest = usize::from(inner_mtu) + CHUNK_FIELDS_LEN + overhead(path);
-    (least as u16, u16::try_from(longest).unwrap_or(u16::MAX))
+    let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+    // A stream takes everything.
+    (if path.class() == PathClass::Stream { longest } else { least as u16 }, longest)
 }
 
 /// The bytes of a record that fills an IP packet of `len` bytes by a path.

@@ -6,6 +6,7 @@ use super::pressure::Pressure;
 use super::sealing::{self, Outbox, Sealers, Sending, datagram_len};
 use crate::crypto::identity::NodeId;
 use crate::node::table::{ForwardingTable, Outlet};
+use crate::path::PathClass;
 use crate::router::icmp::{AnswerSources, Answerer};
 use crate::router::segmentation::Cut;
 use crate::router::{Owner, PeerIndex};
@@ -236,7 +237,8 @@ impl Outgoing {
     /// Says how much of something with `needed` bytes one datagram takes, or that the own link has to be looked at first.
     fn room(&self, now: Instant, outlet: &Outlet, needed: usize) -> Result<Room, Outbound> {
         let path = &outlet.path;
-        if needed <= fits_any_link(path) {
+        // A stream is cut elsewhere.
+        if needed <= fits_any_link(path) || path.class() == PathClass::Stream {
             return Ok(Room { whole: needed, told: needed });
         }
         let link = self.links.longest(now, path).ok_or(Outbound::Measure(path.remote))?;
