@@ -327,6 +327,9 @@ fn tcp_inside_gets_through_a_connection_that_loses_packets() {
 fn how_much_goes_over_tls() {
     let Some(mut lab) = Lab::new() else { return };
     let mut scene = Scene::new(&mut lab);
+    // Without its modest rate for what nobody asked it to relay.
+    scene.founder.configure("[relay]\nmode = \"on\"\n");
+    scene.founder.ask(&["reload"]);
     fall_back(&mut scene);
     let Scene { ada, ben, founder, .. } = &scene;
     for (from, to) in [(ada, founder), (founder, ada), (ada, ben), (ben, ada)] {

@@ -101,7 +101,11 @@ pub(super) async fn listen(shared: Arc<Shared>, address: SocketAddr, acceptor: T
         match open(address, shared.mark) {
             Ok(listener) => break listener,
             Err(error) => {
-                tracing::warn!(%address, %error, retry = ?RETRY, "no TLS here: members whose UDP is blocked do not come through");
+                let hint = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "; a port below 1024 takes CAP_NET_BIND_SERVICE",
+                    _ => "",
+                };
+                tracing::warn!(%address, %error, retry = ?RETRY, "no TLS here, members whose UDP is blocked do not come through{hint}");
                 sleep(RETRY).await;
             }
         }
