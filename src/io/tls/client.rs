@@ -125,10 +125,9 @@ async fn pass(proxy: &Proxy, endpoint: SocketAddr, mark: u32) -> Result<TcpStrea
     let mut reply = Vec::with_capacity(512);
     while reply.len() < MAX_REPLY_LEN {
         reply.push(stream.read_u8().await?);
-        if reply.ends_with(b"\n") || reply.len() >= MAX_REPLY_LEN {
-            if let Reply::Connected(_) = read_reply(&reply)? {
-                return Ok(stream);
-            }
+        let is_line_whole = reply.ends_with(b"\n") || reply.len() >= MAX_REPLY_LEN;
+        if is_line_whole && matches!(read_reply(&reply)?, Reply::Connected(_)) {
+            return Ok(stream);
         }
     }
     Err(BadReply::Nonsense.into())

@@ -65,7 +65,8 @@ impl PeerTable {
         let is_far = |path: Path| {
             let remote = path.remote.ip().to_canonical();
             let is_near = self.around.connected.iter().any(|prefix| prefix.contains(remote));
-            !is_near && !(is_private(remote) && !self.around.public.is_empty())
+            let is_within_site = is_private(remote) && !self.around.public.is_empty();
+            !is_near && !is_within_site
         };
         let heard = |peer: &Peer| peer.sessions.receiving().filter_map(|session| session.last_received()).max();
         self.peers.iter().filter_map(move |(key, peer)| {
