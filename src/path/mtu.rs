@@ -15,9 +15,9 @@ use crate::time::Instant;
 use std::time::Duration;
 
 /// Lengths of IP packets that links and tunnels have, in bytes: where a path takes less than is wanted, it is one of these.
-const USUAL: [u16; 24] = [
-    1180, 1200, 1220, 1240, 1260, 1280, 1300, 1320, 1340, 1360, 1380, 1400, 1420, 1430, 1440, 1452, 1460, 1472, 1480,
-    1492, 1500, 4352, 9000, 9216,
+const USUAL: [u16; 30] = [
+    1140, 1160, 1180, 1200, 1220, 1240, 1260, 1280, 1300, 1320, 1340, 1360, 1380, 1400, 1420, 1430, 1440, 1452, 1460,
+    1472, 1480, 1492, 1500, 2000, 3000, 4000, 6000, 8000, 9000, 9216,
 ];
 
 /// How long an answer is waited for beyond three round trips, at least.
@@ -60,8 +60,8 @@ enum State {
     All { again: bool, until: Instant },
     /// Found; longer ones are tried again then.
     Settled { raise_at: Instant },
-    /// What is in use was asked so often, and so was the shortest; the last time until then.
-    Confirming { tries: u8, until: Instant },
+    /// What is in use was asked so often, and so was the shortest; the last time until then. Longer ones are tried again when they were to be.
+    Confirming { tries: u8, until: Instant, raise_at: Instant },
 }
 
 /// The search for one peer's path in use.
@@ -113,12 +113,12 @@ impl MtuSearch {
     pub fn suspect(&mut self, now: Instant) {
         let is_due = now.saturating_since(self.confirmed_at) >= CONFIRM_INTERVAL;
         if is_due
-            && let (State::Settled { .. }, Some(known)) = (self.state, self.known)
+            && let (State::Settled { raise_at }, Some(known)) = (self.state, self.known)
             && known > self.least
         {
             self.confirmed_at = now;
             self.answered = 0;
-            self.state = State::Confirming { tries: 0, until: now };
+            self.state = State::Confirming { tries: 0, until: now, raise_at };
         }
     }
 
@@ -156,17 +156,18 @@ impl MtuSearch {
                 self.state = State::All { again: true, until };
                 self.usual()
             }
-            State::Confirming { tries: TRIES, until: end } if now >= end => {
+            State::Confirming { tries: TRIES, until: end, raise_at } if now >= end => {
                 if self.answered > 0 {
                     // It took so much before, and now only less comes through.
                     (self.known, self.state) = (None, State::Pending(now));
                     return self.handle_timeout(now, rtt);
                 }
-                self.state = State::Settled { raise_at: now + RAISE_INTERVAL };
+                self.asked.clear();
+                self.state = State::Settled { raise_at };
                 Vec::new()
             }
-            State::Confirming { tries, until: end } if now >= end => {
-                self.state = State::Confirming { tries: tries + 1, until };
+            State::Confirming { tries, until: end, raise_at } if now >= end => {
+                self.state = State::Confirming { tries: tries + 1, until, raise_at };
                 [self.least].into_iter().filter(|_| self.answered == 0).chain(self.known).collect()
             }
             _ => Vec::new(),
@@ -196,9 +197,9 @@ impl MtuSearch {
         let Some(at) = self.asked.iter().position(|(asked, _)| *asked == id) else { return false };
         let (_, len) = self.asked.swap_remove(at);
         match self.state {
-            State::Confirming { .. } if Some(len) == self.known => {
+            State::Confirming { raise_at, .. } if Some(len) == self.known => {
                 self.asked.clear();
-                self.state = State::Settled { raise_at: now + RAISE_INTERVAL };
+                self.state = State::Settled { raise_at };
             }
             State::Longest(_) | State::All { .. } | State::Confirming { .. } => {
                 self.answered = self.answered.max(len);
@@ -322,7 +323,10 @@ mod tests {
         lab.run(Duration::from_secs(1));
         assert_eq!(lab.search.mtu(), PathMtu::Known(1280));
         lab.takes = 1500;
-        lab.run(RAISE_INTERVAL + Duration::from_secs(1));
+        for _ in 0..41 {
+            lab.search.suspect(lab.now);
+            lab.run(Duration::from_secs(15));
+        }
         assert_eq!(lab.search.mtu(), PathMtu::Known(WANTED), "and what is longer is tried again");
     }
 
@@ -343,6 +347,7 @@ mod tests {
         lab.search.suspect(lab.now);
         lab.run(Duration::from_secs(5));
         assert_eq!(lab.search.mtu(), PathMtu::Known(WANTED), "a dead path says nothing of its length");
+        assert!(lab.search.asked.is_empty(), "and nothing is kept of what was asked in vain");
     }
 
     #[test]

@@ -31,19 +31,26 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 impl RelayedWays {
-    /// Adds a way. When there are too many, or too many through its relay, the first that the peer never answered by, and that is not `used`,
-    /// gives way; where there is none, nothing is added: what anybody offers moves nothing that works.
+    /// Adds a way. When there are too many, the first that the peer never answered by, and that is not `used`, gives way; where there is none,
+    /// nothing is added: what anybody offers moves nothing that works. Through one relay a new way always takes the place of one of its own:
+    /// it can end those anyway, and a peer that started anew knows the old ones no more.
     pub(super) fn add(&mut self, relay: TransportKey, path: Path, used: Option<Path>) {
         if self.relay_of(&path).is_some() {
             return;
         }
         let of_relay = self.0.iter().filter(|way| way.relay == relay).count();
-        if of_relay >= MAX_OF_RELAY || self.0.len() >= MAX_RELAYED {
-            let is_idle = |way: &RelayedWay| !way.has_answered && !used.is_some_and(|used| is_same(&used, &way.path));
-            let may_go = |way: &RelayedWay| is_idle(way) && (of_relay < MAX_OF_RELAY || way.relay == relay);
-            let Some(idle) = self.0.iter().position(may_go) else { return };
-            self.0.remove(idle);
-        }
+        let is_used = |way: &RelayedWay| used.is_some_and(|used| is_same(&used, &way.path));
+        let mut idle = self.0.iter().enumerate().filter(|(_, way)| !way.has_answered && !is_used(way));
+        let loser = if of_relay >= MAX_OF_RELAY {
+            let is_spare = |way: &RelayedWay| way.relay == relay && !is_used(way);
+            idle.find(|(_, way)| way.relay == relay).map(|(at, _)| at).or(self.0.iter().position(is_spare))
+        } else if self.0.len() >= MAX_RELAYED {
+            let Some((at, _)) = idle.next() else { return };
+            Some(at)
+        } else {
+            None
+        };
+        loser.map(|at| self.0.remove(at));
         self.0.push(RelayedWay { relay, path, rtt: None, has_answered: false });
     }
 
@@ -124,6 +131,10 @@ mod tests {
         (0..100).for_each(|number| ways.add(liar, way(1, number), None));
         assert_eq!((ways.relay_of(&way(2, 7)), ways.relay_of(&way(1, 1000))), (Some(other), Some(liar)));
         assert_eq!(ways.iter().count(), 1 + MAX_OF_RELAY);
+        // A peer that started anew: both are the old one's.
+        ways.answered(&way(1, 99), None);
+        ways.add(liar, way(1, 2000), Some(way(1, 1000)));
+        assert_eq!(ways.iter().map(|(_, path)| path).collect::<Vec<_>>(), [way(2, 7), way(1, 1000), way(1, 2000)]);
     }
 
     #[test]

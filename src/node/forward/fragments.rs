@@ -2,6 +2,7 @@
 //!
 //! The parts leave together, so they come together: what is not whole after a moment has lost one. Each receiving thread has its own table.
 
+use crate::router::PeerIndex;
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
 use crate::wire::ecn::Ecn;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 /// Frames that wait for their other parts at most. When full, the oldest goes.
 const MAX_WAITING: usize = 64;
-/// Of these, frames of one session. When it has as many, its oldest goes.
+/// Of these, frames of one peer. When it has as many, its oldest goes.
 const MAX_OF_ONE: usize = 16;
 /// Parts of one frame at most: those of the longest on the narrowest path.
 const MAX_PARTS: usize = 12;
@@ -27,6 +28,7 @@ struct Name {
 }
 
 struct Partial {
+    peer: PeerIndex,
     name: Name,
     since: Instant,
     ecn: Ecn,
@@ -49,14 +51,16 @@ impl Fragments {
     pub(super) fn take(
         &mut self,
         now: Instant,
+        peer: PeerIndex,
         origin: (SessionIndex, Lane),
         ecn: Ecn,
         fragment: &Fragment<'_>,
     ) -> Result<Option<(Ecn, Vec<u8>)>, usize> {
         let name = Name { origin, layer: fragment.layer, number: fragment.number };
-        let Some(at) = self.0.iter().position(|partial| partial.name == name) else {
-            let lost = self.make_room(origin.0);
-            self.0.push_back(Partial::new(now, name, ecn, fragment));
+        let is_it = |partial: &Partial| partial.peer == peer && partial.name == name;
+        let Some(at) = self.0.iter().position(is_it) else {
+            let lost = self.make_room(peer);
+            self.0.push_back(Partial::new(now, (peer, name), ecn, fragment));
             return if lost == 0 { Ok(None) } else { Err(lost) };
         };
         let partial = &mut self.0[at];
@@ -78,21 +82,23 @@ impl Fragments {
         late
     }
 
-    /// Gives up the oldest frame, of a session that has its share or of all; returns how many.
-    fn make_room(&mut self, session: SessionIndex) -> usize {
-        let is_its = |partial: &Partial| partial.name.origin.0 == session;
-        let oldest = if self.0.iter().filter(|partial| is_its(partial)).count() >= MAX_OF_ONE {
-            self.0.iter().position(is_its)
+    /// Gives up the oldest of a peer that has its share, or of the one that has most; returns how many.
+    fn make_room(&mut self, peer: PeerIndex) -> usize {
+        let count = |peer: PeerIndex| self.0.iter().filter(|partial| partial.peer == peer).count();
+        let loser = if count(peer) >= MAX_OF_ONE {
+            Some(peer)
         } else {
-            (self.0.len() >= MAX_WAITING).then_some(0)
+            let is_full = self.0.len() >= MAX_WAITING;
+            self.0.iter().map(|partial| partial.peer).max_by_key(|peer| count(*peer)).filter(|_| is_full)
         };
+        let oldest = loser.and_then(|peer| self.0.iter().position(|partial| partial.peer == peer));
         oldest.and_then(|at| self.0.remove(at)).iter().count()
     }
 }
 
 impl Partial {
-    fn new(now: Instant, name: Name, ecn: Ecn, fragment: &Fragment<'_>) -> Self {
-        let mut partial = Self { name, since: now, ecn, bytes: Vec::new(), parts: Vec::new(), len: None };
+    fn new(now: Instant, (peer, name): (PeerIndex, Name), ecn: Ecn, fragment: &Fragment<'_>) -> Self {
+        let mut partial = Self { peer, name, since: now, ecn, bytes: Vec::new(), parts: Vec::new(), len: None };
         let is_first = partial.add(ecn, fragment);
         debug_assert!(is_first, "nothing is there that it could lie over");
         partial
@@ -146,8 +152,10 @@ mod tests {
         Fragment { layer: Layer::Ip, is_last, number, offset, bytes }
     }
 
+    const ANN: PeerIndex = PeerIndex::at(0).unwrap();
+
     fn take(fragments: &mut Fragments, fragment: &Fragment<'_>) -> Result<Option<Vec<u8>>, usize> {
-        let taken = fragments.take(at(0), ORIGIN, Ecn::NotCapable, fragment);
+        let taken = fragments.take(at(0), ANN, ORIGIN, Ecn::NotCapable, fragment);
         taken.map(|whole| whole.map(|(_, bytes)| bytes))
     }
 
@@ -198,9 +206,9 @@ mod tests {
         take(&mut fragments, &part(1, 0, false, b"one")).unwrap();
         take(&mut fragments, &part(2, 0, false, b"two")).unwrap();
         let other = (SessionIndex(2), Lane(0));
-        assert_eq!(fragments.take(at(0), other, Ecn::NotCapable, &part(1, 3, true, b"!")), Ok(None));
+        assert_eq!(fragments.take(at(0), ANN, other, Ecn::NotCapable, &part(1, 3, true, b"!")), Ok(None));
         assert_eq!(take(&mut fragments, &part(2, 3, true, b"!")), Ok(Some(b"two!".to_vec())));
-        let whole = fragments.take(at(0), ORIGIN, Ecn::Congested, &part(1, 3, true, b"!"));
+        let whole = fragments.take(at(0), ANN, ORIGIN, Ecn::Congested, &part(1, 3, true, b"!"));
         assert_eq!(whole, Ok(Some((Ecn::Congested, b"one!".to_vec()))));
     }
 
@@ -209,10 +217,23 @@ mod tests {
         let mut fragments = Fragments::default();
         let lost = (0..100).filter(|frame| take(&mut fragments, &part(*frame, 0, false, b"x")).is_err()).count();
         assert_eq!((fragments.0.len(), lost), (MAX_OF_ONE, 100 - MAX_OF_ONE));
+        // More sessions are no more room.
         for session in 2..100 {
-            let _ = fragments.take(at(1), (SessionIndex(session), Lane(0)), Ecn::NotCapable, &part(0, 0, false, b"x"));
+            let _ =
+                fragments.take(at(0), ANN, (SessionIndex(session), Lane(0)), Ecn::NotCapable, &part(0, 0, false, b"x"));
         }
-        assert_eq!(fragments.0.len(), MAX_WAITING);
-        assert_eq!((fragments.expire(at(250)), fragments.expire(at(251))), (0, MAX_WAITING));
+        assert_eq!(fragments.0.len(), MAX_OF_ONE);
+        let other = PeerIndex::at(1).unwrap();
+        assert_eq!(fragments.take(at(1), other, ORIGIN, Ecn::NotCapable, &part(7, 0, false, b"one")), Ok(None));
+        for peer in 2..50 {
+            let peer = PeerIndex::at(peer).unwrap();
+            for number in 0..2 {
+                let _ = fragments.take(at(1), peer, ORIGIN, Ecn::NotCapable, &part(number, 0, false, b"x"));
+            }
+        }
+        let whole = fragments.take(at(1), other, ORIGIN, Ecn::NotCapable, &part(7, 3, true, b"!"));
+        assert_eq!(whole, Ok(Some((Ecn::NotCapable, b"one!".to_vec()))), "who has most gives way");
+        assert_eq!(fragments.0.len(), MAX_WAITING - 1);
+        assert_eq!(fragments.expire(at(251)), MAX_WAITING - 1);
     }
 }

@@ -315,11 +315,9 @@ impl<'t, 'd> Opening<'t, 'd> {
 
     /// Takes a part of a packet or frame. The whole is looked at when it is whole.
     fn fragment(&mut self, inlet: &Inlet, lane: Lane, ecn: Ecn, fragment: &Fragment<'_>, delivery: &mut impl Delivery) {
-        if inlet.peer.is_none() {
-            return delivery.dropped(DropReason::RecordNotAllowed);
-        }
+        let Some(peer) = inlet.peer else { return delivery.dropped(DropReason::RecordNotAllowed) };
         let origin = (inlet.session.local_index(), lane);
-        match self.incoming.fragments.take(self.now, origin, ecn, fragment) {
+        match self.incoming.fragments.take(self.now, peer, origin, ecn, fragment) {
             Ok(None) => {}
             Ok(Some((ecn, mut frame))) => {
                 self.end_run(delivery);

@@ -29,9 +29,13 @@ pub(super) const fn envelope_len(path: &Path) -> usize {
 }
 
 /// The longest inner packet that is sent without asking: no IPv6 link is narrower than 1280 bytes (RFC 8200 §5), and no IPv4 link that
-/// P2Plus works on than [`MIN_WIRE_LEN`].
+/// P2Plus works on than [`MIN_WIRE_LEN`]. Behind a relay it may be either.
 pub(in crate::node) const fn fits_any_link(path: &Path) -> usize {
-    let narrowest = if path.remote.is_ipv4() { MIN_WIRE_LEN } else { 1280 };
+    let narrowest = match (path.remote.is_ipv4(), path.label.is_some()) {
+        (true, _) => MIN_WIRE_LEN,
+        (false, false) => 1280,
+        (false, true) => MIN_WIRE_LEN + 20,
+    };
     narrowest - overhead(path)
 }
 

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long an answer is waited for, and a session with who is to be asked: a handshake's life.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// When a question is asked for the second time; each pause is twice the one before. A datagram may be lost.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
+
 /// Questions, and what waits for a session, at a time: beyond that nothing is asked.
 const MAX_WAITING: usize = 1024;
 
@@ -43,6 +46,8 @@ struct Waiting {
     of: TransportKey,
     purpose: Purpose,
     until: Instant,
+    /// When it is asked again, and how long after the time before; none while there is no session.
+    again: Option<(Instant, Duration)>,
 }
 
 /// Questions under way.
@@ -62,7 +67,8 @@ impl Asking {
             return None;
         }
         self.latest = self.latest.wrapping_add(1);
-        self.asked.insert(self.latest, Waiting { of, purpose, until: now + PATIENCE });
+        let again = Some((now + FIRST_PAUSE, FIRST_PAUSE));
+        self.asked.insert(self.latest, Waiting { of, purpose, until: now + PATIENCE, again });
         Some(self.latest)
     }
 
@@ -70,6 +76,30 @@ impl Asking {
     pub fn answered(&mut self, by: TransportKey, id: u32) -> Option<Purpose> {
         self.asked.get(&id).filter(|waiting| waiting.of == by)?;
         self.asked.remove(&id).map(|waiting| waiting.purpose)
+    }
+
+    /// Takes the questions that are to be asked once more: of whom, by which number, and what.
+    pub fn again(&mut self, now: Instant) -> Vec<(TransportKey, u32, Purpose)> {
+        let mut due = Vec::new();
+        for (id, waiting) in &mut self.asked {
+            if let Some((at, pause)) = &mut waiting.again
+                && now >= *at
+            {
+                *pause *= 2;
+                *at = now + *pause;
+                due.push((waiting.of, *id, waiting.purpose.clone()));
+            }
+        }
+        due
+    }
+
+    /// Says whether a peer's question, so numbered, for a way between these is under way here.
+    pub fn is_passing(&self, from: &TransportKey, number: u32, between: [NodeId; 2]) -> bool {
+        let is_it = |waiting: &Waiting| match &waiting.purpose {
+            Purpose::Passing { asker, id, ends, .. } => (asker, *id, *ends) == (from, number, between),
+            Purpose::Own { .. } => false,
+        };
+        self.asked.values().chain(&self.queued).any(is_it)
     }
 
     /// Says whether a peer is asked, or to be asked, for the same.
@@ -81,7 +111,7 @@ impl Asking {
     pub fn queue(&mut self, now: Instant, of: TransportKey, purpose: Purpose) -> bool {
         let is_room = self.queued.len() < MAX_WAITING;
         if is_room {
-            self.queued.push(Waiting { of, purpose, until: now + PATIENCE });
+            self.queued.push(Waiting { of, purpose, until: now + PATIENCE, again: None });
         }
         is_room
     }
@@ -127,9 +157,10 @@ impl Asking {
         })
     }
 
-    /// When [`Self::expire`] is due.
+    /// When [`Self::expire`] or [`Self::again`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.asked.values().chain(&self.queued).map(|waiting| waiting.until).min()
+        let again = self.asked.values().filter_map(|waiting| waiting.again).map(|(at, _)| at);
+        self.asked.values().chain(&self.queued).map(|waiting| waiting.until).chain(again).min()
     }
 }
 
@@ -152,6 +183,21 @@ mod tests {
         assert_eq!(asking.answered(OTHER, id), None);
         assert_eq!(asking.answered(RELAY, id), Some(own(7)));
         assert_eq!(asking.answered(RELAY, id), None);
+    }
+
+    #[test]
+    fn a_question_is_asked_again_less_and_less_often_until_it_is_answered() {
+        let mut asking = Asking::default();
+        let id = asking.ask(Instant::ZERO, RELAY, own(7)).unwrap();
+        let mut asked = Vec::new();
+        for millis in (0..5000).step_by(100) {
+            let due = asking.again(Instant::ZERO + Duration::from_millis(millis));
+            assert!(due.iter().all(|again| *again == (RELAY, id, own(7))));
+            asked.extend(due.iter().map(|_| millis));
+        }
+        assert_eq!(asked, [400, 1200, 2800]);
+        asking.answered(RELAY, id);
+        assert!(asking.again(Instant::ZERO + Duration::from_secs(9)).is_empty());
     }
 
     #[test]

@@ -193,11 +193,9 @@ impl<R: CryptoRng> Node<R> {
 
     /// Asks a peer for a way, at once or when there is a session.
     fn ask(&mut self, now: Now, of: TransportKey, purpose: Purpose) {
-        let (origin, target, through, asked_by) = match &purpose {
-            Purpose::Own { id, through, .. } => (self.own_id, *id, through.clone(), None),
-            Purpose::Passing { asker, id, ends: [origin, target], through } => {
-                (*origin, *target, through.clone(), Some((*asker, *id)))
-            }
+        let asked_by = match &purpose {
+            Purpose::Own { .. } => None,
+            Purpose::Passing { asker, id, .. } => Some((*asker, *id)),
         };
         let is_taken = if self.peers.direct_path(&of).is_none() {
             let is_queued = self.relaying.asking.queue(now.instant, of, purpose);
@@ -206,16 +204,24 @@ impl<R: CryptoRng> Node<R> {
             }
             is_queued
         } else {
-            let id = self.relaying.asking.ask(now.instant, of, purpose);
+            let id = self.relaying.asking.ask(now.instant, of, purpose.clone());
             if let Some(id) = id {
-                let request = LabelRequest { id, origin, target, through };
-                self.peers.send_control(now, of, &ControlMessage::LabelRequest(request));
+                self.send_request(now, of, id, purpose);
             }
             id.is_some()
         };
         if let Some((asker, id)) = asked_by.filter(|_| !is_taken) {
             self.refuse_label(now, asker, id, LabelRefusal::Full);
         }
+    }
+
+    fn send_request(&mut self, now: Now, of: TransportKey, id: u32, purpose: Purpose) {
+        let (origin, target, through) = match purpose {
+            Purpose::Own { id, through, .. } => (self.own_id, id, through),
+            Purpose::Passing { ends: [origin, target], through, .. } => (origin, target, through),
+        };
+        let request = LabelRequest { id, origin, target, through };
+        self.peers.send_control(now, of, &ControlMessage::LabelRequest(request));
     }
 
     /// There is a session with a peer: asks it what waited for that, or leads on what waited for it.
@@ -303,6 +309,9 @@ impl<R: CryptoRng> Node<R> {
         if !self.calls.take(now, from) {
             return Err(LabelRefusal::Full);
         }
+        if self.is_asked_again(now, (from, id), [origin, target]) {
+            return Ok(());
+        }
         self.relaying.board.check(&asker)?;
         // Only a relay asks for others: whoever could, would give out ways to itself as those to somebody else.
         if origin != asker && !self.relays(&asker) {
@@ -329,6 +338,20 @@ impl<R: CryptoRng> Node<R> {
             self.ask(now, next, Purpose::Passing { asker: from, id, ends, through });
             Ok(())
         }
+    }
+
+    /// Says whether a question came before; if it was answered, that is said once more: an answer may be lost.
+    fn is_asked_again(&mut self, now: Now, (from, id): (TransportKey, u32), ends: [NodeId; 2]) -> bool {
+        let Some(circuit) = self.relaying.board.granted(&from, id, ends) else {
+            return self.relaying.asking.is_passing(&from, id, ends);
+        };
+        let [first, next] = circuit.legs;
+        self.peers.send_control(now, from, &ControlMessage::LabelGranted { id, label: first.label });
+        if self.policy.admit(&next.peer).member() == Some(ends[1]) {
+            let offer = ControlMessage::LabelOffered { origin: ends[0], label: next.label };
+            self.peers.send_control(now, next.peer, &offer);
+        }
+        true
     }
 
     /// Waits for a session with the member that a way leads to.
@@ -361,7 +384,8 @@ impl<R: CryptoRng> Node<R> {
         let member = self.policy.admit(&asker).member().ok_or(LabelRefusal::Stranger)?;
         let label = self.relaying.board.draw_label(&asker, &mut self.rng);
         let first = Leg { peer: asker, label };
-        self.relaying.board.connect(now.instant, member, ends, [first, next])?;
+        let beyond = self.policy.admit(&next.peer).member().ok_or(LabelRefusal::Stranger)?;
+        self.relaying.board.connect(now.instant, ([member, beyond], id), ends, [first, next])?;
         if self.relaying.board.circuits().len() == 1 {
             self.relaying.expire_at = now.instant + EXPIRY_INTERVAL;
         }
@@ -382,6 +406,9 @@ impl<R: CryptoRng> Node<R> {
                     self.try_directly(now, key);
                 }
             }
+        }
+        for (of, id, purpose) in self.relaying.asking.again(now.instant) {
+            self.send_request(now, of, id, purpose);
         }
         if self.relaying.seek_at.take_if(|at| now.instant >= *at).is_some() {
             self.seek_again(now);

@@ -53,6 +53,10 @@ pub struct Circuit {
     pub legs: [Leg; 2],
     /// The member who asked.
     pub asker: NodeId,
+    /// What the one who asked calls its question.
+    pub request: u32,
+    /// The member behind the other leg: where it leads, or a further relay.
+    pub next: NodeId,
     /// The members that it is between: one of the legs may be another relay's.
     pub ends: [NodeId; 2],
     /// What came in by each of the legs, and was passed on.
@@ -115,14 +119,21 @@ impl Switchboard {
         self.circuits.iter().any(|circuit| circuit.legs.contains(leg))
     }
 
-    /// Connects two legs for a member.
+    /// Finds the circuit between these that a peer's question, so numbered, led to: who started anew counts from the start.
+    pub fn granted(&self, asker: &TransportKey, request: u32, ends: [NodeId; 2]) -> Option<&Circuit> {
+        let is_it =
+            |circuit: &&Circuit| circuit.legs[0].peer == *asker && (circuit.request, circuit.ends) == (request, ends);
+        self.circuits.iter().find(is_it)
+    }
+
+    /// Connects two legs, each of a member, for a question: who asks, and who is next.
     ///
     /// # Errors
     /// As [`Self::check`]; also when a further relay chose a label that is in use on that hop.
     pub fn connect(
         &mut self,
         now: Instant,
-        asker: NodeId,
+        ([asker, next], request): ([NodeId; 2], u32),
         ends: [NodeId; 2],
         legs: [Leg; 2],
     ) -> Result<(), LabelRefusal> {
@@ -131,12 +142,12 @@ impl Switchboard {
             return Err(LabelRefusal::Full);
         }
         let rate = self.limits.member_rate;
-        // Each way spends what its sender has: nobody who asked pays for what is sent to it.
-        let meters = [asker, ends[1]].map(|sender| {
+        // Each way spends what its sender has: nobody pays for what is sent to it, nor for what others say of it.
+        let meters = [asker, next].map(|sender| {
             let member = Arc::clone(self.paces.entry(sender).or_insert_with(|| Arc::new(Pace::new(rate))));
             Arc::new(Meter::new(now, member, Arc::clone(&self.everybody)))
         });
-        self.circuits.push(Circuit { legs, asker, ends, meters });
+        self.circuits.push(Circuit { legs, asker, request, next, ends, meters });
         Ok(())
     }
 
@@ -147,7 +158,7 @@ impl Switchboard {
             return ended;
         }
         let circuits = &self.circuits;
-        self.paces.retain(|member, _| circuits.iter().any(|circuit| [circuit.asker, circuit.ends[1]].contains(member)));
+        self.paces.retain(|member, _| circuits.iter().any(|circuit| [circuit.asker, circuit.next].contains(member)));
         ended
     }
 
@@ -201,7 +212,7 @@ mod tests {
 
     fn connect(board: &mut Switchboard, asker: u8, label: u32) -> Result<(), LabelRefusal> {
         let ends = [member(asker), member(200)];
-        board.connect(at(1), member(asker), ends, [leg(asker, label), leg(200, 1000 * u32::from(asker) + label)])
+        board.connect(at(1), (ends, 1), ends, [leg(asker, label), leg(200, 1000 * u32::from(asker) + label)])
     }
 
     #[test]
@@ -224,10 +235,17 @@ mod tests {
     fn a_label_means_one_circuit_on_its_hop() {
         let mut board = Switchboard::new(OPEN);
         let ends = [member(1), member(2)];
-        board.connect(at(1), member(1), ends, [leg(1, 7), leg(2, 8)]).unwrap();
-        assert_eq!(board.connect(at(1), member(3), ends, [leg(3, 7), leg(2, 8)]), Err(LabelRefusal::Full));
-        assert_eq!(board.connect(at(1), member(3), ends, [leg(3, 7), leg(3, 7)]), Err(LabelRefusal::Full));
-        assert_eq!(board.connect(at(1), member(3), ends, [leg(3, 7), leg(2, 9)]), Ok(()), "another hop");
+        board.connect(at(1), (ends, 1), ends, [leg(1, 7), leg(2, 8)]).unwrap();
+        assert_eq!(
+            board.connect(at(1), ([member(3), member(2)], 1), ends, [leg(3, 7), leg(2, 8)]),
+            Err(LabelRefusal::Full)
+        );
+        assert_eq!(board.connect(at(1), ([member(3); 2], 1), ends, [leg(3, 7), leg(3, 7)]), Err(LabelRefusal::Full));
+        assert_eq!(
+            board.connect(at(1), ([member(3), member(2)], 1), ends, [leg(3, 7), leg(2, 9)]),
+            Ok(()),
+            "another hop"
+        );
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let label = board.draw_label(&leg(1, 0).peer, &mut rng);
         assert_ne!(label, board.draw_label(&leg(1, 0).peer, &mut rng));
@@ -255,6 +273,16 @@ mod tests {
         let (back, forth) = (passed(1), passed(0));
         assert!(back < 260 && forth == back, "{back} back, {forth} forth");
         assert_eq!(circuit.bytes(), 1000 * (back + forth) as u64);
+    }
+
+    #[test]
+    fn what_a_further_relay_sends_in_a_member_s_name_spends_nothing_of_that_member_s() {
+        let mut board = Switchboard::new(RelayLimits { member_rate: Some(1_000_000), ..OPEN });
+        let (liar, victim) = (member(1), member(2));
+        board.connect(at(1), ([liar, member(3)], 1), [liar, victim], [leg(1, 7), leg(3, 8)]).unwrap();
+        board.connect(at(1), ([victim, member(4)], 1), [victim, member(4)], [leg(2, 9), leg(4, 10)]).unwrap();
+        let flood = (0..1000).filter(|_| board.circuits()[0].meters[1].pass(at(10), 1000)).count();
+        assert!(flood < 260 && board.circuits()[1].meters[0].pass(at(10), 100_000));
     }
 
     #[test]
