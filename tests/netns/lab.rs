@@ -139,9 +139,14 @@ impl Lab {
         gate.sysctl("net/ipv6/conf/all/forwarding", "1");
         host.ip(&format!("addr add {}/64 dev eth0 nodad", self.ipv6_behind(host)));
         host.ip(&format!("-6 route replace default via {lan}"));
-        let IpAddr::V6(lan) = lan else { unreachable!("IPv6") };
+        self.route_ipv6(gate);
+    }
+
+    /// Tells the router, who forgets it with the link there, the way to the LAN of a gate.
+    pub fn route_ipv6(&self, gate: &Host) {
+        let IpAddr::V6(lan) = self.ipv6_behind(gate) else { unreachable!("IPv6") };
         let subnet = Ipv6Addr::from_bits(lan.to_bits() >> 64 << 64);
-        self.router.ip(&format!("-6 route add {subnet}/64 via {}", gate.v6()));
+        self.router.ip(&format!("-6 route replace {subnet}/64 via {}", gate.v6()));
     }
 
     /// The IPv6 address of a host on the LAN behind a gate, or of the gate there.

@@ -58,6 +58,9 @@ impl Scene {
             let (gate, host) = behind_nat(lab, at_first, name);
             let (cable, gate) = delayed(lab, &gate);
             cables.push(cable);
+            if nat == Nat::Ipv6Firewall {
+                lab.route_ipv6(&gate);
+            }
             let mut node = Node::new(&host, name);
             node.join(&founder.invite(&["--name", name]));
             (node, gate, nat)
@@ -141,12 +144,12 @@ fn two_behind_gates_that_let_nobody_in_talk_at_once_through_the_founder() {
 
 #[test]
 fn two_behind_home_routers_open_them_for_each_other() {
-    for nats in [[Nat::PortRestricted; 2], [Nat::Leaky; 2]] {
+    for nats in [[Nat::PortRestricted; 2], [Nat::Leaky; 2], [Nat::Ipv6Firewall; 2]] {
         let Some(mut lab) = Lab::new() else { return };
         let mut scene = Scene::new(&mut lab, nats);
         let Meeting { first, first_way, direct } = scene.meet();
         println!("{nats:?}: {first:?} by {first_way}, direct after {direct:?}");
-        assert!(direct.is_some(), "{nats:?}");
+        assert!(direct.is_some(), "{nats:?}: {}", scene.ada.ask(&["why", "ben"]));
     }
 }
 
