@@ -13,20 +13,20 @@ use super::api::types::PublicKeys;
 use super::failure::{ErrorCode, Failure};
 use super::paths::Paths;
 use super::segments::BridgeOrder;
+use super::store;
 use crate::crypto::exchange::{TransportKey, TransportSecret};
 use crate::crypto::hash::Digest;
 use crate::crypto::identity::{NodeId, SigningKey};
 use crate::crypto::secret::Secret;
-use crate::io::durable::rename_durably;
-use crate::io::key_file::{KeyFileError, KeyKind};
-use crate::io::keystore::{KeystoreError, StateFolder};
-use crate::io::ledger_files::{FileLog, open_disk};
-use crate::io::lock::{FileLock, LockError};
+use crate::io::key_file::KeyKind;
+use crate::io::keystore::StateFolder;
+use crate::io::ledger_files::FileLog;
+use crate::io::lock::FileLock;
 use crate::ledger::Ledger;
 use crate::ledger::chain::Checkpoint;
 use crate::ledger::consensus::Timeouts;
 use crate::ledger::engine::{OpenError, ValidatorConfig};
-use crate::ledger::store::{Behind, DiskMark, FileBackend, Store, StoreError};
+use crate::ledger::store::StoreError;
 use crate::ledger::{BlockId, Height};
 use crate::node::SigningKeys;
 use crate::node::membership::Refusal;
@@ -38,13 +38,9 @@ use crate::wire::handshake::Timestamp;
 use crate::wire::ticket::Ticket;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-const STORE_FILE: &str = "ledger.redb";
-const UNFINISHED_FILE: &str = "ledger.redb.new";
-const MARK_FILE: &str = "ledger.mark";
 const LOG_FILE: &str = "consensus.log";
 /// The invitation, as text, until this node is a member.
 pub const TICKET_FILE: &str = "ticket";
@@ -152,12 +148,9 @@ impl NodeFiles {
         let folder = self.folder.path();
         let checkpoint = ticket
             .map(|ticket| Checkpoint { height: Height(ticket.checkpoint.height), id: BlockId(ticket.checkpoint.hash) });
-        // One that was being made when the program died never held anything, whatever its mark says.
-        let was_begun = !folder.join(MARK_FILE).exists() || folder.join(UNFINISHED_FILE).exists();
-        let is_new = !folder.join(STORE_FILE).exists() && was_begun;
         let store = match ticket {
-            _ if !is_new => open_store(folder, self.folder.network_id()),
-            Some(_) => create_store(folder, self.folder.network_id(), now),
+            _ if store::is_there(folder) => store::open(folder, self.folder.network_id()),
+            Some(_) => store::create(folder, self.folder.network_id(), now),
             // An empty file made here would look to a joiner's first start like a ledger that was lost.
             None => Err(StoreError::Missing),
         };
@@ -374,37 +367,6 @@ pub fn public_keys(folder: &StateFolder) -> Result<PublicKeys, Failure> {
     })
 }
 
-/// Makes an empty store of a network in a folder. It gets its name when it is whole, so that a crash leaves none that is half made.
-///
-/// # Errors
-/// What the store says.
-pub fn create_store(folder: &Path, network_id: Digest, now: UnixMillis) -> Result<Store, StoreError> {
-    let unfinished = folder.join(UNFINISHED_FILE);
-    // The mark first: as long as the unfinished store is there, a mark without a store is known to be no loss.
-    for path in [folder.join(MARK_FILE), unfinished.clone()] {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io(error)),
-            _ => {}
-        }
-    }
-    let store = Store::create(disk(&unfinished)?, mark(folder)?, network_id, now, Behind::Refuse)?;
-    rename_durably(&unfinished, &folder.join(STORE_FILE)).map_err(StoreError::Io)?;
-    Ok(store)
-}
-
-fn open_store(folder: &Path, network_id: Digest) -> Result<Store, StoreError> {
-    // An absent file is an empty disk to the store, which then asks the mark whether there was one.
-    Store::open(disk(&folder.join(STORE_FILE))?, mark(folder)?, network_id, Behind::Refuse)
-}
-
-fn disk(path: &Path) -> Result<FileBackend, StoreError> {
-    Ok(FileBackend::new(open_disk(path).map_err(StoreError::Io)?)?)
-}
-
-fn mark(folder: &Path) -> Result<Box<DiskMark>, StoreError> {
-    Ok(Box::new(DiskMark::new(disk(&folder.join(MARK_FILE))?)))
-}
-
 /// One address a line.
 pub fn listen_text(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| format!("{address}\n")).collect()
@@ -413,60 +375,6 @@ pub fn listen_text(addresses: &[SocketAddr]) -> String {
 /// Draws 32 secret bytes.
 pub fn fresh_secret() -> Secret<32> {
     Secret::random(&mut crate::io::clock::OsRng)
-}
-
-impl From<KeystoreError> for Failure {
-    fn from(error: KeystoreError) -> Self {
-        let code = match &error {
-            KeystoreError::Exists { .. } => ErrorCode::Conflict,
-            KeystoreError::NotFound { .. } => ErrorCode::NotFound,
-            KeystoreError::BadName { .. } => ErrorCode::Usage,
-            KeystoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                ErrorCode::Permission
-            }
-            _ => ErrorCode::Failed,
-        };
-        of_the_system(code, &error)
-    }
-}
-
-impl From<KeyFileError> for Failure {
-    fn from(error: KeyFileError) -> Self {
-        let code = match &error {
-            KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                ErrorCode::Permission
-            }
-            _ => ErrorCode::Failed,
-        };
-        of_the_system(code, &error)
-    }
-}
-
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
-        let code = match &error {
-            LockError::Held { .. } => ErrorCode::Conflict,
-            LockError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                ErrorCode::Permission
-            }
-            LockError::Io { .. } => ErrorCode::Failed,
-        };
-        of_the_system(code, &error)
-    }
-}
-
-/// What the file system said; most of it says itself what to do.
-fn of_the_system(code: ErrorCode, error: &impl std::fmt::Display) -> Failure {
-    let failure = Failure::new(code, error.to_string());
-    if code == ErrorCode::Permission { failure.hint("use sudo") } else { failure }
-}
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        Self::new(ErrorCode::Failed, format!("the ledger cannot be used, so no data is carried: {error}")).hint(
-            "restore the state folder from its newest copy, or leave the network and join it again with a new ticket",
-        )
-    }
 }
 
 #[cfg(test)]
@@ -482,6 +390,7 @@ mod tests {
     use crate::session::TimestampSource;
     use crate::wire::control::Wanted;
     use crate::wire::ticket;
+    use std::path::Path;
 
     const NETWORK: Digest = Digest([7; 32]);
 
@@ -498,18 +407,6 @@ mod tests {
         assert!(TimestampSource::after(files.memory().own()).next(UnixMillis(5)) > last);
     }
 
-    #[test]
-    fn a_store_whose_making_was_interrupted_is_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let unfinished = folder.path().join(UNFINISHED_FILE);
-        // Killed after the mark was written and before the store had its name.
-        drop(create_store(folder.path(), NETWORK, UnixMillis(1)).unwrap());
-        std::fs::rename(folder.path().join(STORE_FILE), &unfinished).unwrap();
-        assert!(folder.path().join(MARK_FILE).exists());
-        drop(create_store(folder.path(), NETWORK, UnixMillis(2)).unwrap());
-        assert!(open_store(folder.path(), NETWORK).is_ok() && !unfinished.exists());
-    }
-
     /// Founds a network and returns its files.
     fn founded(state_dir: &Path, name: &str) -> NodeFiles {
         let roots = Roots { state_dir: state_dir.into(), run_dir: state_dir.into(), config_file: None };
@@ -523,7 +420,7 @@ mod tests {
     fn a_validator_whose_ledger_cannot_be_read_leaves_by_force_alone_and_a_joiner_that_never_ran_just_so() {
         let folder = tempfile::tempdir().unwrap();
         let files = founded(folder.path(), "two");
-        let store = files.folder.path().join(STORE_FILE);
+        let store = files.folder.path().join(store::STORE_FILE);
         let roots = Roots { state_dir: folder.path().into(), run_dir: folder.path().into(), config_file: None };
         let paths = |network: &str| roots.network(network.parse().unwrap());
         drop(files);

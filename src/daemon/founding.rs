@@ -2,8 +2,9 @@
 
 use super::api::types::PublicKeys;
 use super::failure::{ErrorCode, Failure};
-use super::files::{self, LISTEN_FILE, NAME_FILE, NodeFiles, TICKET_FILE, create_store, fresh_secret, listen_text};
+use super::files::{self, LISTEN_FILE, NAME_FILE, NodeFiles, TICKET_FILE, fresh_secret, listen_text};
 use super::setup::{InitArgs, InitReport, JoinArgs, JoinReport};
+use super::store;
 use crate::crypto::exchange::TransportSecret;
 use crate::crypto::identity::SigningKey;
 use crate::crypto::words::words;
@@ -60,7 +61,7 @@ pub fn found(args: &InitArgs) -> Result<InitReport, Failure> {
     };
     let genesis = Genesis::create(&founding, &MemoryTree::default()).map_err(|error| refused(&error))?;
     let network_id = genesis.network_id();
-    let store = create_store(folder.path(), network_id, now).map_err(OpenError::Store)?;
+    let store = store::create(folder.path(), network_id, now).map_err(OpenError::Store)?;
     let ledger = Ledger::create(store, &genesis)?;
     let policy = ledger.policy();
     drop(ledger);
