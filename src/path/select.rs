@@ -202,8 +202,11 @@ impl Paths {
     pub fn heard_from(&mut self, now: Instant, path: Path, speech: Speech) -> Option<Path> {
         self.note(now, path);
         if self.path() == Some(path) {
-            self.moved_to = None;
-            self.watch.forgive();
+            // Who only tries it uses another one, because this one fails it.
+            if speech == Speech::Using {
+                self.moved_to = None;
+                self.watch.forgive();
+            }
             return None;
         }
         self.watch.heard_elsewhere(now);

@@ -25,6 +25,9 @@ const LATE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the way that would be taken next is asked while the one in use carries something: so that it is warm, and its label known.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long what comes is taken to come by another path after something did: that is told once in 100 ms, not of each packet.
+const ELSEWHERE_FOR: Duration = Duration::from_millis(250);
+
 /// What a look at the path in use comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
@@ -114,7 +117,7 @@ impl Watch {
         received: Option<Instant>,
     ) -> Verdict {
         let received = received.unwrap_or(Instant::ZERO);
-        if self.elsewhere_at.is_none_or(|at| received > at) {
+        if self.elsewhere_at.is_none_or(|at| received > at + ELSEWHERE_FOR) {
             self.heard_at = received;
         }
         let received = self.heard_at;
@@ -199,6 +202,20 @@ mod tests {
         }
         assert_eq!(watch.check(seconds(60), None, seconds(60), Some(seconds(10))), Verdict::Healthy);
         assert_eq!(watch.check(seconds(61), None, seconds(60), Some(seconds(10))), Verdict::Ask, "data after it does");
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_on_another_path_again_and_again_owes_an_answer_on_this_one() {
+        let mut watch = Watch::default();
+        let mut asked = None;
+        for at in (10_000..11_000).step_by(20) {
+            if at % 100 == 0 {
+                watch.heard_elsewhere(millis(at));
+            }
+            let verdict = watch.check(millis(at), Some(Duration::from_millis(20)), millis(at), Some(millis(at)));
+            asked = asked.or((verdict == Verdict::Ask).then_some(at));
+        }
+        assert_eq!(asked, Some(10_300));
     }
 
     #[test]

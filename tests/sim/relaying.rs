@@ -284,3 +284,21 @@ fn a_nat_that_was_switched_off_and_on_is_got_over_within_two_seconds() {
         assert!(gap < Duration::from_secs(2), "seed {seed}: {gap:?}");
     }
 }
+
+#[test]
+fn a_direct_path_that_dies_in_one_direction_is_left_by_both() {
+    for seed in 280..285 {
+        let mut overlay = Overlay::found(seed, Weather::FAIR);
+        let [ada, ben] = [(); 2].map(|()| overlay.invite_behind(NatType::RESTRICTED));
+        overlay.wait_for_everybody();
+        overlay.world.run_for(Duration::from_secs(15));
+        overlay.talk(ada, ben, false, PATIENCE).unwrap();
+        longest_gap(&mut overlay, [ada, ben], Duration::from_secs(20));
+        assert!(!is_relayed(&overlay, ada, ben), "direct first");
+        let (home, gate) = (overlay.addresses[ada].ip(), overlay.world.nats[1].public());
+        overlay.world.cut = Box::new(move |from, to| from.ip() == home && to.ip() == gate);
+        let gap = longest_gap(&mut overlay, [ada, ben], Duration::from_secs(10));
+        assert!(gap < Duration::from_secs(2), "seed {seed}: {gap:?}");
+        assert!(is_relayed(&overlay, ada, ben) && is_relayed(&overlay, ben, ada), "seed {seed}");
+    }
+}
