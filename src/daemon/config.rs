@@ -482,7 +482,7 @@ impl Config {
                 path: path.to_owned(),
                 message: error.message().to_owned(),
                 line,
-                text: NamedSource::new(path.display().to_string(), text.to_owned()),
+                text: NamedSource::new(path.display().to_string(), without_passwords(text)),
                 place: span.into(),
             })
         })
@@ -505,6 +505,25 @@ impl Config {
         }
         out
     }
+}
+
+/// A file's text as it may be shown, where its places stay what they are: a line of a proxy keeps nothing of its value, since a mistake in it
+/// may be anywhere, and an address keeps nothing in front of its `@`.
+fn without_passwords(text: &str) -> String {
+    let hidden = |line: &str| {
+        let value_at = line.find("proxy").and_then(|key| Some(key + line[key..].find('=')? + 1));
+        let address_at = line.find("://").filter(|start| line[*start..].contains('@')).map(|start| start + 3);
+        let (from, until) = match (value_at, address_at) {
+            (Some(from), _) => (from, line.len()),
+            (None, Some(from)) => (from, line.rfind('@').unwrap_or(line.len())),
+            (None, None) => return line.to_owned(),
+        };
+        let is_kept = |byte: u8| byte.is_ascii_whitespace() || b"\"'".contains(&byte);
+        let stars: String =
+            line[from..until].bytes().map(|byte| if is_kept(byte) { char::from(byte) } else { '*' }).collect();
+        [&line[..from], &stars, &line[until..]].concat()
+    };
+    text.split_inclusive('\n').map(hidden).collect()
 }
 
 fn read_text(path: &Path) -> std::io::Result<String> {
@@ -582,6 +601,28 @@ mod tests {
         ] {
             assert_eq!(refused(text), (line, place.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_mistake_shows_no_password_wherever_it_is() {
+        use miette::{GraphicalReportHandler, GraphicalTheme};
+        for text in [
+            "[underlay]\nproxy = \"http://ann:söcret@proxy.example\"\n",
+            "[underlay]\nproxy = \"ann:söcret@proxy.example:3128\"\n",
+            "[underlay]\nproxy = \"http://ann:söcret\"\n",
+            "[underlay]\nproxy = \"http://ann:söcret@proxy.example:3128\"\ncolour = 1\n",
+            "[underlay]\nproxy = \"\"\"http://ann:söcret@proxy.example:0\"\"\"\n",
+            "[underlay]\n# it was http://ann:söcret@proxy.example:3128\nproxy = \"\"\"\nhttp://ann:söcret@proxy.example:0\"\"\"\n",
+            "underlay.proxy = \"ann:söcret\"\n",
+        ] {
+            let error = parse(text).expect_err(text);
+            let (mut shown, handler) =
+                (String::new(), GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()));
+            handler.render_report(&mut shown, &*error).unwrap();
+            assert!(!shown.contains("cret") && !format!("{error:?}").contains("cret"), "{shown}");
+            assert_eq!(without_passwords(text).len(), text.len());
+        }
+        assert_eq!(without_passwords(TEMPLATE.lines().next().unwrap()), TEMPLATE.lines().next().unwrap());
     }
 
     #[test]
