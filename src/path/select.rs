@@ -98,7 +98,7 @@ impl Paths {
         self.stream.map(|way| way.path)
     }
 
-    /// Takes a link over TLS that leads to the peer: it takes the place of the one before.
+    /// Takes a link over TLS that leads to the peer, as this node ordered it or the peer proved: it takes the place of the one before.
     pub fn set_stream(&mut self, path: Path) {
         if self.stream() != Some(path) {
             self.stream = Some(path.into());
@@ -321,10 +321,8 @@ impl Paths {
     }
 
     fn note(&mut self, now: Instant, path: Path) {
+        // A link that something came by may be gone already, or lead to whoever repeats what it saw.
         if !path.is_direct() {
-            if !path.is_relayed() {
-                self.set_stream(path);
-            }
             return;
         }
         // Refused endpoints (a full set, a forbidden place) stay usable as the way back to who spoke from there.
@@ -344,6 +342,7 @@ impl Paths {
         if path.is_relayed() {
             self.relayed.answered(&path, rtt);
         } else if path.is_stream() {
+            self.set_stream(path);
             for way in self.stream.iter_mut().filter(|way| way.path == path) {
                 way.has_answered = true;
                 way.rtt = rtt.or(way.rtt);
@@ -426,9 +425,30 @@ mod tests {
                 paths.probe_sent(millis(at), ProbeId(at), path(1));
             }
         }
-        assert_eq!(asked, [path(1), stream(None)]);
+        assert_eq!(
+            asked,
+            [path(1)],
+            "the link is asked because the peer speaks there, and until it answers it is no way"
+        );
         answer(&mut paths, millis(10_700), stream(None), Duration::from_millis(20));
         assert_eq!(paths.path(), Some(stream(None)));
+    }
+
+    #[test]
+    fn what_comes_by_a_link_makes_it_no_way_until_it_answers() {
+        let mut paths = Paths::default();
+        paths.established(seconds(1), path(1));
+        answer(&mut paths, seconds(1), stream(None), Duration::from_millis(10));
+        let other = Path { remote: SocketAddr::from(([192, 0, 2, 9], 444)), ..stream(None) };
+        paths.heard_from(seconds(2), other, Speech::Using);
+        assert_eq!(paths.stream(), Some(stream(None)), "the one that answered stays");
+        assert!(paths.is_proved(stream(None)));
+        answer(&mut paths, seconds(3), other, Duration::from_millis(10));
+        assert_eq!(paths.stream(), Some(other));
+        // What was under way when a link ended does not bring it back.
+        assert!(paths.lose_stream(&other));
+        paths.heard_from(seconds(4), other, Speech::Using);
+        assert_eq!((paths.stream(), paths.path()), (None, Some(path(1))));
     }
 
     #[test]
