@@ -3,7 +3,7 @@
 //! ```text
 //!   a relay with a TLS port is silent by UDP ── 500 ms ──► open ──► handshake or probe over the link ──► in use
 //!            │ at once, if UDP failed on this network within an hour                  │ failed: later
-//!            └ not where anybody beyond the own links is heard by UDP meanwhile       ▼
+//!            └ after 3 s where somebody beyond the own site is heard by UDP meanwhile ▼
 //!   in use: the relay is asked by UDP every minute ── an answer ──► UDP in use ── 10 s ──► closed
 //! ```
 //! Owns the decisions. The shell opens, closes and listens; what goes over a link, and whether it is the path in use, is the business of
@@ -27,6 +27,16 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long it is remembered that UDP failed on this network.
 const MEMORY: Duration = Duration::from_hours(1);
+
+/// How long a relay may be silent where others are heard by UDP: it may be the one whose UDP is blocked, or they may be on this side of
+/// what blocks it.
+const INSISTENCE: Duration = Duration::from_secs(3);
+
+/// Whoever was heard by UDP within that time, and owes nothing, shows that UDP passes: peers with a session speak every 25 seconds.
+const LATELY: Duration = Duration::from_secs(30);
+
+/// How long a link has to be in use to count as one that works.
+const PROVED: Duration = Duration::from_secs(30);
 
 /// Links of this node to relays at a time.
 const MAX_STREAMS: usize = 2;
@@ -63,11 +73,34 @@ enum Stream {
     /// It is there.
     Open {
         path: Path,
-        /// Since when it is not the path in use.
-        unused_since: Option<Instant>,
+        /// Since when it is the path in use, or is not.
+        standing: Standing,
         /// When the relay is asked by UDP next.
         ask_at: Instant,
     },
+}
+
+/// Whether a link is the path in use, and since when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Used(Instant),
+    Unused(Instant),
+}
+
+impl Standing {
+    /// What it is now that it is used or not.
+    fn after(self, now: Instant, is_used: bool) -> Self {
+        match (self, is_used) {
+            (Self::Used(_), true) | (Self::Unused(_), false) => self,
+            (Self::Unused(_), true) => Self::Used(now),
+            (Self::Used(_), false) => Self::Unused(now),
+        }
+    }
+
+    /// Says whether it has been in use for so long that the link works.
+    fn is_proved(self, now: Instant) -> bool {
+        matches!(self, Self::Used(since) if now.saturating_since(since) >= PROVED)
+    }
 }
 
 /// Links wanted and had.
@@ -113,7 +146,25 @@ impl Fallback {
 
     /// Says whether what this node reaches, it reaches by TLS.
     pub(super) fn is_in_use(&self) -> bool {
-        self.streams.values().any(|stream| matches!(stream, Stream::Open { unused_since: None, .. }))
+        self.streams.values().any(|stream| matches!(stream, Stream::Open { standing: Standing::Used(_), .. }))
+    }
+
+    /// A link is in use. Whether UDP fails on this network is what others say of it, not one relay.
+    fn note_use(&mut self, now: Instant, is_udp_heard: bool) {
+        self.udp_failed_at = (!is_udp_heard).then_some(now);
+    }
+
+    /// A link ended. One that worked for long is missed at once; one that did not is no better a moment later.
+    fn note_end(&mut self, now: Instant, key: TransportKey, standing: Standing) {
+        if !standing.is_proved(now) {
+            self.waits.entry(key).or_default().fail(now);
+        }
+    }
+
+    /// Until when it is of no use to look at a relay again that a link is not opened to now, for all that it has been silent since then.
+    fn quiet_until(now: Instant, since: Instant) -> Instant {
+        let (usual, insistence) = (now + NO_REASON, since + INSISTENCE);
+        if insistence > now { usual.min(insistence) } else { usual }
     }
 
     /// Since when a relay is silent, and how long it may be.
@@ -138,7 +189,7 @@ impl Fallback {
 
 impl<R: CryptoRng> Node<R> {
     /// Follows what the ledger says of relays: where to find them, and whether this node is one.
-    pub(super) fn follow_stream_relays(&mut self) {
+    pub(super) fn follow_stream_relays(&mut self, now: Now) {
         self.fallback.follow(&self.own_id, &self.policy);
         let gone: Vec<_> = self
             .fallback
@@ -150,6 +201,7 @@ impl<R: CryptoRng> Node<R> {
         for key in gone {
             self.close_stream(&key);
         }
+        self.judge_udp(now);
         self.serve_streams();
     }
 
@@ -178,8 +230,8 @@ impl<R: CryptoRng> Node<R> {
             self.tell(NodeEvent::CloseStream(path));
             return;
         };
-        let (unused_since, ask_at) = (Some(now.instant), now.instant + UDP_INTERVAL);
-        self.fallback.streams.insert(key, Stream::Open { path, unused_since, ask_at });
+        let (standing, ask_at) = (Standing::Unused(now.instant), now.instant + UDP_INTERVAL);
+        self.fallback.streams.insert(key, Stream::Open { path, standing, ask_at });
         self.fallback.look_at = Some(now.instant + LOOK_INTERVAL);
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.stream_up(&mut ctx, key, path);
@@ -202,11 +254,10 @@ impl<R: CryptoRng> Node<R> {
         self.notice(now);
         let is_it = |stream: &Stream| matches!(stream, Stream::Open { path: open, .. } if *open == path);
         let key = self.fallback.streams.iter().find(|(_, stream)| is_it(stream)).map(|(key, _)| *key);
-        if let Some(key) = key {
-            // One that was of use is missed at once; one that was not is no better a moment later.
-            if let Some(Stream::Open { unused_since: Some(_), .. }) = self.fallback.streams.remove(&key) {
-                self.fallback.waits.entry(key).or_default().fail(now.instant);
-            }
+        if let Some(key) = key
+            && let Some(Stream::Open { standing, .. }) = self.fallback.streams.remove(&key)
+        {
+            self.fallback.note_end(now.instant, key, standing);
         }
         self.peers.stream_down(path);
         self.judge_udp(now);
@@ -261,10 +312,13 @@ impl<R: CryptoRng> Node<R> {
             }
             let is_udp_there = match silence {
                 Silence::Behind => !self.fallback.has_failed(now.instant),
-                Silence::Handshake(_) | Silence::Session(..) => self.peers.is_udp_heard(now.instant, since),
+                Silence::Handshake(_) | Silence::Session(..) => {
+                    now.instant < since + INSISTENCE && self.peers.is_udp_heard(now.instant, since)
+                }
             };
             if is_full || is_udp_there {
-                self.fallback.quiet_until.insert(relay.key, now.instant + NO_REASON);
+                let until = Fallback::quiet_until(now.instant, since);
+                self.fallback.quiet_until.insert(relay.key, until);
                 continue;
             }
             self.fallback.streams.insert(relay.key, Stream::Opening);
@@ -293,33 +347,33 @@ impl<R: CryptoRng> Node<R> {
 
     /// Looks at the link to a relay, if there is one: whether it is in use, still or at last, and alive.
     pub(super) fn look_at_stream(&mut self, now: Now, key: TransportKey) {
-        let Some(Stream::Open { path, unused_since, ask_at }) = self.fallback.streams.get(&key).copied() else {
-            return;
-        };
+        let Some(Stream::Open { path, standing, ask_at }) = self.fallback.streams.get(&key).copied() else { return };
         let peer = self.peers.peer(&key);
         let used = peer.filter(|peer| peer.is_usable()).and_then(|peer| peer.paths.path());
         let owed_since = peer.and_then(|peer| peer.paths.owed_since());
         let is_used = used == Some(path);
-        if is_used && unused_since.is_some() {
-            tracing::info!(?key, "UDP does not pass here: a relay is reached by TLS");
+        if is_used && matches!(standing, Standing::Unused(_)) {
+            tracing::info!(?key, "UDP does not pass to a relay: it is reached by TLS");
         }
-        let unused_since = if is_used { None } else { Some(unused_since.unwrap_or(now.instant)) };
+        let standing = standing.after(now.instant, is_used);
         let is_dead = is_used && owed_since.is_some_and(|since| now.instant.saturating_since(since) >= DEAD);
-        let is_unused = unused_since.is_some_and(|since| now.instant.saturating_since(since) >= UNUSED);
+        let is_unused = matches!(standing, Standing::Unused(since) if now.instant.saturating_since(since) >= UNUSED);
         if is_dead || is_unused {
-            if used.is_none_or(|used| used == path) {
-                self.fallback.waits.entry(key).or_default().fail(now.instant);
-            }
+            // Whatever was there instead: what made this node open it may come again in a moment.
+            self.fallback.waits.entry(key).or_default().fail(now.instant);
             self.close_stream(&key);
             self.judge_udp(now);
             return;
         }
         let is_due = is_used && now.instant >= ask_at;
         let ask_at = if is_due { now.instant + UDP_INTERVAL } else { ask_at };
-        self.fallback.streams.insert(key, Stream::Open { path, unused_since, ask_at });
+        self.fallback.streams.insert(key, Stream::Open { path, standing, ask_at });
         if is_used {
-            self.fallback.udp_failed_at = Some(now.instant);
-            self.fallback.waits.remove(&key);
+            let is_udp_heard = self.peers.is_udp_heard(now.instant, now.instant - LATELY);
+            self.fallback.note_use(now.instant, is_udp_heard);
+            if standing.is_proved(now.instant) {
+                self.fallback.waits.remove(&key);
+            }
         } else if used.is_some_and(|used| used.is_direct()) {
             self.fallback.udp_failed_at = None;
         }
@@ -347,5 +401,47 @@ impl<R: CryptoRng> Node<R> {
                 [Some(due), wait, quiet].into_iter().flatten().max()
             });
         missed.chain(fallback.look_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAY: TransportKey = TransportKey([1; 32]);
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn udp_is_taken_to_fail_only_where_nobody_is_heard_by_it() {
+        let mut fallback = Fallback::default();
+        fallback.note_use(seconds(10), true);
+        assert!(!fallback.has_failed(seconds(10)));
+        fallback.note_use(seconds(20), false);
+        assert!(fallback.has_failed(seconds(20)));
+        fallback.note_use(seconds(30), true);
+        assert!(!fallback.has_failed(seconds(30)));
+    }
+
+    #[test]
+    fn a_link_that_was_in_use_for_a_moment_is_none_that_works() {
+        let mut fallback = Fallback::default();
+        let used = Standing::Unused(seconds(1)).after(seconds(2), true);
+        assert_eq!(used.after(seconds(9), true), Standing::Used(seconds(2)));
+        assert_eq!(used.after(seconds(9), false), Standing::Unused(seconds(9)));
+        fallback.note_end(seconds(32), RELAY, used);
+        assert!(fallback.waits.is_empty(), "it worked for 30 s");
+        for wait in [1, 2, 4] {
+            fallback.note_end(seconds(31), RELAY, used);
+            assert_eq!(fallback.waits[&RELAY].over_at(), seconds(31 + wait));
+        }
+    }
+
+    #[test]
+    fn a_relay_is_looked_at_when_its_silence_is_long_enough_whoever_else_is_heard() {
+        let quiet = |now: u64| Fallback::quiet_until(seconds(now), seconds(10));
+        assert_eq!([quiet(10), quiet(12), quiet(20)], [seconds(12), seconds(13), seconds(22)]);
     }
 }

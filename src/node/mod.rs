@@ -537,7 +537,7 @@ impl<R: CryptoRng> Node<R> {
             self.tell(NodeEvent::Routes);
         }
         self.follow_names();
-        self.follow_stream_relays();
+        self.follow_stream_relays(now);
         if self.routing.handle_segments(&self.own_id, &self.policy) {
             self.tell(NodeEvent::Segments(self.routing.own_segments().to_vec()));
         }

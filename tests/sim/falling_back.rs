@@ -103,16 +103,55 @@ fn a_member_that_starts_where_udp_is_blocked_comes_through_within_a_second() {
 }
 
 #[test]
-fn where_udp_works_nobody_opens_a_link_also_when_a_relay_dies() {
+fn where_udp_works_nobody_opens_a_link_and_a_relay_that_dies_is_asked_for_one_ever_less_often() {
     let mut overlay = scene(710);
     overlay.talk(ADA, BEN, false, PATIENCE).expect("a way");
     overlay.world.run_for(Duration::from_secs(120));
     let asked = |overlay: &Overlay| [0, ADA, BEN].map(|number| overlay.node(number).streams.asked);
     assert_eq!(asked(&overlay), [0; 3]);
     overlay.kill(1);
-    overlay.world.run_for(Duration::from_secs(120));
+    let relay = SocketAddr::new(overlay.addresses[1].ip(), TLS_PORT);
+    for member in [0, ADA, BEN] {
+        let at = overlay.addresses[member];
+        overlay.world.with(at, |host, _| host.streams.unreachable.insert(relay));
+    }
     overlay.talk(ADA, BEN, false, PATIENCE).expect("through the founder");
-    assert_eq!(asked(&overlay), [0; 3], "the founder is heard by UDP");
+    assert!(matches!(way(&overlay, ADA, BEN), Some(Way::Relayed(_))), "{:?}", way(&overlay, ADA, BEN));
+    overlay.world.run_for(Duration::from_secs(120));
+    assert!(asked(&overlay).iter().all(|asked| *asked <= 10), "{:?}", asked(&overlay));
+    assert!(matches!(way(&overlay, ADA, 0), Some(Way::Direct(_))), "{:?}", way(&overlay, ADA, 0));
+}
+
+#[test]
+fn a_relay_that_alone_is_silent_by_udp_is_reached_over_tls_and_udp_is_not_given_up() {
+    let mut overlay = scene(715);
+    let (inside, relay) = (overlay.addresses[ADA], overlay.addresses[1]);
+    let outside = overlay.world.nats[overlay.world.inside[&inside]].public();
+    overlay.world.cut = Box::new(move |from, to| {
+        let is_ada = |it: SocketAddr| it == inside || it.ip() == outside;
+        is_ada(from) && to == relay || from == relay && is_ada(to)
+    });
+    overlay.world.run_for(Duration::from_secs(60));
+    assert_eq!(way(&overlay, ADA, 1), by_tls(&overlay, 1), "though the founder is heard by UDP");
+    assert!(matches!(way(&overlay, ADA, 0), Some(Way::Direct(_))), "{:?}", way(&overlay, ADA, 0));
+    assert_eq!(overlay.node(ADA).streams.asked, 1);
+}
+
+#[test]
+fn links_that_end_soon_after_they_come_into_use_are_opened_ever_less_often() {
+    let mut overlay = scene(760);
+    let (ada, at) = (overlay.addresses[ADA], SocketAddr::new(overlay.addresses[1].ip(), TLS_PORT));
+    restart(&mut overlay, ADA);
+    let mut used = 0;
+    for _ in 0..1200 {
+        overlay.world.run_for(Duration::from_millis(100));
+        if way(&overlay, ADA, 1) == by_tls(&overlay, 1) {
+            used += 1;
+            overlay.world.with(ada, |host, now| host.lose_stream(now, at));
+        }
+    }
+    let asked = overlay.node(ADA).streams.asked;
+    assert!(used >= 3 && asked <= 15, "{used} of {asked} in two minutes");
 }
 
 #[test]

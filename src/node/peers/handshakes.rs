@@ -131,7 +131,8 @@ impl PeerTable {
             return;
         }
         attempt.targets.push(target);
-        if attempt.relays_at.is_none() {
+        // What goes through a relay alone waits for the direct ways.
+        if attempt.relays_at.is_none() || !is_relayed(&target) {
             let flight = attempt.initiator.datagrams(target).map(<[u8]>::to_vec);
             self.transmits.extend(flight.map(|datagram| Transmit::new(path, datagram)));
         }

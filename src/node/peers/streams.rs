@@ -46,7 +46,7 @@ impl PeerTable {
         }
     }
 
-    /// Says whether a peer beyond this host's own links was heard by UDP since then, and owes no answer for long.
+    /// Says whether a peer beyond this host's own site was heard by UDP since then, and owes no answer for long.
     pub fn is_udp_heard(&self, now: Instant, since: Instant) -> bool {
         self.far_by_udp(now).any(|(_, _, heard)| heard > Some(since))
     }
@@ -60,13 +60,13 @@ impl PeerTable {
         }
     }
 
-    /// The peers beyond this host's own links that are reached by UDP and owe nothing for long, and when each was last heard.
+    /// The peers beyond this host's own links and site that are reached by UDP and owe nothing for long, and when each was last heard. A
+    /// private address counts as the site's, also where no public one is known: what blocks UDP stands behind those.
     fn far_by_udp(&self, now: Instant) -> impl Iterator<Item = (TransportKey, Path, Option<Instant>)> {
         let is_far = |path: Path| {
             let remote = path.remote.ip().to_canonical();
             let is_near = self.around.connected.iter().any(|prefix| prefix.contains(remote));
-            let is_within_site = is_private(remote) && !self.around.public.is_empty();
-            !is_near && !is_within_site
+            !is_near && !is_private(remote)
         };
         let heard = |peer: &Peer| peer.sessions.receiving().filter_map(|session| session.last_received()).max();
         self.peers.iter().filter_map(move |(key, peer)| {

@@ -20,6 +20,7 @@ use rand_core::SeedableRng;
 
 mod guests;
 mod sources;
+mod streams;
 
 /// A node of its seed: keys, table, and what it thinks of the network.
 struct Side {
