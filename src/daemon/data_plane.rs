@@ -239,7 +239,7 @@ fn start_incoming(
 ) -> io::Result<()> {
     let mut way_in = WayIn::new(shared, device, sender);
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
-        way_in.take(batch.is_after_silence(), batch.datagrams());
+        way_in.take(batch.is_after_silence(), batch.datagrams(), |_| {});
     })
 }
 
@@ -251,10 +251,16 @@ fn start_streams(
     receiver: TlsReceiver,
     sender: PathSender,
 ) -> io::Result<()> {
+    let links = sender.tls().clone();
     let mut way_in = WayIn::new(shared, device, sender);
     workers.receive_streams(receiver, move |is_after_silence, batch| {
         let datagrams = batch.iter_mut().flat_map(tls::Incoming::datagrams);
-        way_in.take(is_after_silence, datagrams);
+        let mut vouched = None;
+        way_in.take(is_after_silence, datagrams, |path| {
+            if vouched.replace(path.remote) != Some(path.remote) {
+                links.vouch(&path.remote);
+            }
+        });
     })
 }
 
@@ -276,8 +282,13 @@ impl WayIn {
         }
     }
 
-    /// Opens a batch of datagrams, which nothing may have come before.
-    fn take<'b>(&mut self, is_after_silence: bool, datagrams: impl Iterator<Item = Datagram<'b>>) {
+    /// Opens a batch of datagrams, which nothing may have come before. Tells `authentic` by which path something of a session came.
+    fn take<'b>(
+        &mut self,
+        is_after_silence: bool,
+        datagrams: impl Iterator<Item = Datagram<'b>>,
+        mut authentic: impl FnMut(Path),
+    ) {
         let Self { incoming, passing, to_host, shared } = self;
         let (table, now) = (shared.table.load(), clock::now().instant);
         if is_after_silence {
@@ -285,7 +296,11 @@ impl WayIn {
         }
         let mut opening = Opening::new(&table, incoming, now);
         for Datagram { arrival, payload } in datagrams {
+            let before = opening.authentic();
             let (inbound, news) = opening.open(arrival, payload, to_host);
+            if opening.authentic() > before {
+                authentic(arrival.path);
+            }
             match inbound {
                 Inbound::Done => {}
                 Inbound::Record(index, path, record) => {

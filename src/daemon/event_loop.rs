@@ -266,8 +266,11 @@ impl EventLoop {
         match event {
             NodeEvent::Publish(table) => {
                 let paths = table.inlets.values().filter_map(|inlet| inlet.path);
-                self.parts.tls.confirm(&paths.filter(Path::is_stream).map(|path| path.remote).collect());
+                let gone = self.parts.tls.confirm(&paths.filter(Path::is_stream).map(|path| path.remote).collect());
                 self.parts.shared.table.store(table);
+                for path in gone {
+                    self.parts.node.handle_stream_down(clock::now(), path);
+                }
             }
             NodeEvent::OpenStream { relay, key, endpoints } => {
                 self.parts.tls.open(OpenOrder { relay, key, endpoints });

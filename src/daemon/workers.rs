@@ -161,6 +161,7 @@ impl Workers {
                 match receiver.receive_batch(stop, &mut batch) {
                     Ok(()) => handler(&mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
+                    Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),
                 }
             }
         })
@@ -181,6 +182,7 @@ impl Workers {
                 match receiver.receive_batch(stop, &mut batch) {
                     Ok(is_after_silence) => handler(is_after_silence, &mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
+                    Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),
                 }
             }
         })

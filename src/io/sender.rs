@@ -35,6 +35,11 @@ impl PathSender {
         &self.udp
     }
 
+    /// Lends the links over TLS.
+    pub fn tls(&self) -> &TlsLinks {
+        &self.tls
+    }
+
     /// As [`UdpSender::by_queue`].
     pub fn by_queue(&self, queue: usize) -> Self {
         Self { udp: self.udp.by_queue(queue), tls: self.tls.clone() }

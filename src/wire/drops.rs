@@ -93,7 +93,7 @@ drop_reasons! {
     RelayLimit = "relay_limit",
     /// A link over TLS takes less than it is given: the oldest that waited for it went.
     StreamQueueFull = "stream_queue_full",
-    /// A connection to the TLS port that spoke no TLS, or that there was no place for.
+    /// A connection to the TLS port that spoke no TLS, that there was no place for, or that nothing of a session came by.
     StreamRefused = "stream_refused",
     /// What came by a link over TLS was no row of datagrams: the link ended.
     MalformedStream = "malformed_stream",

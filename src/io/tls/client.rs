@@ -22,6 +22,9 @@ const CONNECT: Duration = Duration::from_secs(8);
 /// How long one address has for itself before the next is tried as well (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// How long one address of a proxy may take to be connected to: it is near.
+const PROXY_CONNECT: Duration = Duration::from_millis(1500);
+
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
@@ -53,6 +56,7 @@ pub(super) async fn open(shared: Arc<Shared>, order: OpenOrder) {
             let end = carry(&shared.links, Arc::clone(&link), stream, shared.received.clone()).await;
             tracing::info!(?relay, remote = %link.remote, %end, "the TLS link to a relay ended");
             (shared.notify)(TlsEvent::Closed { path: link.path() });
+            shared.links.remove(&link.remote);
         }
         Err(error) => {
             tracing::info!(?relay, %error, "a relay is not reached by TLS");
@@ -106,20 +110,23 @@ async fn reach(endpoint: SocketAddr, bits: u32) -> io::Result<TcpStream> {
     socket.connect(endpoint).await
 }
 
-/// Has a proxy connect to an endpoint.
-async fn pass(proxy: &Proxy, endpoint: SocketAddr, mark: u32) -> Result<TcpStream, OpenError> {
+/// Tries the addresses of one place, one after the other: one that is silent leaves time for the next.
+pub(super) async fn reach_any(addresses: impl Iterator<Item = SocketAddr>, mark: u32) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::HostUnreachable);
-    let mut reached = None;
-    for address in lookup_host((proxy.host(), proxy.port())).await? {
-        match reach(address, mark).await {
-            Ok(stream) => {
-                reached = Some(stream);
-                break;
-            }
-            Err(error) => last = error,
+    for address in addresses {
+        match timeout(PROXY_CONNECT, reach(address, mark)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
-    let Some(mut stream) = reached else { return Err(last.into()) };
+    Err(last)
+}
+
+/// Has a proxy connect to an endpoint. A proxy's name is the system's to resolve, whose questions bear no mark: docs/reachability.md.
+async fn pass(proxy: &Proxy, endpoint: SocketAddr, mark: u32) -> Result<TcpStream, OpenError> {
+    let addresses = lookup_host((proxy.host(), proxy.port())).await?;
+    let mut stream = reach_any(addresses, mark).await?;
     stream.write_all(proxy.request(endpoint).as_bytes()).await?;
     // The other end speaks after this node alone: what comes before that is the proxy's. Byte by byte nothing of TLS is taken.
     let mut reply = Vec::with_capacity(512);

@@ -29,6 +29,12 @@ const WRITE_BYTES: usize = 16 << 10;
 /// Bytes read at a time at most.
 const READ_BYTES: usize = 16 << 10;
 
+/// Bytes that are read of an accepted link before anything of a session came by it: a handshake, twice over.
+pub(super) const STRANGER_BYTES: usize = 16 << 10;
+
+/// Datagrams handed on at a time at most: short ones are many in a record, and each costs.
+pub(super) const ROW_DATAGRAMS: usize = 128;
+
 /// What came by a link.
 pub struct Incoming {
     /// The other end.
@@ -64,7 +70,7 @@ pub(super) enum End {
     Broken(#[from] std::io::Error),
 }
 
-/// Carries datagrams until the link ends; then it is none any more.
+/// Carries datagrams until the link ends. Whoever calls tells so, and removes it then.
 pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
     links: &Links,
     link: Arc<Link>,
@@ -77,9 +83,10 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
         end = write(&link, writer) => end,
         () = link.ended() => End::Closed,
     };
-    links.remove(&link.remote);
-    if matches!(end, End::Malformed(_)) {
-        links.drops.count(DropReason::MalformedStream);
+    match end {
+        End::Malformed(_) => links.drops.count(DropReason::MalformedStream),
+        End::Unconfirmed if link.is_strangers() => links.drops.count(DropReason::StreamRefused),
+        _ => {}
     }
     end
 }
@@ -88,6 +95,8 @@ async fn read<S: AsyncRead>(link: &Link, mut reader: ReadHalf<S>, received: mpsc
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     // Since when nobody's session has used an accepted link.
     let mut unconfirmed_since = Instant::now();
+    // What was read of a stranger's.
+    let mut read_bytes = 0;
     loop {
         let now = Instant::now();
         let is_of_use = link.origin == Origin::Opened || link.is_confirmed.load(Ordering::Relaxed);
@@ -95,32 +104,50 @@ async fn read<S: AsyncRead>(link: &Link, mut reader: ReadHalf<S>, received: mpsc
             unconfirmed_since = now;
         }
         let unconfirmed_until = unconfirmed_since + UNCONFIRMED;
+        // Whoever always has more ready never meets the deadline of a read.
+        if !is_of_use && now >= unconfirmed_until {
+            return End::Unconfirmed;
+        }
+        let is_strangers = link.is_strangers();
+        if is_strangers && read_bytes >= STRANGER_BYTES {
+            // Who has a session is known as soon as what was read of it is opened; the rest waits at its own end of TCP.
+            match timeout_at(unconfirmed_until, link.known()).await {
+                Ok(()) => continue,
+                Err(_) => return End::Unconfirmed,
+            }
+        }
         let deadline = if is_of_use { now + IDLE } else { unconfirmed_until };
+        let limit = if is_strangers { STRANGER_BYTES - read_bytes } else { READ_BYTES };
         buffer.reserve(READ_BYTES);
-        match timeout_at(deadline, reader.read_buf(&mut buffer)).await {
+        match timeout_at(deadline, (&mut reader).take(limit as u64).read_buf(&mut buffer)).await {
             Ok(Ok(0)) => return End::ClosedThere,
-            Ok(Ok(_)) => {}
+            Ok(Ok(count)) => read_bytes += if is_strangers { count } else { 0 },
             Ok(Err(error)) => return error.into(),
             Err(_) if is_of_use => return End::Idle,
             // It may have become somebody's meanwhile.
             Err(_) if link.is_confirmed.load(Ordering::Relaxed) => continue,
             Err(_) => return End::Unconfirmed,
         }
-        let datagrams = match split_off(&mut buffer) {
-            Ok(datagrams) => datagrams,
-            Err(error) => return error.into(),
-        };
-        // Whoever sends faster than this node opens waits here, and then at its own end of TCP.
-        if !datagrams.is_empty() && received.send(Incoming { remote: link.remote, datagrams }).await.is_err() {
-            return End::Closed;
+        loop {
+            let datagrams = match split_off(&mut buffer) {
+                Ok(datagrams) if datagrams.is_empty() => break,
+                Ok(datagrams) => datagrams,
+                Err(error) => return error.into(),
+            };
+            // Whoever sends faster than this node opens waits here, and then at its own end of TCP.
+            if received.send(Incoming { remote: link.remote, datagrams }).await.is_err() {
+                return End::Closed;
+            }
         }
     }
 }
 
-/// Takes the whole datagrams off the front.
+/// Takes whole datagrams off the front, a row of them.
 fn split_off(buffer: &mut BytesMut) -> Result<Vec<BytesMut>, crate::wire::length_framing::BadLength> {
     let mut datagrams = Vec::new();
-    while let Some(len) = framed_len(buffer)?.filter(|len| buffer.len() >= LENGTH_LEN + len) {
+    while datagrams.len() < ROW_DATAGRAMS
+        && let Some(len) = framed_len(buffer)?.filter(|len| buffer.len() >= LENGTH_LEN + len)
+    {
         let mut datagram = buffer.split_to(LENGTH_LEN + len);
         datagrams.push(datagram.split_off(LENGTH_LEN));
     }

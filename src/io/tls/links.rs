@@ -6,7 +6,7 @@
 use crate::path::{LocalEnd, Path};
 use crate::wire::drops::{DropReason, Drops};
 use crate::wire::length_framing::{LENGTH_LEN, framed_len, length_of};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -28,10 +28,13 @@ pub(super) enum Origin {
 pub(super) struct Link {
     pub(super) remote: SocketAddr,
     pub(super) origin: Origin,
+    /// TLS's own handshake is done.
+    pub(super) is_through: AtomicBool,
     /// A peer with a session uses it; else it ends soon.
     pub(super) is_confirmed: AtomicBool,
-    /// One did some time.
-    pub(super) was_confirmed: AtomicBool,
+    /// Something of a session came by it, or one uses it: no stranger's.
+    is_known: AtomicBool,
+    known: Notify,
     waiting: Mutex<Waiting>,
     filled: Notify,
     ended: Notify,
@@ -56,8 +59,10 @@ impl Link {
         Self {
             remote,
             origin,
+            is_through: AtomicBool::new(false),
             is_confirmed: AtomicBool::new(false),
-            was_confirmed: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
+            known: Notify::new(),
             waiting: Mutex::default(),
             filled: Notify::new(),
             ended: Notify::new(),
@@ -68,7 +73,28 @@ impl Link {
     /// Takes whether a peer with a session uses it.
     pub(super) fn confirm(&self, is_used: bool) {
         self.is_confirmed.store(is_used, Ordering::Relaxed);
-        self.was_confirmed.fetch_or(is_used, Ordering::Relaxed);
+        if is_used {
+            self.vouch();
+        }
+    }
+
+    /// Something of a session came by it.
+    pub(super) fn vouch(&self) {
+        if !self.is_known.swap(true, Ordering::AcqRel) {
+            self.known.notify_one();
+        }
+    }
+
+    /// Says whether the other end began it and nothing of a session came by it.
+    pub(super) fn is_strangers(&self) -> bool {
+        self.origin == Origin::Accepted && !self.is_known.load(Ordering::Acquire)
+    }
+
+    /// Waits until something of a session comes by it.
+    pub(super) async fn known(&self) {
+        while !self.is_known.load(Ordering::Acquire) {
+            self.known.notified().await;
+        }
     }
 
     /// The path that it is.
@@ -172,6 +198,7 @@ impl Links {
         is_new
     }
 
+    /// Removes a link, once its end is told: what is told of a later one to the same remote end is told later.
     pub(super) fn remove(&self, remote: &SocketAddr) {
         self.write().remove(remote);
     }
@@ -180,8 +207,11 @@ impl Links {
         self.read().get(remote).map(Arc::clone)
     }
 
-    pub(super) fn each(&self, visit: impl FnMut(&Arc<Link>)) {
-        self.read().values().for_each(visit);
+    /// Takes which remote ends peers with sessions use. Returns those that no link leads to.
+    pub(super) fn confirm(&self, used: &BTreeSet<SocketAddr>) -> Vec<Path> {
+        let links = self.read();
+        links.values().for_each(|link| link.confirm(used.contains(&link.remote)));
+        used.iter().filter(|remote| !links.contains_key(remote)).map(|remote| stream_path(*remote)).collect()
     }
 
     /// Queues a datagram for a link. Returns what it is counted as, unless it waits.
@@ -233,6 +263,18 @@ mod tests {
         assert!(link.lock().0.len() <= QUEUE_BYTES);
         assert_eq!(link.queue(&[]), Queued::TooLong);
         assert_eq!(link.queue(&[0; 70_000]), Queued::TooLong);
+    }
+
+    #[test]
+    fn what_is_used_without_a_link_is_told() {
+        let links = Links::new(Arc::default());
+        let at = |last: u8| SocketAddr::from(([192, 0, 2, last], 443));
+        let link = Arc::new(Link::new(at(1), Origin::Accepted));
+        assert!(links.add(&link) && link.is_strangers());
+        assert_eq!(links.confirm(&BTreeSet::from([at(1), at(2)])), [stream_path(at(2))]);
+        assert!(link.is_confirmed.load(Ordering::Relaxed) && !link.is_strangers());
+        assert_eq!(links.confirm(&BTreeSet::new()), []);
+        assert!(!link.is_confirmed.load(Ordering::Relaxed) && !link.is_strangers(), "it was somebody's");
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub enum TlsEvent {
         /// The relay.
         relay: NodeId,
     },
-    /// A link ended that this node began, or that a peer with a session used.
+    /// A link ended that this node began, or that something of a session came by.
     Closed {
         /// The path that it was.
         path: Path,
@@ -161,6 +161,13 @@ impl TlsLinks {
         }
         lost
     }
+
+    /// Something of a session came from this remote end: the link is no stranger's.
+    pub fn vouch(&self, remote: &SocketAddr) {
+        if let Some(link) = self.0.links.get(remote) {
+            link.vouch();
+        }
+    }
 }
 
 impl TlsReceiver {
@@ -168,7 +175,7 @@ impl TlsReceiver {
     /// before.
     ///
     /// # Errors
-    /// [`ReceiveEnd`]: stopped.
+    /// [`ReceiveEnd`]: stopped, or that it cannot wait.
     pub fn receive_batch(&mut self, stop: &StopSignal, batch: &mut Vec<Incoming>) -> Result<bool, ReceiveEnd> {
         batch.clear();
         if stop.is_triggered() {
@@ -184,16 +191,17 @@ impl TlsReceiver {
         }
         let Self { received, runtime } = self;
         let came = runtime.block_on(async {
-            // The runtime may be on its way out: then so is the daemon.
             // SAFETY: `stop` lends its descriptor for this call, and the registration ends within it.
-            let stopped = unsafe { AsyncFd::register(stop.as_fd()) }.ok()?;
+            let stopped = unsafe { AsyncFd::register(stop.as_fd()) }.map_err(io::Error::from)?;
             tokio::select! {
                 biased;
-                _ = stopped.readable() => None,
-                came = received.recv() => came,
+                _ = stopped.readable() => Err(ReceiveEnd::Stopped),
+                came = received.recv() => came.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe).into()),
             }
         });
-        batch.push(came.ok_or(ReceiveEnd::Stopped)?);
+        // The runtime may be on its way out: then so is the daemon.
+        let is_stopped = stop.is_triggered();
+        batch.push(came.map_err(|end| if is_stopped { ReceiveEnd::Stopped } else { end })?);
         Ok(true)
     }
 }
@@ -233,9 +241,10 @@ impl TlsOrders {
         }
     }
 
-    /// Takes which links peers with sessions use; those that others began and nobody uses end soon.
-    pub fn confirm(&self, used: &BTreeSet<SocketAddr>) {
-        self.shared.links.each(|link| link.confirm(used.contains(&link.remote)));
+    /// Takes which links peers with sessions use; those that others began and nobody uses end soon. Returns the paths of those that are used
+    /// and are none any more: what came by them was still under way when their end was told.
+    pub fn confirm(&self, used: &BTreeSet<SocketAddr>) -> Vec<Path> {
+        self.shared.links.confirm(used)
     }
 }
 

@@ -116,9 +116,14 @@ fn datagrams_go_both_ways_and_the_end_is_told() {
 fn a_relay_that_shows_another_key_is_refused() {
     let (mut impostor, member) = (End::new(3), End::new(2));
     let at = impostor.listen();
+    // Of whoever looked whether it listens.
+    eventually(|| impostor.dropped(DropReason::StreamRefused) == 1);
+    let before = impostor.dropped(DropReason::StreamRefused);
     assert_eq!(member.open(at, 1), TlsEvent::Failed { relay: RELAY });
     assert!(member.links.0.links.get(&at).is_none());
-    assert!(impostor.events.try_recv().is_err(), "for the impostor it was none either");
+    // For the impostor it was none either: whoever asked turned away before its own last word of TLS.
+    eventually(|| impostor.dropped(DropReason::StreamRefused) == before + 1);
+    assert_eq!(impostor.dropped(DropReason::MalformedStream), 0);
 }
 
 #[test]
@@ -168,6 +173,77 @@ fn a_length_that_no_datagram_has_ends_the_link() {
         });
         assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
         eventually(|| relay.dropped(DropReason::MalformedStream) == count);
+    }
+}
+
+#[test]
+fn a_stranger_s_bytes_are_few_until_something_of_a_session_came() {
+    use tokio::io::AsyncWriteExt;
+    let mut relay = End::new(1);
+    let at = relay.listen();
+    let mut stream = connection(&relay, at);
+    // Datagrams of one byte, in a few records: many each.
+    let sent = 4 * connection::STRANGER_BYTES / 3;
+    let writer = relay.runtime.spawn(async move {
+        stream.write_all(&[1, 0, 7].repeat(sent)).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    });
+    let (mut came, mut from) = (0, None);
+    let mut take_all = |relay: &mut End, enough: usize| {
+        while came < enough {
+            let mut batch = Vec::new();
+            relay.receiver.receive_batch(&StopSignal::new().unwrap(), &mut batch).unwrap();
+            assert!(batch.iter().all(|row| (1..=connection::ROW_DATAGRAMS).contains(&row.datagrams.len())));
+            from = Some(batch[0].remote);
+            came += batch.iter().map(|row| row.datagrams.len()).sum::<usize>();
+        }
+        (came, from)
+    };
+    let few = connection::STRANGER_BYTES / 3;
+    let (came, from) = take_all(&mut relay, few);
+    assert_eq!(came, few);
+    thread::sleep(Duration::from_millis(300));
+    assert!(relay.receiver.received.try_recv().is_err(), "no more of a stranger's");
+    relay.links.vouch(&from.unwrap());
+    assert_eq!(take_all(&mut relay, sent).0, sent);
+    relay.runtime.block_on(writer).unwrap();
+}
+
+#[test]
+fn a_stranger_s_link_ends_in_its_time_however_much_it_sends() {
+    use tokio::io::AsyncWriteExt;
+    let mut relay = End::new(1);
+    let at = relay.listen();
+    let mut stream = connection(&relay, at);
+    eventually(|| relay.dropped(DropReason::StreamRefused) == 1);
+    let began = Instant::now();
+    let writer = relay.runtime.spawn(async move { while stream.write_all(&[1, 0, 7].repeat(1000)).await.is_ok() {} });
+    let waited = relay.runtime.block_on(async { tokio::time::timeout(connection::UNCONFIRMED * 2, writer).await });
+    assert!(waited.is_ok(), "it lives on");
+    assert!(began.elapsed() > connection::UNCONFIRMED / 2, "{:?}", began.elapsed());
+    eventually(|| relay.dropped(DropReason::StreamRefused) == 2);
+}
+
+#[test]
+fn the_end_of_a_link_is_told_before_there_can_be_another_to_the_same_place() {
+    let (mut relay, member) = (End::new(1), End::new(2));
+    let at = relay.listen();
+    for _ in 0..20 {
+        let path = opened(member.open(at, 1));
+        member.orders.close(path);
+        // Asked for at once, while the old one ends: there is one or none, and what is told of the old one comes first.
+        member.orders.open(OpenOrder { relay: RELAY, key: key(1).verifying_key(), endpoints: vec![at] });
+        let told = [(); 2].map(|()| member.events.recv_timeout(PATIENCE).unwrap());
+        let (closed, failed) = (TlsEvent::Closed { path }, TlsEvent::Failed { relay: RELAY });
+        match told {
+            [first, TlsEvent::Opened { .. }] if first == closed => {
+                member.orders.close(path);
+                assert_eq!(member.events.recv_timeout(PATIENCE), Ok(closed));
+            }
+            _ => assert!(told == [closed, failed] || told == [failed, closed], "{told:?}"),
+        }
+        eventually(|| member.links.0.links.get(&at).is_none());
     }
 }
 
@@ -278,6 +354,35 @@ fn a_proxy_whose_headers_never_end_is_given_up_soon() {
     member.orders.set_proxy(Some(format!("http://{proxy}").parse().unwrap()));
     assert_eq!(member.open(([192, 0, 2, 1], 443).into(), 1), TlsEvent::Failed { relay: RELAY });
     asked.join().unwrap();
+}
+
+#[test]
+fn an_address_of_a_proxy_that_is_silent_leaves_time_for_the_next() {
+    let member = End::new(2);
+    // A queue that is full: the kernel answers nobody.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let silent = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = StdStream::connect(silent).unwrap();
+    let there = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = there.local_addr().unwrap();
+    let reached = member.runtime.block_on(async {
+        let reached = client::reach_any([silent, at].into_iter(), 0);
+        tokio::time::timeout(Duration::from_secs(4), reached).await
+    });
+    assert_eq!(reached.expect("in time").unwrap().peer_addr().unwrap(), at);
+}
+
+#[test]
+fn a_receiver_that_cannot_wait_says_so_unless_it_is_stopped() {
+    let End { mut receiver, runtime, links: _links, orders: _orders, .. } = End::new(1);
+    runtime.shutdown_timeout(PATIENCE);
+    let stop = StopSignal::new().unwrap();
+    let end = receiver.receive_batch(&stop, &mut Vec::new());
+    assert!(matches!(end, Err(ReceiveEnd::Failed(_))), "{end:?}");
+    stop.trigger();
+    assert!(matches!(receiver.receive_batch(&stop, &mut Vec::new()), Err(ReceiveEnd::Stopped)));
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub enum ReceiveEnd {
     /// The stop signal was triggered.
     #[error("stopped")]
     Stopped,
+    /// The system does not let it wait.
+    #[error("it cannot wait for more: {0}")]
+    Failed(#[from] io::Error),
 }
 
 /// The receiving side of one queue of a socket, for one thread.

@@ -129,13 +129,19 @@ pub struct Opening<'t, 'd> {
     incoming: &'t mut Incoming,
     now: Instant,
     run: Option<Run<'d>>,
+    authentic: usize,
 }
 
 impl<'t, 'd> Opening<'t, 'd> {
     /// Begins a batch.
     pub fn new(table: &'t ForwardingTable, incoming: &'t mut Incoming, now: Instant) -> Self {
         incoming.follow(table);
-        Self { table, incoming, now, run: None }
+        Self { table, incoming, now, run: None, authentic: 0 }
+    }
+
+    /// How many datagrams of sessions were opened so far: what nobody else can have made.
+    pub fn authentic(&self) -> usize {
+        self.authentic
     }
 
     /// Opens a datagram in place. Besides what is for the node, returns the index of a session whose peer turned out to be alive or
@@ -156,6 +162,7 @@ impl<'t, 'd> Opening<'t, 'd> {
             Ok(plaintext) => plaintext,
             Err(error) => return self.drop(error.into(), delivery),
         };
+        self.authentic += 1;
         let news = self.incoming.is_news(self.now, inlet, arrival.path).then_some((header.receiver, arrival.path));
         // Where this host cannot keep up, its socket's queue is the narrow place of the path, and says so as a router does.
         let bulk = [RECORD_PACKET, RECORD_CHUNK, RECORD_FRAME, RECORD_FRAME_CHUNK];
