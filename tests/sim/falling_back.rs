@@ -4,6 +4,7 @@ use crate::nat::NatType;
 use crate::overlay::{Overlay, PATIENCE};
 use crate::streams::TLS_PORT;
 use crate::world::Weather;
+use p2plus::node::relay::RelayLimits;
 use p2plus::node::status::Way;
 use p2plus::wire::control::Wanted;
 use std::net::SocketAddr;
@@ -125,6 +126,10 @@ fn where_udp_works_nobody_opens_a_link_and_a_relay_that_dies_is_asked_for_one_ev
 #[test]
 fn a_relay_that_alone_is_silent_by_udp_is_reached_over_tls_and_udp_is_not_given_up() {
     let mut overlay = scene(715);
+    // The founder passes nothing on: there is no other way to the relay.
+    let off = RelayLimits { is_on: false, member_rate: None, whole_rate: None };
+    overlay.order(0, |node, now| node.handle_relay_limits(now, off));
+    overlay.world.run_for(Duration::from_secs(60));
     let (inside, relay) = (overlay.addresses[ADA], overlay.addresses[1]);
     let outside = overlay.world.nats[overlay.world.inside[&inside]].public();
     overlay.world.cut = Box::new(move |from, to| {
