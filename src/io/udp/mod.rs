@@ -13,19 +13,24 @@ mod counters;
 mod receive;
 mod send;
 mod sockaddr;
+mod spares;
 mod steer;
 mod trains;
 
 pub use counters::UdpCounts;
 pub use receive::{ReceiveEnd, UdpReceiver};
 pub use send::{SendError, UdpSender};
+pub use spares::{SPARE_POSITIONS, SpareReceiver};
 
-use counters::Counters;
+use arc_swap::ArcSwap;
+use counters::{Counters, add};
 use socket2::{Domain, Protocol, Socket, Type};
+use spares::Spares;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use trains::TrainHealth;
 
 /// The port that a node listens on unless told otherwise.
@@ -99,6 +104,8 @@ pub enum BindError {
 pub struct UdpSockets {
     /// One per queue of each socket, each for one thread.
     pub receivers: Vec<UdpReceiver>,
+    /// For what comes to sockets that are opened later.
+    pub spares: SpareReceiver,
     /// Sends from all of them.
     pub sender: UdpSender,
 }
@@ -116,6 +123,9 @@ struct Queue {
 
 struct Shared {
     sockets: Vec<Bound>,
+    spares: ArcSwap<Spares>,
+    /// What everything sent is marked with; 0 is none.
+    mark: AtomicI32,
     counters: Counters,
     trains: TrainHealth,
 }
@@ -135,11 +145,19 @@ pub fn bind(listen: &Listen, queues: usize) -> Result<UdpSockets, BindError> {
         Listen::Preferred(port) => bind_everywhere(*port)?,
     };
     let sockets = sockets.into_iter().map(|bound| add_queues(bound, queues)).collect::<Result<Vec<_>, _>>()?;
-    let shared = Arc::new(Shared { sockets, counters: Counters::default(), trains: TrainHealth::default() });
+    let spares = Spares::none().map_err(|source| BindError::NoFamily { source })?;
+    let shared = Arc::new(Shared {
+        sockets,
+        spares: ArcSwap::from_pointee(spares),
+        mark: AtomicI32::new(0),
+        counters: Counters::default(),
+        trains: TrainHealth::default(),
+    });
     let of_socket = |(index, bound): (u8, &Bound)| (0..bound.queues.len()).map(move |queue| (index, queue));
     let all = (0..).zip(&shared.sockets).flat_map(of_socket);
     let receivers = all.map(|(index, queue)| UdpReceiver::new(Arc::clone(&shared), index, queue)).collect();
-    Ok(UdpSockets { receivers, sender: UdpSender::new(shared) })
+    let spares = SpareReceiver::new(Arc::clone(&shared));
+    Ok(UdpSockets { receivers, spares, sender: UdpSender::new(shared) })
 }
 
 /// Tries the preferred port, then free ones, until one is free in every family that the host has.

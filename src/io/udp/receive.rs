@@ -3,7 +3,7 @@
 use super::control_message::ControlMessages;
 use super::counters::add;
 use super::sockaddr::RawAddress;
-use super::{Bound, Shared};
+use super::{Bound, Queue, Shared};
 use crate::io::StopSignal;
 use crate::io::batch::{DatagramBatch, DatagramShape, Received};
 use crate::node::forward::Arrival;
@@ -39,15 +39,15 @@ pub struct UdpReceiver {
 
 /// What `recvmmsg` writes to, apart from the payloads. The pointers in it are set anew before each call.
 #[derive(Default)]
-struct Headers {
+pub(super) struct Headers {
     addresses: Vec<RawAddress>,
     controls: Vec<ControlMessages>,
     vectors: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
 }
 
-// SAFETY: the pointers are dead between two calls of `receive`, which needs `&mut`; nothing else is bound to a thread.
-unsafe impl Send for UdpReceiver {}
+// SAFETY: the pointers are dead between two calls of `receive_from`, which needs `&mut`; nothing else is bound to a thread.
+unsafe impl Send for Headers {}
 
 impl UdpReceiver {
     pub(super) fn new(shared: Arc<Shared>, index: u8, queue: usize) -> Self {
@@ -77,6 +77,11 @@ impl UdpReceiver {
         &self.socket().queues[self.queue].fd
     }
 
+    fn receive(&mut self, batch: &mut DatagramBatch) -> io::Result<()> {
+        let queue = &self.shared.sockets[usize::from(self.index)].queues[self.queue];
+        receive_from(&self.shared, (queue, self.index), &mut self.headers, batch)
+    }
+
     /// Waits for datagrams and fills `batch` with all that are there, up to its size: at least one.
     ///
     /// # Errors
@@ -103,49 +108,54 @@ impl UdpReceiver {
         }
         Err(ReceiveEnd::Stopped)
     }
+}
 
-    /// Makes one `recvmmsg` call and files what it brought.
-    fn receive(&mut self, batch: &mut DatagramBatch) -> io::Result<()> {
-        let shape = batch.shape();
-        let fd = self.fd().as_raw_fd();
-        let messages = self.headers.point_at(batch.memory_mut(), shape);
-        // SAFETY: each header points at an address, a control message and a vector of `self.headers` and at a slot of `batch`, all of which
-        // live and stay in place until the call returns, with their true lengths.
-        let count = unsafe {
-            libc::recvmmsg(
-                fd,
-                messages.as_mut_ptr(),
-                messages.len() as libc::c_uint,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-            )
-        };
-        // Negative on error only.
-        let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
-        let counters = &self.shared.counters;
-        let mut datagrams = 0;
-        for slot in 0..count {
-            let message = &self.headers.messages[slot];
-            if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                add(&counters.received_truncated, 1);
-                continue;
-            }
-            match self.headers.addresses[slot].decode() {
-                Some(remote) => {
-                    let told = ControlMessages::told(&message.msg_hdr);
-                    let local = Some(LocalEnd { socket: self.index, address: told.destination });
-                    let len = message.msg_len as usize;
-                    let datagram_len = told.datagram_len.unwrap_or(len);
-                    datagrams += len.div_ceil(datagram_len.max(1)).max(1);
-                    let arrival = Arrival { path: Path { local, ..remote.into() }, ecn: told.ecn };
-                    batch.push(Received { slot, len, datagram_len, arrival });
-                }
-                None => add(&counters.received_malformed, 1),
-            }
+/// Makes one `recvmmsg` call on a queue of the socket at a position, and files what it brought.
+pub(super) fn receive_from(
+    shared: &Shared,
+    (queue, position): (&Queue, u8),
+    headers: &mut Headers,
+    batch: &mut DatagramBatch,
+) -> io::Result<()> {
+    let shape = batch.shape();
+    let fd = queue.fd.as_raw_fd();
+    let messages = headers.point_at(batch.memory_mut(), shape);
+    // SAFETY: each header points at an address, a control message and a vector of `headers` and at a slot of `batch`, all of which
+    // live and stay in place until the call returns, with their true lengths.
+    let count = unsafe {
+        libc::recvmmsg(
+            fd,
+            messages.as_mut_ptr(),
+            messages.len() as libc::c_uint,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    // Negative on error only.
+    let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
+    let counters = &shared.counters;
+    let mut datagrams = 0;
+    for slot in 0..count {
+        let message = &headers.messages[slot];
+        if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            add(&counters.received_truncated, 1);
+            continue;
         }
-        add(&counters.received, datagrams);
-        Ok(())
+        match headers.addresses[slot].decode() {
+            Some(remote) => {
+                let told = ControlMessages::told(&message.msg_hdr);
+                let local = Some(LocalEnd { socket: position, address: told.destination });
+                let len = message.msg_len as usize;
+                let datagram_len = told.datagram_len.unwrap_or(len);
+                datagrams += len.div_ceil(datagram_len.max(1)).max(1);
+                let arrival = Arrival { path: Path { local, ..remote.into() }, ecn: told.ecn };
+                batch.push(Received { slot, len, datagram_len, arrival });
+            }
+            None => add(&counters.received_malformed, 1),
+        }
     }
+    add(&counters.received, datagrams);
+    Ok(())
 }
 
 impl Headers {

@@ -3,6 +3,7 @@
 use super::control_message::ControlMessages;
 use super::counters::{UdpCounts, add};
 use super::sockaddr::RawAddress;
+use super::spares::Spares;
 use super::{Queue, Shared, overflow, set_option};
 use crate::io::batch::Train;
 use crate::path::Path;
@@ -11,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Trains handed to the kernel by one system call at most; longer batches take several.
 const CALL_MAX: usize = 32;
@@ -73,7 +75,8 @@ impl UdpSender {
 
     /// Returns what all sockets did so far.
     pub fn counts(&self) -> UdpCounts {
-        self.shared.counters.snapshot(self.queues().map(overflow).sum())
+        let spares = self.shared.spares.load();
+        self.shared.counters.snapshot(self.queues().chain(spares.queues()).map(overflow).sum())
     }
 
     /// Marks everything sent from now on, so that the host's routing rules keep it out of the tunnel (`SO_MARK`).
@@ -82,6 +85,7 @@ impl UdpSender {
     /// The kernel's: it takes CAP_NET_ADMIN.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         let mark = libc::c_int::from_ne_bytes(mark.to_ne_bytes());
+        self.shared.mark.store(mark, Ordering::Relaxed);
         self.queues().try_for_each(|queue| set_option(&queue.fd, libc::SOL_SOCKET, libc::SO_MARK, mark))
     }
 
@@ -124,17 +128,17 @@ impl UdpSender {
     /// # Panics
     /// When a range reaches beyond `memory`.
     pub fn send_each(&self, memory: &[u8], trains: &[Train], mut dropped: impl FnMut(usize, usize, SendError)) {
-        let mut next = 0;
+        let (spares, mut next) = (self.shared.spares.load(), 0);
         while next < trains.len() {
             let train = &trains[next];
-            let Some(socket) = self.queue_for(train) else {
+            let Some(socket) = self.queue_for(&spares, train) else {
                 self.count_drops(train.count(), SendError::NoSocket);
                 dropped(next, train.count(), SendError::NoSocket);
                 next += 1;
                 continue;
             };
             let goes_along = |other: &&Train| {
-                let has_same_socket = self.queue_for(other).is_some_and(|it| std::ptr::eq(it, socket));
+                let has_same_socket = self.queue_for(&spares, other).is_some_and(|it| std::ptr::eq(it, socket));
                 has_same_socket && (other.count() == 1 || self.shared.trains.takes(&other.path))
             };
             let run = trains[next..].iter().take(CALL_MAX).take_while(goes_along).count();
@@ -209,11 +213,14 @@ impl UdpSender {
         Ok(sent)
     }
 
-    fn queue_for(&self, train: &Train) -> Option<&Queue> {
+    fn queue_for<'s>(&'s self, spares: &'s Spares, train: &Train) -> Option<&'s Queue> {
         let is_of_family = |local: &SocketAddr| local.is_ipv4() == train.path.remote.is_ipv4();
         let mut sockets = self.shared.sockets.iter();
         let socket = match train.path.local {
-            Some(local) => sockets.nth(local.socket.into()).filter(|socket| is_of_family(&socket.local)),
+            Some(local) => sockets
+                .nth(local.socket.into())
+                .or_else(|| spares.get(local.socket))
+                .filter(|socket| is_of_family(&socket.local)),
             None => sockets.find(|socket| is_of_family(&socket.local)),
         }?;
         socket.queues.get(self.queue % socket.queues.len())
