@@ -17,7 +17,7 @@ use crate::io::device::{Device, WriteError};
 use crate::io::network::Network;
 use crate::io::sender::PathSender;
 use crate::io::tls::{self, TlsReceiver};
-use crate::io::udp::UdpReceiver;
+use crate::io::udp::{SpareReceiver, UdpReceiver};
 use crate::node::forward::{self, Delivery, DevicePacket, Inbound, Incoming, Opening, Outbound, Outbox, Outgoing};
 use crate::node::table::ForwardingTable;
 use crate::path::Path;
@@ -54,7 +54,17 @@ pub struct Shared {
     pub taps: Arc<ArcSwap<Taps>>,
 }
 
-/// Starts the threads: one on each queue of the device, one on each queue of each socket, one for all links over TLS.
+/// What receives datagrams, each for a thread.
+pub struct Receivers {
+    /// One for each queue of each socket.
+    pub udp: Vec<UdpReceiver>,
+    /// For all sockets that come and go.
+    pub spares: SpareReceiver,
+    /// For all links over TLS.
+    pub streams: TlsReceiver,
+}
+
+/// Starts the threads: one on each queue of the device, and one for each receiver.
 ///
 /// # Errors
 /// The system's, when it gives no thread.
@@ -62,17 +72,17 @@ pub fn start(
     workers: &mut Workers,
     shared: &Shared,
     device: &Device,
-    receivers: Vec<UdpReceiver>,
-    streams: TlsReceiver,
+    receivers: Receivers,
     sender: &PathSender,
 ) -> io::Result<()> {
     let queues = device.queues();
-    for receiver in receivers {
+    for receiver in receivers.udp {
         let device = queues[receiver.queue() % queues.len()].clone();
         let sender = sender.by_queue(receiver.queue()).unwaiting();
         start_incoming(workers, shared.clone(), device, receiver, sender)?;
     }
-    start_streams(workers, shared.clone(), queues[0].clone(), streams, sender.unwaiting())?;
+    start_spares(workers, shared.clone(), queues[0].clone(), receivers.spares, sender.unwaiting())?;
+    start_streams(workers, shared.clone(), queues[0].clone(), receivers.streams, sender.unwaiting())?;
     queues.into_iter().zip(FIRST_WORKER..).try_for_each(|(device, worker)| {
         let sender = sender.by_queue(device.queue());
         start_outgoing(workers, shared.clone(), device, sender, worker)
@@ -240,6 +250,20 @@ fn start_incoming(
     let mut way_in = WayIn::new(shared, device, sender);
     workers.receive_udp(receiver, DatagramShape::default(), move |batch| {
         way_in.take(batch.is_after_silence(), batch.datagrams(), |_| {});
+    })
+}
+
+/// The thread that opens what comes to all sockets that come and go.
+fn start_spares(
+    workers: &mut Workers,
+    shared: Shared,
+    device: Device,
+    receiver: SpareReceiver,
+    sender: PathSender,
+) -> io::Result<()> {
+    let mut way_in = WayIn::new(shared, device, sender);
+    workers.receive_spares(receiver, DatagramShape::default(), move |batch| {
+        way_in.take(batch.is_after_silence(), batch.datagrams());
     })
 }
 

@@ -31,6 +31,7 @@ use crate::io::tls::{OpenOrder, TlsEvent, TlsOrders};
 use crate::ledger::TxId;
 use crate::node::membership::Standing;
 use crate::node::peers::Transmit;
+use crate::node::spares::Spare;
 use crate::node::{Node, NodeEvent, Underlay};
 use crate::path::Path;
 use crate::time::{Instant, Now};
@@ -320,6 +321,14 @@ impl EventLoop {
                     self.damage_told_at = Some(now);
                     tracing::warn!(?peer, remote = %path.remote, "datagrams arrive there damaged: the kernel cuts none for a while");
                 }
+            }
+            NodeEvent::OpenSpares { count, purpose } => {
+                let opened = self.parts.sender.udp().open_spares(true, count).unwrap_or_else(|error| {
+                    tracing::debug!(%error, count, "the host gives no more sockets");
+                    Vec::new()
+                });
+                let spares: Vec<_> = opened.into_iter().map(|(position, port)| Spare { position, port }).collect();
+                self.parts.node.handle_spares(clock::now(), purpose, &spares);
             }
             NodeEvent::Remember => {
                 self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);

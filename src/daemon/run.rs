@@ -3,7 +3,7 @@
 use super::api::server::{MAX_CALLS, MAX_EVENTS, Server};
 use super::api::socket::ApiSocket;
 use super::config::{Cipher, Config};
-use super::data_plane::{self, Shared};
+use super::data_plane::{self, Receivers, Shared};
 use super::event_loop::{EventLoop, Parts};
 use super::failure::{ErrorCode, Failure};
 use super::files::NodeFiles;
@@ -91,8 +91,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let failed = inbox.clone();
     let mut workers =
         Workers::new(move |failure| failed.put(Message::Failed(failure))).map_err(|error| system("threads", &error))?;
-    data_plane::start(&mut workers, &shared, &device, sockets.receivers, streams, &sender)
-        .map_err(|error| system("threads", &error))?;
+    let receivers = Receivers { udp: sockets.receivers, spares: sockets.spares, streams };
+    data_plane::start(&mut workers, &shared, &device, receivers, &sender).map_err(|error| system("threads", &error))?;
     segment_plane::start(&mut workers, &shared, sender.by_queue(0), args.config.tunnel.mtu.0)
         .map_err(|error| system("threads", &error))?;
     watch_host(&mut workers, &inbox).map_err(|error| system("threads", &error))?;

@@ -8,6 +8,7 @@
 //!   p2p-segments  Device::read, of all segments ──► FrameHandler::take      likewise
 //!   p2p-udp-N-M   UdpReceiver::receive_batch  ──► handler(&mut DatagramBatch)    open in the slots, Device::write
 //!   p2p-streams   TlsReceiver::receive_batch  ──► handler(…)                     likewise, for all links over TLS
+//!   p2p-spares    SpareReceiver::receive_batch ──► handler(&mut DatagramBatch)   likewise, for all sockets that come and go
 //! ```
 //! A thread ends when it is stopped, or when its device is unusable, which is told to the owner. A panic in a handler ends the
 //! process: half a data plane, with a thread silently dead, is worse than a restart.
@@ -18,7 +19,7 @@ use crate::io::batch::{DatagramBatch, DatagramShape, PacketBuffer};
 use crate::io::device::{Device, ReadEnd};
 use crate::io::stop::Wake;
 use crate::io::tls::{Incoming, TlsReceiver};
-use crate::io::udp::{ReceiveEnd, UdpReceiver};
+use crate::io::udp::{ReceiveEnd, SpareReceiver, UdpReceiver};
 use crate::io::watch::{NetworkEvent, NetworkWatch, WatchEnd};
 use crate::node::forward::DevicePacket;
 use crate::wire::frame::SegmentNumber;
@@ -162,6 +163,27 @@ impl Workers {
                     Ok(()) => handler(&mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
                     Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),
+                }
+            }
+        })
+    }
+
+    /// Starts the thread that receives from all sockets that come and go, and lends each batch, cut to `shape`, to `handler`.
+    ///
+    /// # Errors
+    /// The system's, when it gives no thread.
+    pub fn receive_spares(
+        &mut self,
+        mut receiver: SpareReceiver,
+        shape: DatagramShape,
+        mut handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
+    ) -> io::Result<()> {
+        self.spawn("p2p-spares".to_owned(), move |stop| {
+            let mut batch = DatagramBatch::new(shape);
+            loop {
+                match receiver.receive_batch(stop, &mut batch) {
+                    Ok(()) => handler(&mut batch),
+                    Err(ReceiveEnd::Stopped) => return Ok(()),
                 }
             }
         })

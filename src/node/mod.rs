@@ -15,6 +15,7 @@ pub mod authoring;
 mod behind;
 mod calls;
 pub mod control;
+mod ears;
 mod exchange;
 mod fallback;
 pub mod forward;
@@ -34,6 +35,7 @@ pub mod requests;
 pub mod resolver;
 mod resolving;
 mod routing;
+pub mod spares;
 pub mod staging;
 pub mod status;
 pub mod subnets;
@@ -58,6 +60,7 @@ use crate::wire::record::ZoneName;
 use crate::wire::transport_record::Layer;
 use calls::Calls;
 use control::{ControlLink, LinkError, LinkId};
+use ears::Ears;
 use fallback::Fallback;
 use gossip::Gossip;
 use lan::LanView;
@@ -72,6 +75,7 @@ use requests::Requests;
 use resolver::Resolver;
 pub use routing::OwnSegment;
 use routing::Routing;
+use spares::SparePurpose;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -194,6 +198,13 @@ pub enum NodeEvent {
     CloseStream(Path),
     /// Listen for links over TLS at these addresses, and at no others.
     ServeStreams(Vec<SocketAddr>),
+    /// Open so many sockets beside those that the node listens on, for datagrams over IPv4, and tell which there are: [`Node::handle_spares`].
+    OpenSpares {
+        /// How many; fewer are of use, too.
+        count: usize,
+        /// What they are for.
+        purpose: SparePurpose,
+    },
     /// Store the handshakes that must not be replayed, and where peers were, some time soon.
     Remember,
 }
@@ -212,6 +223,7 @@ pub struct Node<R> {
     relaying: Relaying,
     calls: Calls,
     fallback: Fallback,
+    ears: Ears,
     /// What was last said of members on LANs.
     lan: Option<LanView>,
     routing: Routing,
@@ -271,6 +283,7 @@ impl<R: CryptoRng> Node<R> {
             relaying: Relaying::new(relay),
             calls: Calls::default(),
             fallback: Fallback::default(),
+            ears: Ears::default(),
             lan: None,
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
@@ -307,16 +320,22 @@ impl<R: CryptoRng> Node<R> {
     /// Takes an opened record that is not an inner packet.
     pub fn handle_record(&mut self, now: Now, index: SessionIndex, path: Path, record: &[u8]) {
         self.notice(now);
-        let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_record(&mut ctx, index, path, record);
+        if self.is_at_ear(now.instant, &path) {
+            self.handle_at_ear(now, index, path, record);
+        } else {
+            let (peers, mut ctx) = self.peers_and_context(now);
+            peers.handle_record(&mut ctx, index, path, record);
+        }
         self.settle(now);
     }
 
     /// Takes the news that something authentic came in a session that waits for it, or from an unexpected endpoint.
     pub fn handle_news(&mut self, now: Now, index: SessionIndex, path: Path) {
         self.notice(now);
-        let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_news(&mut ctx, index, path);
+        if !self.is_at_ear(now.instant, &path) {
+            let (peers, mut ctx) = self.peers_and_context(now);
+            peers.handle_news(&mut ctx, index, path);
+        }
         self.settle(now);
     }
 
@@ -335,6 +354,7 @@ impl<R: CryptoRng> Node<R> {
         self.peers.set_surroundings(self.reach.surroundings());
         if is_elsewhere {
             self.peers.forget_local_ends();
+            self.ears.move_on();
             self.publish_record(now);
             self.forget_udp_failure(now);
             let (peers, mut ctx) = self.peers_and_context(now);
@@ -364,6 +384,7 @@ impl<R: CryptoRng> Node<R> {
         self.tend_membership(now);
         self.tend_relaying(now);
         self.tend_streams(now);
+        self.tend_ears(now);
         self.watch_routers(now);
         self.settle(now);
     }
@@ -380,6 +401,7 @@ impl<R: CryptoRng> Node<R> {
             Some(self.reach.poll_timeout()),
             self.relaying.poll_timeout(),
             self.stream_timeout(),
+            self.ears.poll_timeout(),
             self.membership.poll_timeout(),
             has_rivals.then_some(self.routers_at),
         ]

@@ -61,6 +61,8 @@ pub(super) struct Reach {
     connected: Vec<Prefix>,
     /// Where members with a session saw this node last: one word each, what was said first in front.
     observed: Vec<(TransportKey, SocketAddr)>,
+    /// Where those saw it last that have a second ear, at that.
+    observed_aside: Vec<(TransportKey, SocketAddr)>,
     /// What the newest record says.
     published: Vec<SocketAddr>,
     sequence: u64,
@@ -85,6 +87,7 @@ impl Reach {
             local: Vec::new(),
             connected: Vec::new(),
             observed: Vec::new(),
+            observed_aside: Vec::new(),
             published: Vec::new(),
             sequence: 0,
             review_at: Instant::ZERO,
@@ -114,14 +117,19 @@ impl Reach {
 
     /// How the NAT in front chooses endpoints, by what members see: of IPv4, where that is what NATs are for.
     pub(super) fn nat(&self) -> NatKind {
-        let seen: Vec<_> = self.observed.iter().map(|(_, seen)| *seen).filter(SocketAddr::is_ipv4).collect();
+        let seen: Vec<_> = self.observed.iter().filter(|(_, seen)| seen.is_ipv4()).collect();
         let is_public = |local: &SocketAddr| local.is_ipv4() && !is_private(local.ip());
         match &seen[..] {
             [] if self.local.iter().any(is_public) && self.is_reachable => NatKind::None,
-            [_] if !self.local.iter().any(is_public) => NatKind::Undetermined,
+            // The only word there is counts as a guess: a wrong one costs a search for ports, or leaves it out.
+            [(only, seen)] if !self.local.iter().any(is_public) => match self.observed_aside(only) {
+                Some(aside) if aside == *seen => NatKind::Independent,
+                Some(_) => NatKind::Dependent,
+                None => NatKind::Undetermined,
+            },
             [] | [_] => NatKind::Unknown,
             // One liar, or one who saw an endpoint of a moment ago, does not make a NAT dependent.
-            many if many.iter().any(|seen| many.iter().filter(|other| *other == seen).count() > 1) => {
+            many if many.iter().any(|(_, seen)| many.iter().filter(|(_, other)| other == seen).count() > 1) => {
                 NatKind::Independent
             }
             _ => NatKind::Dependent,
@@ -137,6 +145,7 @@ impl Reach {
             self.is_reachable = false;
             self.callers.clear();
             self.observed.clear();
+            self.observed_aside.clear();
             self.local = endpoints;
         }
         changed
@@ -149,19 +158,45 @@ impl Reach {
         }
         self.forget_observer(&observer);
         if !self.local.contains(&endpoint) {
-            self.observed.truncate(MAX_OBSERVERS - 1);
+            for (gone, _) in self.observed.split_off((MAX_OBSERVERS - 1).min(self.observed.len())) {
+                self.observed_aside.retain(|(other, _)| *other != gone);
+            }
             self.observed.push((observer, endpoint));
         }
         if self.endpoints().any(|endpoint| !self.published.contains(&endpoint)) {
-            let earliest = self.observed_published.map_or(now, |at| at + OBSERVED_INTERVAL);
-            self.publish_at.get_or_insert(earliest.max(now + OBSERVED_DELAY));
+            self.publish_soon(now);
         }
         true
+    }
+
+    /// Takes where a member saw this node with its second ear. Returns whether the kind of the NAT is another one for that.
+    pub(super) fn observe_aside(&mut self, now: Instant, observer: TransportKey, endpoint: SocketAddr) -> bool {
+        let before = self.nat();
+        self.observed_aside.retain(|(other, _)| *other != observer);
+        if self.observed.iter().any(|(other, _)| *other == observer) {
+            self.observed_aside.push((observer, endpoint));
+        }
+        let is_news = self.nat() != before;
+        if is_news {
+            self.publish_soon(now);
+        }
+        is_news
+    }
+
+    fn observed_aside(&self, observer: &TransportKey) -> Option<SocketAddr> {
+        self.observed_aside.iter().find(|(other, _)| other == observer).map(|(_, endpoint)| *endpoint)
+    }
+
+    fn publish_soon(&mut self, now: Instant) {
+        let earliest = self.observed_published.map_or(now, |at| at + OBSERVED_INTERVAL);
+        self.publish_at.get_or_insert(earliest.max(now + OBSERVED_DELAY));
     }
 
     /// The last session with a peer ended: where it saw this node says nothing of now.
     pub(super) fn forget_observer(&mut self, observer: &TransportKey) {
         self.observed.retain(|(other, _)| other != observer);
+        // Of another moment, it says nothing beside the next word.
+        self.observed_aside.retain(|(other, _)| other != observer);
     }
 
     /// The addresses that most members saw; of those that equally many saw, the ones that were named first.
@@ -278,6 +313,7 @@ impl<R: CryptoRng> Node<R> {
         let is_possible = is_possible(&endpoint) && !self.routing.in_overlay(endpoint.ip().to_canonical());
         if is_member && is_possible && self.reach.observe(now.instant, key, endpoint) {
             self.peers.set_surroundings(self.reach.surroundings());
+            self.tend_ears(now);
         }
     }
 
@@ -386,6 +422,7 @@ impl<R: CryptoRng> Node<R> {
             self.send_gossip(now, from, reply);
         }
         if !outcome.updated.is_empty() {
+            self.tend_ears(now);
             self.relaying.seek_soon(now.instant);
             self.reach.hurry();
             let news = self.gossip.records_of(&outcome.updated);
@@ -552,6 +589,29 @@ mod tests {
         let moved = Underlay { endpoints: vec![endpoint(2)], connected: Vec::new() };
         assert!(reach.set_local(moved));
         assert_eq!(observed(&reach), [2], "elsewhere nothing of it holds");
+    }
+
+    #[test]
+    fn a_single_member_that_sees_two_conversations_tells_the_kind_of_the_nat_and_has_one_voice_among_several() {
+        let mut reach = Reach::new();
+        reach.observe(seconds(1), observer(1), endpoint(1));
+        assert_eq!(reach.nat(), NatKind::Undetermined);
+        assert!(reach.observe_aside(seconds(1), observer(1), endpoint(9)));
+        assert_eq!(reach.nat(), NatKind::Dependent);
+        assert!(reach.take_due(seconds(2)), "everybody is to know");
+        assert!(reach.observe_aside(seconds(3), observer(1), endpoint(1)));
+        assert_eq!(reach.nat(), NatKind::Independent);
+        // What it saw with one ear at another time says nothing.
+        reach.observe(seconds(4), observer(1), endpoint(2));
+        assert_eq!(reach.nat(), NatKind::Undetermined);
+        assert!(!reach.observe_aside(seconds(5), observer(2), endpoint(2)), "nor who does not see this node otherwise");
+        assert_eq!(reach.nat(), NatKind::Undetermined);
+        reach.observe_aside(seconds(5), observer(1), endpoint(9));
+        reach.observe(seconds(6), observer(2), endpoint(3));
+        reach.observe(seconds(6), observer(3), endpoint(3));
+        assert_eq!(reach.nat(), NatKind::Independent, "two say the same, whatever a third one makes up");
+        reach.forget_observer(&observer(1));
+        assert!(reach.observed_aside.is_empty());
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use crate::wire::relay::Label;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+/// The positions of sockets that come and go beside those that the node listens on.
+pub const SPARE_SOCKETS: Range<u8> = 16..u8::MAX;
 
 /// Where datagrams leave or enter this host.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,6 +46,11 @@ pub struct Path {
 }
 
 impl Path {
+    /// The position of the socket that it leaves from, if that is one that comes and goes.
+    pub fn spare(&self) -> Option<u8> {
+        self.local.map(|local| local.socket).filter(|socket| SPARE_SOCKETS.contains(socket))
+    }
+
     /// Says whether a relay passes on what goes this way.
     pub fn is_relayed(&self) -> bool {
         self.label.is_some()

@@ -20,7 +20,7 @@ mod stream;
 mod watch;
 
 pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, is_possible};
-pub use local::{LocalEnd, Path, PathClass};
+pub use local::{LocalEnd, Path, PathClass, SPARE_SOCKETS};
 pub use mtu::PathMtu;
 pub use probe::ProbeId;
 pub use select::{PathCheck, Paths, Speech};

@@ -89,6 +89,13 @@ pub enum ControlMessage {
     },
     /// Asks a member to be met half-way, directly or by a member that both know.
     Call(Call),
+    /// Asks a relay for a second place that sees where a probe comes from.
+    EarWanted,
+    /// Answers that: the sender answers probes at this port of its own, too.
+    Ear {
+        /// Never 0.
+        port: u16,
+    },
 }
 
 /// What a relay is asked for.
@@ -382,6 +389,8 @@ mod tests {
             ControlMessage::LabelOffered { origin: NodeId([1; 32]), label: Label(3) },
             ControlMessage::LabelGone { label: Label(4) },
             ControlMessage::Call(call(MAX_RECORD_ENDPOINTS)),
+            ControlMessage::EarWanted,
+            ControlMessage::Ear { port: 4648 },
             ControlMessage::Pong { id: 2, observed: "[2001:db8::1]:1".parse().unwrap() },
             ControlMessage::Ledger(vec![1, 2, 3]),
             ControlMessage::Goodbye,

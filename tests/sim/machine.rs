@@ -6,6 +6,7 @@
 //! ```
 
 use crate::packet::UdpPacket;
+use crate::spares::Spares;
 use crate::streams::{Streams, stream_path};
 use crate::world::Guest;
 use p2plus::crypto::exchange::{TransportKey, TransportSecret};
@@ -338,6 +339,7 @@ impl Machine {
             incoming: Incoming::new(OffloadSet::default()),
             outbox: VecDeque::new(),
             streams: Streams::default(),
+            spares: Spares::default(),
             delivered: Vec::new(),
             finals: Vec::new(),
             cuts: Vec::new(),
@@ -371,7 +373,8 @@ pub struct SimNode {
     pub table: Arc<ForwardingTable>,
     outgoing: Outgoing,
     incoming: Incoming,
-    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    outbox: VecDeque<(Path, Vec<u8>)>,
+    pub spares: Spares,
     pub streams: Streams,
     /// Everything that the device got.
     pub delivered: Vec<Delivered>,
@@ -533,7 +536,7 @@ impl SimNode {
         if path.is_stream() {
             self.streams.send(path, datagram);
         } else {
-            self.outbox.push_back((path.remote, datagram));
+            self.outbox.push_back((path, datagram));
         }
     }
 
@@ -555,6 +558,10 @@ impl SimNode {
                 }
                 NodeEvent::CloseStream(path) => self.streams.close(path),
                 NodeEvent::ServeStreams(addresses) => self.streams.listens = !addresses.is_empty(),
+                NodeEvent::OpenSpares { count, purpose } => {
+                    let opened = self.spares.open(count);
+                    self.node.handle_spares(now, purpose, &opened);
+                }
                 NodeEvent::Remember => {
                     self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
                 }
@@ -570,8 +577,10 @@ impl SimNode {
 }
 
 impl Guest for SimNode {
-    fn handle_datagram(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>) {
-        self.take(now, source.into(), datagram);
+    fn handle_datagram(&mut self, now: Now, port: u16, source: SocketAddr, datagram: Vec<u8>) {
+        if let Some(path) = self.spares.path_at(port, source) {
+            self.take(now, path, datagram);
+        }
     }
 
     fn handle_stream(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>) {
@@ -607,8 +616,14 @@ impl Guest for SimNode {
         self.settle(now);
     }
 
-    fn poll_transmit(&mut self, _now: Now) -> Option<(SocketAddr, Vec<u8>)> {
-        self.outbox.pop_front()
+    fn poll_transmit(&mut self, _now: Now) -> Option<(Option<u16>, SocketAddr, Vec<u8>)> {
+        loop {
+            let (path, datagram) = self.outbox.pop_front()?;
+            // What leaves by a closed socket is lost.
+            if let Some(port) = self.spares.port_for(&path) {
+                return Some((port, path.remote, datagram));
+            }
+        }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {

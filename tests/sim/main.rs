@@ -23,6 +23,7 @@ mod relaying;
 mod restarting;
 mod revoking;
 mod secrecy;
+mod spares;
 mod spreading;
 mod streams;
 mod subnets;

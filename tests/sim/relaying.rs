@@ -1,13 +1,13 @@
 //! Members whose NATs let nobody in, and those who help them.
 
 use crate::machine::Tamper;
-use crate::nat::NatType;
+use crate::nat::{Behaviour, NatType};
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::Weather;
 use p2plus::node::relay::RelayLimits;
 use p2plus::node::relay::{MAX_LABELS, MAX_LABELS_PER_MEMBER};
 use p2plus::node::status::Way;
-use p2plus::wire::control::{ControlMessage, LabelRequest};
+use p2plus::wire::control::{ControlMessage, LabelRequest, NatKind};
 use p2plus::wire::datagram::Lane;
 use p2plus::wire::drops::DropReason;
 use p2plus::wire::relay::{ENVELOPE_LEN, Envelope, Label};
@@ -64,6 +64,29 @@ fn each_pair_of_nats_comes_to_what_their_behaviour_permits_and_never_waits() {
             assert_eq!(direct(&overlay), one.meets(other), "{one:?} and {other:?}");
             overlay.assert_no_duplicates();
         }
+    }
+}
+
+#[test]
+fn one_relay_alone_tells_a_node_what_its_nat_does_and_becomes_no_path_for_it() {
+    for (number, kind) in NatType::ALL.into_iter().enumerate() {
+        let mut overlay = Overlay::found(320 + number as u64, Weather::FAIR);
+        // A relay is known by those who came to it unasked.
+        let [ada, _] = [(); 2].map(|()| overlay.invite_behind(kind));
+        overlay.wait_for_everybody();
+        overlay.world.run_for(Duration::from_secs(40));
+        let placement = overlay.node(ada).node.placement();
+        let expected = match kind.mapping {
+            Behaviour::Independent => NatKind::Independent,
+            Behaviour::Dependent => NatKind::Dependent,
+        };
+        assert_eq!(placement.nat, expected, "{kind:?}");
+        assert_eq!(overlay.node(0).spares.open.len(), 1, "one ear for all");
+        let founder = overlay.member(0);
+        let ways = overlay.node(ada).node.explain_ways(overlay.world.now().instant, &founder).ways;
+        assert!(ways.iter().all(|way| way.way == Way::Direct(overlay.addresses[0])), "{ways:?}");
+        let seen = overlay.node(0).node.explain_ways(overlay.world.now().instant, &overlay.member(ada)).ways;
+        assert!(seen.iter().filter(|way| way.heard.is_some()).count() <= 1, "{seen:?}");
     }
 }
 

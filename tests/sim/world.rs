@@ -4,7 +4,8 @@
 //! can be compared byte for byte.
 
 use crate::nat::Nat;
-use crate::streams::{home_of, is_stream_port};
+use crate::spares;
+use crate::streams::{self, is_stream_port};
 use p2plus::crypto::hash::{Digest, domain_hash};
 use p2plus::time::{Instant, Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
@@ -22,12 +23,12 @@ const MAX_RESTLESS: u32 = 100_000;
 
 /// What runs on a host of the world.
 pub trait Guest {
-    /// A datagram arrived from `source`.
-    fn handle_datagram(&mut self, now: Now, source: SocketAddr, datagram: Vec<u8>);
+    /// A datagram arrived from `source` at a port.
+    fn handle_datagram(&mut self, now: Now, port: u16, source: SocketAddr, datagram: Vec<u8>);
     /// A deadline passed.
     fn handle_timeout(&mut self, now: Now);
-    /// The next datagram to send.
-    fn poll_transmit(&mut self, now: Now) -> Option<(SocketAddr, Vec<u8>)>;
+    /// The next datagram to send, and from which port, where not from the host's own.
+    fn poll_transmit(&mut self, now: Now) -> Option<(Option<u16>, SocketAddr, Vec<u8>)>;
     /// A datagram arrived by a link over TLS; an empty one is the link's end.
     fn handle_stream(&mut self, _now: Now, _source: SocketAddr, _datagram: Vec<u8>) {}
     /// The next datagram to send by one, and from which port.
@@ -270,20 +271,20 @@ impl<G: Guest> World<G> {
             let Some(inside) = nat.inbound(self.now.instant, arrived.from, arrived.to.port()) else { return };
             arrived.to = inside;
         }
-        let host = home_of(arrived.to);
-        if is_stream_port(arrived.to.port()) && self.hosts.contains_key(&host) {
+        let (host, port) = (home_of(arrived.to), arrived.to.port());
+        if is_stream_port(port) && self.hosts.contains_key(&host) {
             self.with(host, |guest, now| guest.handle_stream(now, arrived.from, arrived.datagram));
-        } else if self.hosts.contains_key(&arrived.to) {
-            self.with(arrived.to, |guest, now| guest.handle_datagram(now, arrived.from, arrived.datagram));
+        } else if self.hosts.contains_key(&host) {
+            self.with(host, |guest, now| guest.handle_datagram(now, port, arrived.from, arrived.datagram));
         }
     }
 
     fn collect(&mut self, from: SocketAddr) {
         let now = self.now_at(from);
-        while let Some((to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
+        while let Some((port, to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
             assert!(!is_stream_port(to.port()), "what goes over TLS does not go by UDP: {to}");
             let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
-            let seen_from = self.leave(from, to);
+            let seen_from = self.leave(SocketAddr::new(from.ip(), port.unwrap_or(from.port())), to);
             if let Some(wire) = self.wire.as_mut().filter(|_| !datagram.is_empty()) {
                 wire.push(Sighting { from, to, datagram: datagram.clone(), is_lost });
             }
@@ -312,4 +313,9 @@ impl<G: Guest> World<G> {
         self.order += 1;
         self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from, datagram }));
     }
+}
+
+/// The host's own port: the world knows it by no other.
+fn home_of(endpoint: SocketAddr) -> SocketAddr {
+    spares::home_of(streams::home_of(endpoint))
 }

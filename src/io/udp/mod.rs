@@ -20,7 +20,7 @@ mod trains;
 pub use counters::UdpCounts;
 pub use receive::{ReceiveEnd, UdpReceiver};
 pub use send::{SendError, UdpSender};
-pub use spares::{SPARE_POSITIONS, SpareReceiver};
+pub use spares::SpareReceiver;
 
 use arc_swap::ArcSwap;
 use counters::{Counters, add};

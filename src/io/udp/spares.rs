@@ -6,15 +6,13 @@ use super::{Bound, Queue, ReceiveEnd, Shared, UdpSender, add, open_socket, set_o
 use crate::io::StopSignal;
 use crate::io::batch::DatagramBatch;
 use crate::io::stop::{Wake, wait_any};
+use crate::path::SPARE_SOCKETS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// The positions of such sockets among the node's, as a [`LocalEnd`](crate::path::LocalEnd) counts them.
-pub const SPARE_POSITIONS: std::ops::Range<u8> = 16..u8::MAX;
 
 /// The sockets that there are now. A new value takes the place of an old one, whose reader is woken.
 pub(super) struct Spares {
@@ -48,7 +46,7 @@ impl UdpSender {
     pub fn open_spares(&self, is_ipv4: bool, count: usize) -> io::Result<Vec<(u8, u16)>> {
         let any = if is_ipv4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
         let mut sockets = self.shared.spares.load().sockets.clone();
-        let free: Vec<_> = SPARE_POSITIONS.filter(|position| !sockets.contains_key(position)).take(count).collect();
+        let free: Vec<_> = SPARE_SOCKETS.filter(|position| !sockets.contains_key(position)).take(count).collect();
         let mut opened = Vec::with_capacity(free.len());
         for position in free {
             let bound = self.shared.bind_spare(SocketAddr::new(any, 0))?;

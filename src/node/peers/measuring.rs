@@ -50,7 +50,7 @@ impl PeerTable {
     }
 
     /// Answers a probe, however long it was, to where it came from.
-    pub(super) fn pong(&mut self, now: Now, key: TransportKey, path: Path, id: u64) {
+    pub(in crate::node) fn pong(&mut self, now: Now, key: TransportKey, path: Path, id: u64) {
         let pong = ControlMessage::Pong { id, observed: path.remote };
         self.seal_to(now, key, path, RECORD_CONTROL, &pong.encode());
         if let Some(peer) = self.peers.get_mut(&key) {

@@ -9,6 +9,7 @@
 //! Keyed by transport key, because that is what a handshake proves; who stands behind it is the policy's word. Knows neither the
 //! ledger nor what a stream carries.
 
+mod aside;
 mod changes;
 mod guests;
 mod handshakes;

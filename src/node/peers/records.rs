@@ -168,6 +168,8 @@ impl PeerTable {
             | ControlMessage::LabelOffered { .. }
             | ControlMessage::LabelGone { .. }
             | ControlMessage::Call(_)
+            | ControlMessage::EarWanted
+            | ControlMessage::Ear { .. }
                 if !rights.is_member() =>
             {
                 self.drops.count(DropReason::RecordNotAllowed);
@@ -177,7 +179,9 @@ impl PeerTable {
             | ControlMessage::LabelRefused { .. }
             | ControlMessage::LabelOffered { .. }
             | ControlMessage::LabelGone { .. }
-            | ControlMessage::Call(_)) => self.events.push_back(PeerEvent::Ways(key, message)),
+            | ControlMessage::Call(_)
+            | ControlMessage::EarWanted
+            | ControlMessage::Ear { .. }) => self.events.push_back(PeerEvent::Ways(key, message)),
         }
     }
 

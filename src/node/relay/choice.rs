@@ -27,7 +27,7 @@ impl<R: CryptoRng> Node<R> {
     }
 
     /// Says whether a member relays, as it or the ledger says.
-    pub(super) fn relays(&self, id: &NodeId) -> bool {
+    pub(in crate::node) fn relays(&self, id: &NodeId) -> bool {
         self.gossip.is_relay(id) || self.class(id) > 0
     }
 

@@ -284,6 +284,8 @@ impl<R: CryptoRng> Node<R> {
                 self.tell_ended(now, &ended, Some(from));
             }
             ControlMessage::Call(call) => self.handle_call(now, from, call),
+            ControlMessage::EarWanted => self.handle_ear_wanted(now, from),
+            ControlMessage::Ear { port } => self.handle_ear(now, from, port),
             _ => {}
         }
     }
