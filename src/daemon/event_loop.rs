@@ -330,6 +330,11 @@ impl EventLoop {
                 let spares: Vec<_> = opened.into_iter().map(|(position, port)| Spare { position, port }).collect();
                 self.parts.node.handle_spares(clock::now(), purpose, &spares);
             }
+            NodeEvent::CloseSpares(positions) => {
+                if let Err(error) = self.parts.sender.udp().close_spares(&positions) {
+                    tracing::debug!(%error, "sockets that nothing uses stay open");
+                }
+            }
             NodeEvent::Remember => {
                 self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);
             }

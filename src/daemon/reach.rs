@@ -102,7 +102,11 @@ fn judge(status: &PeerStatus, known: &Explanation) -> (String, Vec<&'static str>
 fn why_relayed(nats: (NatKind, NatKind), known: &Explanation) -> (String, Vec<&'static str>) {
     use NatKind::{Dependent, Independent};
     let tried = known.ways.iter().filter(|way| matches!(way.way, Way::Direct(_)) && way.is_tried).count();
-    let opening = if known.is_punching { "; a direct path is being tried from both sides" } else { "" };
+    let opening = match known {
+        Explanation { is_searching: true, .. } => "; ports are being searched",
+        Explanation { is_punching: true, .. } => "; a direct path is being tried from both sides",
+        _ => "",
+    };
     match nats {
         (Dependent, Dependent) => {
             let why = "both NATs choose another port towards each other, which nobody can know";
@@ -246,6 +250,7 @@ mod tests {
             is_connecting: false,
             has_failed: false,
             is_punching: true,
+            is_searching: false,
             is_guest_there: false,
         }
     }
@@ -263,6 +268,9 @@ mod tests {
             let (reason, advice) = why_relayed((own, peer), &known(own, peer, true));
             assert!(reason.contains(part) && !advice.is_empty(), "{own:?} {peer:?}: {reason}");
         }
+        let searching = Explanation { is_searching: true, ..known(Dependent, Independent, true) };
+        let (reason, _) = why_relayed((Dependent, Independent), &searching);
+        assert!(reason.ends_with("; ports are being searched"), "{reason}");
         let (reason, _) = why_relayed((Unknown, Unknown), &known(Unknown, Unknown, false));
         assert!(reason.contains("no direct way was tried yet; a direct path is being tried"), "{reason}");
     }

@@ -68,7 +68,7 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
-    fn own_call(&self, to: NodeId, is_answer: bool) -> Call {
+    pub(super) fn own_call(&self, to: NodeId, is_answer: bool) -> Call {
         let endpoints = self.reach.endpoints().take(MAX_RECORD_ENDPOINTS).collect();
         Call { from: self.own_id, to, endpoints, nat: self.reach.nat(), is_answer }
     }
@@ -100,7 +100,11 @@ impl<R: CryptoRng> Node<R> {
             self.peers.send_control(now, key, &ControlMessage::Call(answer));
         }
         if self.peers.wants_punch(&key) || self.peers.is_punching(&key) {
-            self.punch(if call.is_answer { now } else { self.half_way(now, &key) }, key, endpoints);
+            let begin = if call.is_answer { now } else { self.half_way(now, &key) };
+            if by == key {
+                self.want_search(begin, key, call.nat, &endpoints);
+            }
+            self.punch(begin, key, endpoints);
         } else if !self.peers.has_session(&key) {
             self.peers.take_record_news(now.instant, key);
             let (peers, mut ctx) = self.peers_and_context(now);

@@ -107,6 +107,17 @@ impl Ears {
         *self = Self { own: self.own, waiting: std::mem::take(&mut self.waiting), ..Self::default() };
     }
 
+    /// Says whether anything here belongs to a peer.
+    pub(super) fn mentions(&self, key: &TransportKey) -> bool {
+        self.waiting.contains(key) || self.question.is_some_and(|question| question.relay == *key)
+    }
+
+    /// Forgets a peer that is no member any more.
+    pub(super) fn forget(&mut self, key: &TransportKey) {
+        self.waiting.retain(|waiting| waiting != key);
+        self.question.take_if(|question| question.relay == *key);
+    }
+
     /// When a question is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.is_wanted.then_some(self.ask_at)
@@ -210,6 +221,7 @@ impl<R: CryptoRng> Node<R> {
             Some(ControlMessage::Pong { id, observed }) if !is_own && self.ears.take_pong(key, ProbeId(id)) => {
                 if self.reach.observe_aside(now.instant, key, observed) {
                     tracing::debug!(nat = self.reach.nat().name(), "a relay's second ear says what the NAT does");
+                    self.tell_nat(now);
                 }
             }
             _ => self.drops.count(DropReason::RecordNotAllowed),

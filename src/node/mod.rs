@@ -35,6 +35,7 @@ pub mod requests;
 pub mod resolver;
 mod resolving;
 mod routing;
+mod searching;
 pub mod spares;
 pub mod staging;
 pub mod status;
@@ -75,8 +76,9 @@ use requests::Requests;
 use resolver::Resolver;
 pub use routing::OwnSegment;
 use routing::Routing;
-use spares::SparePurpose;
-use std::collections::{BTreeMap, VecDeque};
+use searching::Searches;
+use spares::{OpenSpares, SparePurpose};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,6 +207,8 @@ pub enum NodeEvent {
         /// What they are for.
         purpose: SparePurpose,
     },
+    /// Close those of these sockets, by their positions.
+    CloseSpares(BTreeSet<u8>),
     /// Store the handshakes that must not be replayed, and where peers were, some time soon.
     Remember,
 }
@@ -224,6 +228,8 @@ pub struct Node<R> {
     calls: Calls,
     fallback: Fallback,
     ears: Ears,
+    searches: Searches,
+    spares: OpenSpares,
     /// What was last said of members on LANs.
     lan: Option<LanView>,
     routing: Routing,
@@ -284,6 +290,8 @@ impl<R: CryptoRng> Node<R> {
             calls: Calls::default(),
             fallback: Fallback::default(),
             ears: Ears::default(),
+            searches: Searches::default(),
+            spares: OpenSpares::new(),
             lan: None,
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
@@ -355,6 +363,7 @@ impl<R: CryptoRng> Node<R> {
         if is_elsewhere {
             self.peers.forget_local_ends();
             self.ears.move_on();
+            self.forget_searches();
             self.publish_record(now);
             self.forget_udp_failure(now);
             let (peers, mut ctx) = self.peers_and_context(now);
@@ -385,6 +394,7 @@ impl<R: CryptoRng> Node<R> {
         self.tend_relaying(now);
         self.tend_streams(now);
         self.tend_ears(now);
+        self.tend_searches(now);
         self.watch_routers(now);
         self.settle(now);
     }
@@ -402,6 +412,7 @@ impl<R: CryptoRng> Node<R> {
             self.relaying.poll_timeout(),
             self.stream_timeout(),
             self.ears.poll_timeout(),
+            self.searches.poll_timeout(),
             self.membership.poll_timeout(),
             has_rivals.then_some(self.routers_at),
         ]
@@ -479,6 +490,7 @@ impl<R: CryptoRng> Node<R> {
             }
         }
         if let Some(change) = self.peers.take_change() {
+            self.review_spares();
             let direct = |key: &TransportKey| self.peers.direct_path(key);
             let labels = || self.relaying.labels(self.peers.relayed_ways(), direct);
             let table = Arc::new(self.routing.table(&self.peers, (change, labels), self.pulse.heartbeat()));
@@ -519,6 +531,7 @@ impl<R: CryptoRng> Node<R> {
                     self.connect(now, key);
                 }
                 self.look_at_stream(now, key);
+                self.end_searches(now);
                 self.relay_reached(now, key);
                 self.call_if_relayed(now, key);
                 self.tell(NodeEvent::Remember);
@@ -539,6 +552,10 @@ impl<R: CryptoRng> Node<R> {
         let (peers, mut ctx) = self.peers_and_context(now);
         peers.handle_policy(&mut ctx, diff);
         self.cut_ways(now, &keys);
+        for (_, key) in &keys {
+            self.ears.forget(key);
+            self.forget_search(key);
+        }
         self.learn_static(diff.admitted.iter().chain(&diff.changed));
         self.gossip.forget(&diff.removed);
         self.routing.forget(&diff.removed);

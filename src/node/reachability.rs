@@ -58,6 +58,8 @@ pub struct Explanation {
     pub has_failed: bool,
     /// A direct path is being opened from both sides.
     pub is_punching: bool,
+    /// Ports are being searched for: that of this node's NAT, or that of the peer's.
+    pub is_searching: bool,
     /// The peer takes this node for a guest: it does not know yet that it is a member.
     pub is_guest_there: bool,
 }
@@ -105,6 +107,7 @@ impl<R: CryptoRng> Node<R> {
             is_connecting: false,
             has_failed: false,
             is_punching: self.peers.is_punching(key),
+            is_searching: self.searches.is_under_way(key),
             is_guest_there: self.peers.is_guest_at(key),
         };
         let Some(known) = self.peers.peer(key) else { return explanation };

@@ -209,6 +209,8 @@ impl<R: CryptoRng> Node<R> {
             ("routing", self.routing.mentions(&member.id)),
             ("relaying", self.relaying.mentions(&member.id, key)),
             ("calls", self.calls.mentions(key)),
+            ("ears", self.ears.mentions(key)),
+            ("searches", self.searches.mentions(key)),
         ];
         places.into_iter().filter(|(_, is_there)| *is_there).map(|(place, _)| place).collect()
     }

@@ -167,6 +167,13 @@ impl Candidates {
         self.held.iter_mut().for_each(|candidate| candidate.local = None);
     }
 
+    /// Puts others in the place of those, by endpoint.
+    pub(super) fn replace_local_ends(&mut self, other: impl Fn(SocketAddr, LocalEnd) -> Option<LocalEnd>) {
+        for candidate in &mut self.held {
+            candidate.local = candidate.local.and_then(|local| other(candidate.endpoint, local));
+        }
+    }
+
     /// Notes that the peer answered what was sent to `endpoint`.
     pub fn proved(&mut self, endpoint: SocketAddr) {
         if let Some(candidate) = self.find(endpoint) {

@@ -12,6 +12,7 @@ use super::stream::StreamWay;
 use super::watch::{Verdict, Watch};
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -154,6 +155,35 @@ impl Paths {
         self.candidates.forget_local_ends();
         let paths = self.current.iter_mut().map(|current| &mut current.path).chain(&mut self.moved_to);
         paths.filter(|path| !path.is_stream()).for_each(|path| path.local = None);
+    }
+
+    /// The sockets that come and go which it takes: that of the path in use, and those where the peer answered at other endpoints.
+    pub fn spares(&self) -> impl Iterator<Item = u8> {
+        let used = self.path();
+        let others = self.candidates.proved_endpoints().into_iter().map(|endpoint| self.path_to(endpoint));
+        let others = others.filter(move |path| used.is_none_or(|used| used.remote != path.remote));
+        used.into_iter().chain(others).filter_map(|path| path.spare())
+    }
+
+    /// Says whether anything was heard at such sockets.
+    pub fn mentions_spares(&self) -> bool {
+        let heard = self.candidates.ranked().into_iter().map(|endpoint| self.path_to(endpoint));
+        self.path().into_iter().chain(self.moved_to).chain(heard).any(|path| path.spare().is_some())
+    }
+
+    /// Forgets those that are closed.
+    pub fn forget_spares(&mut self, closed: &BTreeSet<u8>) {
+        let is_closed = |path: &Path| path.spare().is_some_and(|spare| closed.contains(&spare));
+        self.moved_to = self.moved_to.filter(|path| !is_closed(path));
+        if let Some(current) = self.current.as_mut().filter(|current| is_closed(&current.path)) {
+            current.path.local = None;
+        }
+        let used = self.path();
+        self.candidates.replace_local_ends(|endpoint, local| {
+            let path = Path { local: Some(local), ..endpoint.into() };
+            let used = used.filter(|used| used.remote == endpoint && !used.is_relayed());
+            if is_closed(&path) { used.and_then(|used| used.local) } else { Some(local) }
+        });
     }
 
     /// The last measured round trip of the path in use.

@@ -562,6 +562,7 @@ impl SimNode {
                     let opened = self.spares.open(count);
                     self.node.handle_spares(now, purpose, &opened);
                 }
+                NodeEvent::CloseSpares(positions) => self.spares.close(&positions),
                 NodeEvent::Remember => {
                     self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
                 }

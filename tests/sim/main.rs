@@ -22,6 +22,7 @@ mod rekeying;
 mod relaying;
 mod restarting;
 mod revoking;
+mod searching;
 mod secrecy;
 mod spares;
 mod spreading;

@@ -28,12 +28,12 @@ impl NatType {
     pub const SYMMETRIC: Self = Self { mapping: Behaviour::Dependent, filtering: Behaviour::Dependent };
     pub const ALL: [Self; 3] = [Self::FULL_CONE, Self::RESTRICTED, Self::SYMMETRIC];
 
-    /// Whether two hosts behind such NATs can reach each other directly when both begin at once and guess no ports: each has to know the
-    /// endpoint that the other's NAT will use towards it, unless its own NAT lets anybody in.
+    /// Whether two hosts behind such NATs can reach each other directly when both begin at once: one of the two has to know the endpoint that
+    /// the other's NAT will use towards it, or to guess its port, unless one NAT lets anybody in.
     pub fn meets(self, other: Self) -> bool {
         let is_open = |nat: Self| nat.filtering == Behaviour::Independent;
         let is_known = |nat: Self| nat.mapping == Behaviour::Independent;
-        is_known(self) && is_known(other) || is_open(self) || is_open(other)
+        is_known(self) || is_known(other) || is_open(self) || is_open(other)
     }
 }
 

@@ -34,6 +34,10 @@ impl Spares {
         free.into_iter().map(|position| Spare { position, port: port_of(position) }).collect()
     }
 
+    pub fn close(&mut self, positions: &BTreeSet<u8>) {
+        self.open.retain(|position| !positions.contains(position));
+    }
+
     /// The port that a path leaves from, if not from the host's own; none when its socket is closed.
     pub fn port_for(&self, path: &Path) -> Option<Option<u16>> {
         match path.spare() {

@@ -57,14 +57,14 @@ impl UdpSender {
         Ok(opened)
     }
 
-    /// Closes all such sockets but those at these positions.
+    /// Closes those of such sockets that are at these positions.
     ///
     /// # Errors
     /// The kernel's, when there is no descriptor left; all stay open then.
-    pub fn keep_spares(&self, positions: &BTreeSet<u8>) -> io::Result<()> {
+    pub fn close_spares(&self, positions: &BTreeSet<u8>) -> io::Result<()> {
         let mut sockets = self.shared.spares.load().sockets.clone();
         let before = sockets.len();
-        sockets.retain(|position, _| positions.contains(position));
+        sockets.retain(|position, _| !positions.contains(position));
         if sockets.len() < before { self.replace_spares(sockets) } else { Ok(()) }
     }
 

@@ -14,6 +14,7 @@ mod changes;
 mod guests;
 mod handshakes;
 mod measuring;
+pub(super) mod port_search;
 pub(super) mod punching;
 mod records;
 mod roster;

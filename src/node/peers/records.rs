@@ -137,8 +137,9 @@ impl PeerTable {
                     self.events.push_back(PeerEvent::Moved(key));
                 }
                 self.events.push_back(PeerEvent::Pong(key, ProbeId(id), rtt));
-                // Through a relay the peer sees the relay, and over TLS an endpoint of TCP.
-                if origin.path.is_direct() {
+                // Through a relay the peer sees the relay, and over TLS an endpoint of TCP; what leaves by another socket of this host says nothing of
+                // where others find it.
+                if origin.path.is_direct() && origin.path.spare().is_none() {
                     self.events.push_back(PeerEvent::Observed(key, observed));
                 }
                 self.announce(now, (key, rights), index);
