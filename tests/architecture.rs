@@ -41,7 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arc_malachitebft_core_consensus", &["ledger"]),
     ("arc_malachitebft_core_types", &["ledger"]),
     ("arc_malachitebft_peer", &["ledger"]),
-    ("arc_swap", &["node", "daemon"]),
+    ("arc_swap", &["node", "daemon", "io"]),
     ("aws_lc_rs", &["crypto"]),
     ("axum", SHELL),
     ("bech32", &["wire", "cli"]),

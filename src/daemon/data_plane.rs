@@ -263,7 +263,7 @@ fn start_spares(
 ) -> io::Result<()> {
     let mut way_in = WayIn::new(shared, device, sender);
     workers.receive_spares(receiver, DatagramShape::default(), move |batch| {
-        way_in.take(batch.is_after_silence(), batch.datagrams());
+        way_in.take(batch.is_after_silence(), batch.datagrams(), |_| {});
     })
 }
 

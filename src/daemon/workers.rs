@@ -184,6 +184,7 @@ impl Workers {
                 match receiver.receive_batch(stop, &mut batch) {
                     Ok(()) => handler(&mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
+                    Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),
                 }
             }
         })

@@ -363,7 +363,7 @@ impl<R: CryptoRng> Node<R> {
         if is_elsewhere {
             self.peers.forget_local_ends();
             self.ears.move_on();
-            self.forget_searches();
+            self.stop_searches();
             self.publish_record(now);
             self.forget_udp_failure(now);
             let (peers, mut ctx) = self.peers_and_context(now);

@@ -253,9 +253,10 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
-    /// The host is elsewhere: whatever was searched for is so no more.
-    pub(super) fn forget_searches(&mut self) {
-        self.searches = Searches::default();
+    /// The host is elsewhere: what was opened from where it was is of no use. The next search keeps its time, which the other end keeps, too.
+    pub(super) fn stop_searches(&mut self) {
+        self.searches.opening = None;
+        self.searches.guessing = None;
         self.review_spares();
     }
 

@@ -120,14 +120,56 @@ fn echo(asking: &UdpSocket, answering: &UdpSocket, to: std::net::SocketAddr) -> 
     asking.recv(&mut bytes).is_ok()
 }
 
-/// Whether two such hosts can reach each other directly without guessing ports: each has to know the endpoint that the other's gate will
-/// use towards it, unless its own gate lets anybody in.
+/// Whether two such hosts can reach each other directly: one of the two has to know the endpoint that the other's gate will use towards it, or
+/// to guess its port, unless one gate lets anybody in.
 fn can_meet(one: Nat, other: Nat) -> bool {
     let has_udp = one != Nat::UdpBlocked && other != Nat::UdpBlocked;
-    let opens_ipv4 = one.maps_independently() && other.maps_independently()
+    let opens_ipv4 = one.maps_independently()
+        || other.maps_independently()
         || one.filters_independently()
         || other.filters_independently();
     has_udp && (opens_ipv4 || [one, other] == [Nat::Ipv6Firewall; 2])
+}
+
+/// The ports of a host's sockets for UDP that are bound to all its addresses, but for the node's own and that of the LAN's discovery.
+fn spare_ports(host: &Host) -> Vec<String> {
+    let listed = host.command("ss").args(["-uanH"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let local = listed.lines().filter_map(|line| line.split_whitespace().nth(3));
+    let ports = local.filter_map(|local| local.strip_prefix("0.0.0.0:"));
+    ports.filter(|port| !["4647", "5353"].contains(port)).map(str::to_owned).collect()
+}
+
+/// Has two meet of which one is behind a gate that chooses a port for each conversation: what is hit is kept, and all else is closed.
+fn search_ports(nats: [Nat; 2]) {
+    let Some(mut lab) = Lab::new() else { return };
+    let mut scene = Scene::new(&mut lab, nats);
+    let Meeting { first, first_way, direct } = scene.meet();
+    println!("{nats:?}: {first:?} by {first_way}, direct after {direct:?}");
+    assert!(direct.is_some(), "{nats:?}");
+    let (ada, ben) = (&scene.ada, &scene.ben);
+    let open = |node: &Node| spare_ports(node.host()).len();
+    let expected = nats.map(|nat| usize::from(nat == Nat::Symmetric));
+    let is_tidy = eventually(PATIENCE, || [open(ada), open(ben)] == expected);
+    assert!(is_tidy, "{nats:?}: {:?} and {:?}", spare_ports(ada.host()), spare_ports(ben.host()));
+    transfer(ada, ben, ben.v4(), 1 << 20);
+    transfer(ben, ada, ada.v4(), 1 << 20);
+    for (node, other) in [(ada, ben), (ben, ada)] {
+        assert_eq!(node.peer(other)["path"]["kind"], "direct", "{nats:?}");
+    }
+    assert_eq!([open(ada), open(ben)], expected, "{nats:?}");
+}
+
+#[test]
+fn a_gate_that_chooses_a_port_for_each_conversation_and_a_home_router_are_opened_for_each_other() {
+    search_ports([Nat::Symmetric, Nat::PortRestricted]);
+    search_ports([Nat::PortRestricted, Nat::Symmetric]);
+}
+
+#[test]
+fn a_leaky_gate_keeps_its_port_while_those_of_another_one_are_searched() {
+    search_ports([Nat::Symmetric, Nat::Leaky]);
+    search_ports([Nat::Leaky, Nat::Symmetric]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::wire::ecn::Ecn;
 use std::thread;
 use std::time::Duration;
 
+mod spares;
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }

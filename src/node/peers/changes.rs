@@ -72,6 +72,8 @@ impl PeerTable {
         for key in keys {
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.retry_at_once();
+                // What is being opened is not this host's way any more: it is begun anew.
+                peer.punch = None;
             }
             self.connect(ctx, key);
         }
