@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Meetings that the shares are taken of.
 const MEETINGS: u64 = 120;
 
-/// Longer than anybody remembers who was there.
-const APART: Duration = Duration::from_secs(120);
+/// Longer than a session lives, by which the one that stays would still hold what it opened before.
+const APART: Duration = Duration::from_secs(300);
 
 /// Two members behind such NATs. The first one's daemon starts just now, and knows nothing of its NAT.
 fn apart(seed: u64, kinds: [NatType; 2]) -> (Overlay, [usize; 2]) {
