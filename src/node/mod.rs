@@ -310,6 +310,9 @@ impl<R: CryptoRng> Node<R> {
         };
         node.peers.set_inner_mtu(inner_mtu);
         node.invite_bootstrap();
+        if node.ledger.policy().member(&own_id).is_some() {
+            node.reach.start_anew(now.instant);
+        }
         let policy = node.ledger.policy();
         let diff = PolicyDiff::between(&node.policy, &policy);
         node.follow_policy(now, &diff);

@@ -40,6 +40,10 @@ const MAX_PUSH: usize = 16;
 /// How many members have to come unasked before a node counts as one that others reach.
 const CALLERS_NEEDED: usize = 2;
 
+/// How long a member that starts anew says nothing of where it is, unless it is at home at a relay before: a record without one would have
+/// others knock at a NAT that lets nobody in.
+const FIRST_RECORD: Duration = Duration::from_secs(3);
+
 /// How often a change of the home relays makes the record anew at most.
 const HOMES_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -79,6 +83,8 @@ pub(super) struct Reach {
     is_reachable: bool,
     /// When a change of the home relays was last told.
     homes_told: Option<Instant>,
+    /// Until then the first record waits for a relay.
+    quiet_until: Option<Instant>,
 }
 
 impl Reach {
@@ -97,7 +103,13 @@ impl Reach {
             callers: BTreeSet::new(),
             is_reachable: false,
             homes_told: None,
+            quiet_until: None,
         }
+    }
+
+    /// Takes the news that the node is a member that starts anew.
+    pub(super) fn start_anew(&mut self, now: Instant) {
+        self.quiet_until = Some(now + FIRST_RECORD);
     }
 
     /// Says whether others reach this node without its asking.
@@ -340,10 +352,19 @@ impl<R: CryptoRng> Node<R> {
         if !self.membership.is_member() {
             return;
         }
+        let homes = self.homes();
+        if let Some(until) = self.reach.quiet_until.filter(|until| now.instant < *until)
+            && homes.is_empty()
+            && !self.reach.is_reachable
+        {
+            self.reach.publish_at = Some(until);
+            return;
+        }
+        self.reach.quiet_until = None;
         self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
         let (sequence, endpoints) = (self.reach.sequence, self.reach.publish());
         let (requests, refused) = self.requests.published();
-        let (nat, is_relay, homes) = (self.reach.nat(), self.is_relay(), self.homes());
+        let (nat, is_relay) = (self.reach.nat(), self.is_relay());
         self.reach.homes = homes.iter().map(|home| home.id).collect();
         let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused, nat, is_relay, homes };
         let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
@@ -417,6 +438,9 @@ impl<R: CryptoRng> Node<R> {
         for id in &outcome.updated {
             self.take_record(now, id);
             self.take_refusals(now, id);
+        }
+        if self.reach.quiet_until.is_some() && !self.homes().is_empty() {
+            self.publish_record(now);
         }
         for reply in &outcome.replies {
             self.send_gossip(now, from, reply);

@@ -165,7 +165,9 @@ impl<R: CryptoRng> Node<R> {
             return;
         }
         let relays = self.relays_for(&id, &key);
-        if relays.is_empty() {
+        // Who has a way already needs nobody's help: to knock beside it would spoil what both begin together.
+        let has_way = self.peers.peer(&key).is_some_and(|peer| peer.paths.relayed().next().is_some());
+        if relays.is_empty() && !has_way {
             self.call_through_others(now, id, key);
             self.try_directly(now, key);
         }
