@@ -239,7 +239,8 @@ impl Paths {
             }
             return None;
         }
-        self.watch.heard_elsewhere(now);
+        // A label counts only from where it was given to: who speaks by one is no copy from somewhere.
+        self.watch.heard_elsewhere(now, path.is_relayed() || self.is_proved(path));
         // The peer may use a relay a moment longer than this node; that it speaks there is no reason to follow.
         if self.is_worse(path) && self.watch.owed_since().is_none() {
             // Over TLS comes only whom UDP failed: whether this end's does is soon known.
@@ -292,7 +293,7 @@ impl Paths {
         let silent = self.watch.is_silent(now, usual);
         let before = self.path();
         if before != Some(path) {
-            self.watch.heard_elsewhere(now);
+            self.watch.heard_elsewhere(now, true);
         }
         match &mut self.current {
             Some(current) if current.path == path => {

@@ -48,7 +48,7 @@ pub(super) struct Watch {
     owed_since: Option<Instant>,
     /// When the peer last got an answer: by itself that asks for none.
     answered_at: Option<Instant>,
-    /// When something last came by another path than the one in use: a session knows that it was heard, not by which path.
+    /// Until when what comes is taken to come by another path than the one in use: a session knows that it was heard, not by which path.
     elsewhere_at: Option<Instant>,
     /// When something last came that may have come by the path in use.
     heard_at: Instant,
@@ -79,9 +79,10 @@ impl Watch {
         self.forgive();
     }
 
-    /// Takes the news that something came by another path than the one in use.
-    pub(super) fn heard_elsewhere(&mut self, now: Instant) {
-        self.elsewhere_at = Some(now);
+    /// Takes the news that something came by another path than the one in use. Where the peer answered before, more may come that way until
+    /// the next news; who merely copies its packets is not taken for it.
+    pub(super) fn heard_elsewhere(&mut self, now: Instant, is_proved: bool) {
+        self.elsewhere_at = Some(if is_proved { now + ELSEWHERE_FOR } else { now });
     }
 
     /// Takes the news that an answer leaves now.
@@ -117,7 +118,7 @@ impl Watch {
         received: Option<Instant>,
     ) -> Verdict {
         let received = received.unwrap_or(Instant::ZERO);
-        if self.elsewhere_at.is_none_or(|at| received > at + ELSEWHERE_FOR) {
+        if self.elsewhere_at.is_none_or(|at| received > at) {
             self.heard_at = received;
         }
         let received = self.heard_at;
@@ -210,12 +211,16 @@ mod tests {
         let mut asked = None;
         for at in (10_000..11_000).step_by(20) {
             if at % 100 == 0 {
-                watch.heard_elsewhere(millis(at));
+                watch.heard_elsewhere(millis(at), true);
             }
             let verdict = watch.check(millis(at), Some(Duration::from_millis(20)), millis(at), Some(millis(at)));
             asked = asked.or((verdict == Verdict::Ask).then_some(at));
         }
         assert_eq!(asked, Some(10_300));
+        let mut watch = Watch::default();
+        watch.heard_elsewhere(millis(10_000), false);
+        let verdict = watch.check(millis(10_020), None, millis(10_010), Some(millis(10_020)));
+        assert!(verdict != Verdict::Ask && watch.owed_since().is_none(), "who copies packets is not the peer");
     }
 
     #[test]

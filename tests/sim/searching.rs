@@ -51,7 +51,7 @@ fn meet(overlay: &mut Overlay, ends: [usize; 2], limit: Duration) -> Option<Dura
 
 #[test]
 fn a_symmetric_nat_and_a_restricted_one_are_opened_for_each_other_within_seconds() {
-    let mut times = Vec::new();
+    let (mut times, mut kept) = (Vec::new(), 0);
     for number in 0..MEETINGS {
         let mut kinds = [NatType::SYMMETRIC, NatType::RESTRICTED];
         kinds.rotate_left(number as usize % 2);
@@ -59,7 +59,10 @@ fn a_symmetric_nat_and_a_restricted_one_are_opened_for_each_other_within_seconds
         times.push(meet(&mut overlay, ends, Duration::from_secs(8)));
         overlay.world.run_for(Duration::from_secs(1));
         let symmetric = ends[number as usize % 2];
-        assert_eq!(overlay.node(symmetric).spares.open.len(), 1, "what no path uses is closed");
+        // A guess may hit what the ordinary socket opened.
+        let open = overlay.node(symmetric).spares.open.len();
+        assert!(open <= 1, "what no path uses is closed");
+        kept += open as u64;
         assert!(overlay.node(ends[1 - number as usize % 2]).spares.open.is_empty());
         for _ in 0..if number < 4 { 3 } else { 0 } {
             overlay.talk(ends[1], ends[0], true, PATIENCE).expect("both ways");
@@ -78,6 +81,7 @@ fn a_symmetric_nat_and_a_restricted_one_are_opened_for_each_other_within_seconds
         sorted[sorted.len() / 2],
         sorted.last().unwrap()
     );
+    assert!(kept >= MEETINGS - 2, "the socket that is hit stays open: {kept}");
     assert!(100 * within(3) >= 95 * MEETINGS, "{times:?}");
     assert_eq!(within(6), MEETINGS, "{times:?}");
 }
