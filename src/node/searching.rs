@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long what needs no guessing has for itself.
-const HEAD_START: Duration = Duration::from_millis(350);
+const HEAD_START: Duration = Duration::from_millis(400);
 
 /// How often it is looked at again whether both kinds are known and this node has time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
