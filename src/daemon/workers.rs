@@ -154,18 +154,10 @@ impl Workers {
         &mut self,
         mut receiver: UdpReceiver,
         shape: DatagramShape,
-        mut handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
+        handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
     ) -> io::Result<()> {
-        self.spawn(format!("p2p-udp-{}-{}", receiver.socket_index(), receiver.queue()), move |stop| {
-            let mut batch = DatagramBatch::new(shape);
-            loop {
-                match receiver.receive_batch(stop, &mut batch) {
-                    Ok(()) => handler(&mut batch),
-                    Err(ReceiveEnd::Stopped) => return Ok(()),
-                    Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),
-                }
-            }
-        })
+        let name = format!("p2p-udp-{}-{}", receiver.socket_index(), receiver.queue());
+        self.receive(name, shape, move |stop, batch| receiver.receive_batch(stop, batch), handler)
     }
 
     /// Starts the thread that receives from all sockets that come and go, and lends each batch, cut to `shape`, to `handler`.
@@ -176,12 +168,22 @@ impl Workers {
         &mut self,
         mut receiver: SpareReceiver,
         shape: DatagramShape,
+        handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
+    ) -> io::Result<()> {
+        self.receive("p2p-spares".to_owned(), shape, move |stop, batch| receiver.receive_batch(stop, batch), handler)
+    }
+
+    fn receive(
+        &mut self,
+        name: String,
+        shape: DatagramShape,
+        mut receive: impl FnMut(&StopSignal, &mut DatagramBatch) -> Result<(), ReceiveEnd> + Send + 'static,
         mut handler: impl FnMut(&mut DatagramBatch) + Send + 'static,
     ) -> io::Result<()> {
-        self.spawn("p2p-spares".to_owned(), move |stop| {
+        self.spawn(name, move |stop| {
             let mut batch = DatagramBatch::new(shape);
             loop {
-                match receiver.receive_batch(stop, &mut batch) {
+                match receive(stop, &mut batch) {
                     Ok(()) => handler(&mut batch),
                     Err(ReceiveEnd::Stopped) => return Ok(()),
                     Err(end @ ReceiveEnd::Failed(_)) => return Err(end.to_string()),

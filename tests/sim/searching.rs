@@ -57,6 +57,7 @@ fn a_symmetric_nat_and_a_restricted_one_are_opened_for_each_other_within_seconds
         kinds.rotate_left(number as usize % 2);
         let (mut overlay, ends) = apart(4000 + number, kinds);
         times.push(meet(&mut overlay, ends, Duration::from_secs(8)));
+        assert!(times[number as usize].is_some(), "meeting {number}: no port was hit, as in one of 1,600");
         overlay.world.run_for(Duration::from_secs(1));
         let symmetric = ends[number as usize % 2];
         // A guess may hit what the ordinary socket opened.

@@ -163,18 +163,6 @@ impl PeerTable {
                 }
                 self.retire(key, &actions);
             }
-            ControlMessage::LabelRequest(_)
-            | ControlMessage::LabelGranted { .. }
-            | ControlMessage::LabelRefused { .. }
-            | ControlMessage::LabelOffered { .. }
-            | ControlMessage::LabelGone { .. }
-            | ControlMessage::Call(_)
-            | ControlMessage::EarWanted
-            | ControlMessage::Ear { .. }
-                if !rights.is_member() =>
-            {
-                self.drops.count(DropReason::RecordNotAllowed);
-            }
             message @ (ControlMessage::LabelRequest(_)
             | ControlMessage::LabelGranted { .. }
             | ControlMessage::LabelRefused { .. }
@@ -182,7 +170,10 @@ impl PeerTable {
             | ControlMessage::LabelGone { .. }
             | ControlMessage::Call(_)
             | ControlMessage::EarWanted
-            | ControlMessage::Ear { .. }) => self.events.push_back(PeerEvent::Ways(key, message)),
+            | ControlMessage::Ear { .. }) => match rights.is_member() {
+                true => self.events.push_back(PeerEvent::Ways(key, message)),
+                false => self.drops.count(DropReason::RecordNotAllowed),
+            },
         }
     }
 

@@ -81,21 +81,12 @@ impl PeerTable {
         self.is_udp_silent = is_silent;
     }
 
-    /// A link over TLS leads to a peer: an attempt under way goes there as well, a session asks it, and without either one an attempt begins.
+    /// A link over TLS leads to a peer: it is tried.
     pub fn stream_up(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey, path: Path) {
         let id = ctx.policy.admit(&key).member();
         let peer = self.entry(key, id);
         peer.paths.set_stream(path);
-        let (is_trying, has_session) = (peer.attempt.is_some(), peer.is_usable());
-        self.is_changed = true;
-        if is_trying {
-            self.fire_also(key, path);
-        } else if has_session {
-            self.probe(ctx, key, path);
-        } else {
-            self.peers.get_mut(&key).into_iter().for_each(|peer| peer.retry_at_once());
-            self.connect(ctx, key);
-        }
+        self.try_way(ctx, key, path, true);
     }
 
     /// A link over TLS ended: whoever was reached by it is reached otherwise, or not.

@@ -22,8 +22,7 @@ impl PeerTable {
         self.send(now, key, RECORD_CONTROL, &message.encode())
     }
 
-    /// Takes a way to a member through a relay: an attempt under way goes there as well, a session asks it, and without either one an attempt
-    /// begins if the member is wanted.
+    /// Takes a way to a member through a relay, and tries it.
     pub fn add_relayed(
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
@@ -38,14 +37,26 @@ impl PeerTable {
         if peer.paths.relay_of(&path).is_none() {
             return;
         }
-        let (is_trying, has_session) = (peer.attempt.is_some(), peer.is_usable());
+        self.try_way(ctx, key, path, is_wanted);
+    }
+
+    /// There is one more way to a peer: an attempt under way goes there as well, a session asks it, and without either one an attempt begins if
+    /// the peer is wanted.
+    pub(super) fn try_way(
+        &mut self,
+        ctx: &mut Context<'_, impl CryptoRng>,
+        key: TransportKey,
+        path: Path,
+        is_wanted: bool,
+    ) {
         self.is_changed = true;
-        if is_trying {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.attempt.is_some() {
             self.fire_also(key, path);
-        } else if has_session {
+        } else if peer.is_usable() {
             self.probe(ctx, key, path);
         } else if is_wanted {
-            self.peers.get_mut(&key).into_iter().for_each(|peer| peer.retry_at_once());
+            peer.retry_at_once();
             self.connect(ctx, key);
         }
     }
