@@ -5,6 +5,7 @@ use crate::crypto::aead::IS_NULL;
 pub mod api;
 mod behind;
 pub mod config;
+mod config_value;
 pub mod data_plane;
 pub mod duration;
 mod event_loop;

@@ -16,13 +16,16 @@ mod behind;
 mod calls;
 pub mod control;
 mod ears;
+mod event;
 mod exchange;
 mod fallback;
+mod following;
 pub mod forward;
 pub mod gossip;
 pub mod lan;
 pub mod membership;
 pub mod names;
+mod neighbourhood;
 mod numbering;
 mod packet_queue;
 mod peer;
@@ -43,13 +46,10 @@ pub mod subnets;
 pub mod table;
 
 use crate::crypto::exchange::TransportKey;
-use crate::crypto::identity::{NodeId, SigningKey, VerifyingKey};
-use crate::ledger::address::{ipv6_prefix, resolver_ipv4, resolver_ipv6};
-use crate::ledger::{Ledger, TxId};
+use crate::crypto::identity::{NodeId, SigningKey};
+use crate::ledger::Ledger;
 use crate::path::{Path, ProbeId};
 use crate::policy::{Policy, PolicyDiff, Subnet};
-use crate::router::Prefix;
-use crate::router::icmp::AnswerSources;
 use crate::session::{LocalKeys, Terms};
 use crate::time::{Instant, Now};
 use crate::wire::control::Request;
@@ -62,6 +62,7 @@ use crate::wire::transport_record::Layer;
 use calls::Calls;
 use control::{ControlLink, LinkError, LinkId};
 use ears::Ears;
+pub use event::NodeEvent;
 use fallback::Fallback;
 use gossip::Gossip;
 use lan::LanView;
@@ -77,13 +78,11 @@ use resolver::Resolver;
 pub use routing::OwnSegment;
 use routing::Routing;
 use searching::Searches;
-use spares::{OpenSpares, SparePurpose};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use spares::OpenSpares;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use subnets::Accepted;
-use table::ForwardingTable;
 
 /// Signing keys that a node may hold.
 pub struct SigningKeys {
@@ -123,94 +122,6 @@ pub struct Setup<R> {
     pub drops: Arc<Drops>,
     /// Entropy.
     pub rng: R,
-}
-
-/// What the shell is told.
-pub enum NodeEvent {
-    /// Give this table to the data threads.
-    Publish(Arc<ForwardingTable>),
-    /// Give the device these addresses, each with its prefix length, and take away all others.
-    Configure(Vec<(IpAddr, u8)>),
-    /// The user accepts this of what lies behind other members, from now on and in the runs to come.
-    Accepted(Accepted),
-    /// This node asks signers for this, from now on and in the runs to come.
-    Requested(Vec<Request>),
-    /// A signer refused what this node asked for.
-    RequestRefused {
-        /// The signer's name.
-        by: String,
-    },
-    /// What lies behind this node or behind others changed, or who is used for it.
-    Routes,
-    /// Have a device for each of these segments, and for no other.
-    Segments(Vec<OwnSegment>),
-    /// Members were cut just now, each with the name that it had.
-    Cut(Vec<(NodeId, String)>),
-    /// The ledger has a new block.
-    Block {
-        /// Its height.
-        height: u64,
-    },
-    /// This node's standing changed.
-    Standing(membership::Standing),
-    /// A transaction is in a block that is on disk.
-    Final {
-        /// Which one.
-        transaction: TxId,
-        /// The block's height.
-        height: u64,
-    },
-    /// A transaction that waited here does not apply any more.
-    Dropped {
-        /// Which one.
-        transaction: TxId,
-        /// Why.
-        reason: String,
-    },
-    /// The ledger of this node stopped; tunnels stay.
-    LedgerStopped(String),
-    /// What is sent to a peer by a path arrives damaged: let nobody cut it on the way.
-    Damaged {
-        /// Who says so.
-        peer: TransportKey,
-        /// The path.
-        path: Path,
-    },
-    /// A validator signed two things that exclude each other; shows both.
-    Misbehaved(String),
-    /// A probe was answered.
-    Pong {
-        /// By whom.
-        peer: TransportKey,
-        /// Which.
-        probe: ProbeId,
-        /// The round trip.
-        rtt: Duration,
-    },
-    /// Open a link over TLS to a relay, and tell whether it is there: [`Node::handle_stream_up`], [`Node::handle_stream_failed`].
-    OpenStream {
-        /// The relay.
-        relay: NodeId,
-        /// The key that it has to show.
-        key: VerifyingKey,
-        /// Where it listens.
-        endpoints: Vec<SocketAddr>,
-    },
-    /// Close the link over TLS that this path is.
-    CloseStream(Path),
-    /// Listen for links over TLS at these addresses, and at no others.
-    ServeStreams(Vec<SocketAddr>),
-    /// Open so many sockets beside those that the node listens on, for datagrams over IPv4, and tell which there are: [`Node::handle_spares`].
-    OpenSpares {
-        /// How many; fewer are of use, too.
-        count: usize,
-        /// What they are for.
-        purpose: SparePurpose,
-    },
-    /// Close those of these sockets, by their positions.
-    CloseSpares(BTreeSet<u8>),
-    /// Store the handshakes that must not be replayed, and where peers were, some time soon.
-    Remember,
 }
 
 /// One node of one network.
@@ -546,84 +457,7 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
-    /// Takes the ledger's policy in force: who was cut loses everything here at once.
-    fn follow_policy(&mut self, now: Now, diff: &PolicyDiff) {
-        let removed: Vec<_> = diff.removed.iter().filter_map(|id| self.policy.member(id)).cloned().collect();
-        let cut: Vec<_> = removed.iter().map(|member| (member.id, member.name.clone())).collect();
-        let keys: Vec<_> = removed.iter().map(|member| (member.id, member.transport_key)).collect();
-        self.policy = self.ledger.policy();
-        let (peers, mut ctx) = self.peers_and_context(now);
-        peers.handle_policy(&mut ctx, diff);
-        self.cut_ways(now, &keys);
-        for (_, key) in &keys {
-            self.ears.forget(key);
-            self.forget_search(key);
-        }
-        self.learn_static(diff.admitted.iter().chain(&diff.changed));
-        self.gossip.forget(&diff.removed);
-        self.routing.forget(&diff.removed);
-        let policy = &self.policy;
-        self.heads_heard.retain(|key, _| policy.is_validator(key));
-        if !diff.admitted.is_empty() {
-            // A record may have come before the block that admitted its node, and was refused.
-            self.gossip.hurry();
-        }
-        self.routing.set_answer_sources(answer_sources(&self.ledger));
-        let before = (self.subnet_routes(), self.own_part.clone());
-        let own = self.policy.member(&self.own_id);
-        self.own_part = own.map(|member| (member.subnets.clone(), member.is_exit)).unwrap_or_default();
-        if self.routing.handle_policy(&self.own_id, &self.policy, subnets(&self.ledger)) {
-            self.tell(NodeEvent::Configure(self.routing.interface_addresses()));
-        }
-        if before != (self.subnet_routes(), self.own_part.clone()) {
-            self.tell(NodeEvent::Routes);
-        }
-        self.follow_names();
-        self.follow_stream_relays(now);
-        if self.routing.handle_segments(&self.own_id, &self.policy) {
-            self.tell(NodeEvent::Segments(self.routing.own_segments().to_vec()));
-        }
-        let is_member = self.policy.member(&self.own_id).is_some();
-        let became = self.membership.handle_policy(is_member, self.policy.is_revoked(&self.own_id));
-        if became {
-            self.enter(now);
-        }
-        self.review_requests(now);
-        self.tell_standing();
-        if !cut.is_empty() {
-            self.tell(NodeEvent::Cut(cut));
-        }
-        self.reach.hurry();
-    }
-
-    /// Tells the shell this node's standing if it changed.
-    fn tell_standing(&mut self) {
-        if let Some(standing) = self.membership.take_news() {
-            self.tell(NodeEvent::Standing(standing));
-        }
-    }
-
     fn tell(&mut self, event: NodeEvent) {
         self.events.push_back(event);
     }
-}
-
-/// The subnet of a network's IPv6 addresses: host parts have 64 bits (RFC 4291 §2.5.1).
-const IPV6_PREFIX_LEN: u8 = 64;
-
-/// What ICMP answers come from: the resolver's addresses, which no node gets, so that no host takes one for its own.
-fn answer_sources(ledger: &Ledger) -> AnswerSources {
-    let state = ledger.state();
-    let Some(network) = state.network() else { return AnswerSources::default() };
-    let v4 = network.ipv4.pool(state.network_id()).and_then(|pool| resolver_ipv4(&pool));
-    AnswerSources { v4, v6: Some(resolver_ipv6(state.network_id())) }
-}
-
-/// The overlay's own subnets: the IPv4 pool, when the network has one, and the IPv6 /64.
-fn subnets(ledger: &Ledger) -> Vec<Prefix> {
-    let state = ledger.state();
-    let Some(network) = state.network() else { return Vec::new() };
-    let ipv4 = network.ipv4.pool(state.network_id()).map(|pool| (IpAddr::V4(pool.base()), pool.len()));
-    let ipv6 = (IpAddr::V6(ipv6_prefix(state.network_id())), IPV6_PREFIX_LEN);
-    ipv4.into_iter().chain([ipv6]).filter_map(|(base, len)| Prefix::new(base, len).ok()).collect()
 }

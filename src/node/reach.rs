@@ -1,19 +1,12 @@
-//! Where this node can be found, and whom it keeps close.
+//! Where this node can be found: what the host says and what others see.
 
-use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
-use super::gossip::{self, GossipMessage, GossipOutcome};
-use super::peers::Context;
-use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
+use crate::path::Surroundings;
 use crate::path::candidate::is_private;
-use crate::path::{CandidateSource, Surroundings, is_possible};
-use crate::policy::Rights;
-use crate::time::{Instant, Now};
-use crate::wire::control::{MAX_RECORD_ENDPOINTS, NatKind, NodeRecord, SignedRecord};
-use crate::wire::drops::DropReason;
+use crate::time::Instant;
+use crate::wire::control::{MAX_RECORD_ENDPOINTS, NatKind};
 use crate::wire::prefix::Prefix;
-use rand_core::CryptoRng;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,6 +14,12 @@ use std::time::Duration;
 
 /// How often the choice of neighbours is looked at without a reason.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many members have to come unasked before a node counts as one that others reach.
+const CALLERS_NEEDED: usize = 2;
+
+/// How often a change of the home relays makes the record anew at most.
+const HOMES_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Addresses that peers saw this node at; more come from a symmetric NAT, and are of no use.
 const MAX_OBSERVED: usize = 4;
@@ -34,18 +33,9 @@ const OBSERVED_DELAY: Duration = Duration::from_secs(1);
 /// How often what was observed alone makes the record anew: everybody gets it, and pongs come as fast as their sender likes.
 const OBSERVED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Members that news goes to, the neighbours among them.
-const MAX_PUSH: usize = 16;
-
-/// How many members have to come unasked before a node counts as one that others reach.
-const CALLERS_NEEDED: usize = 2;
-
 /// How long a member that starts anew says nothing of where it is, unless it is at home at a relay before: a record without one would have
 /// others knock at a NAT that lets nobody in.
 const FIRST_RECORD: Duration = Duration::from_secs(3);
-
-/// How often a change of the home relays makes the record anew at most.
-const HOMES_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where the host is on the underlay.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,9 +45,6 @@ pub struct Underlay {
     /// The prefixes that its interfaces are connected to.
     pub connected: Vec<Prefix>,
 }
-
-/// How often one peer is told of the own head because its connections break: whoever resets them all is not heeded faster.
-const GREETING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Own endpoints and the clock of the neighbourhood.
 pub(super) struct Reach {
@@ -69,14 +56,11 @@ pub(super) struct Reach {
     observed_aside: Vec<(TransportKey, SocketAddr)>,
     /// What the newest record says.
     published: Vec<SocketAddr>,
-    sequence: u64,
     review_at: Instant,
     /// When a record with what was observed since the last one is due.
     publish_at: Option<Instant>,
     /// When there last was such a record.
     observed_published: Option<Instant>,
-    /// The relays that the newest record names.
-    homes: Vec<NodeId>,
     /// Who came unasked since the host is where it is: one alone may lie in wait behind the same NAT.
     callers: BTreeSet<NodeId>,
     /// Whether enough did.
@@ -95,11 +79,9 @@ impl Reach {
             observed: Vec::new(),
             observed_aside: Vec::new(),
             published: Vec::new(),
-            sequence: 0,
             review_at: Instant::ZERO,
             publish_at: None,
             observed_published: None,
-            homes: Vec::new(),
             callers: BTreeSet::new(),
             is_reachable: false,
             homes_told: None,
@@ -117,14 +99,53 @@ impl Reach {
         self.is_reachable
     }
 
+    /// Takes who came unasked, and to which of this node's endpoints: others may come as well, and through this node to others. Of IPv4, where
+    /// the host has it: a way in over IPv6 alone is none for those without. Returns whether it is known since now that others reach it.
+    pub(super) fn take_caller(&mut self, by: NodeId, endpoint: SocketAddr) -> bool {
+        let has_ipv4 = self.local.iter().any(SocketAddr::is_ipv4);
+        if self.is_reachable || has_ipv4 && !endpoint.ip().to_canonical().is_ipv4() {
+            return false;
+        }
+        self.callers.insert(by);
+        self.is_reachable = self.callers.len() >= CALLERS_NEEDED;
+        self.is_reachable
+    }
+
+    /// Says whether the first record waits for a relay.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet_until.is_some()
+    }
+
+    /// Says whether a record may be made now; else it is due as soon as it may.
+    pub(super) fn may_publish(&mut self, now: Instant, has_home: bool) -> bool {
+        let quiet_until = self.quiet_until.filter(|until| now < *until && !has_home && !self.is_reachable);
+        self.quiet_until = quiet_until;
+        self.publish_at = quiet_until.or(self.publish_at);
+        quiet_until.is_none()
+    }
+
+    /// Says, once in a while, that the choice of neighbours is to be looked at.
+    pub(super) fn take_review(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.review_at;
+        if is_due {
+            self.review_at = now + REVIEW_INTERVAL;
+        }
+        is_due
+    }
+
+    /// Says whether a change of the home relays may make the record anew; the first choice always does. Everybody hears of it: a relay that comes
+    /// and goes makes few records.
+    pub(super) fn take_homes_turn(&mut self, now: Instant, is_first: bool) -> bool {
+        let is_due = self.homes_told.is_none_or(|at| now.saturating_since(at) >= HOMES_INTERVAL);
+        if is_first || is_due {
+            self.homes_told = Some(now);
+        }
+        is_first || is_due
+    }
+
     /// Where members with a session saw this node last.
     pub(super) fn observed(&self) -> &[(TransportKey, SocketAddr)] {
         &self.observed
-    }
-
-    /// The relays that the newest record names.
-    pub(super) fn homes(&self) -> &[NodeId] {
-        &self.homes
     }
 
     /// How the NAT in front chooses endpoints, by what members see: of IPv4, where that is what NATs are for.
@@ -164,7 +185,7 @@ impl Reach {
     }
 
     /// Takes where a member saw this node: its latest word replaces the one before, so that a liar has one vote. Returns whether it is news.
-    fn observe(&mut self, now: Instant, observer: TransportKey, endpoint: SocketAddr) -> bool {
+    pub(super) fn observe(&mut self, now: Instant, observer: TransportKey, endpoint: SocketAddr) -> bool {
         if self.observed.contains(&(observer, endpoint)) {
             return false;
         }
@@ -225,7 +246,7 @@ impl Reach {
     }
 
     /// Says, once, whether a record with what was observed since the last one is due.
-    fn take_due(&mut self, now: Instant) -> bool {
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.publish_at.take_if(|at| now >= *at).is_some();
         if is_due {
             self.observed_published = Some(now);
@@ -234,7 +255,7 @@ impl Reach {
     }
 
     /// The endpoints for a record that is made now.
-    fn publish(&mut self) -> Vec<SocketAddr> {
+    pub(super) fn publish(&mut self) -> Vec<SocketAddr> {
         self.publish_at = None;
         self.published = self.endpoints().collect();
         self.published.iter().copied().take(MAX_RECORD_ENDPOINTS).collect()
@@ -258,304 +279,6 @@ impl Reach {
 
     pub(super) fn poll_timeout(&self) -> Instant {
         self.publish_at.map_or(self.review_at, |at| at.min(self.review_at))
-    }
-}
-
-impl<R: CryptoRng> Node<R> {
-    /// A session with a peer is confirmed both ways: streams open, and each side learns what it lacks.
-    pub(super) fn handle_up(&mut self, now: Now, key: TransportKey, rights: Rights) {
-        let is_guest = !self.has_standing() || rights.is_member() && self.peers.is_guest_at(&key);
-        let standing = match (is_guest, self.is_host(&key)) {
-            (false, _) => Standing::Peer(rights),
-            // Whatever the half-synced ledger of a joiner says of its host: the host sees a guest.
-            (true, true) => Standing::Host,
-            (true, false) => Standing::Peer(Rights::Guest),
-        };
-        let is_new = !self.link.peers().any(|peer| peer == (LinkId(key), standing));
-        if let Err(error) = self.link.attach(LinkId(key), standing) {
-            tracing::info!(?key, %error, "a peer found no place");
-            self.drops.count(DropReason::NoPlace);
-            self.peers.dismiss(now, key);
-            return;
-        }
-        // Each handshake has a timestamp: the own last one is no less to be stored than those of others.
-        self.tell(NodeEvent::Remember);
-        if !is_new {
-            return;
-        }
-        self.greet(now, key);
-        if rights.is_member() && !is_guest {
-            for message in self.gossip.everything() {
-                self.send_gossip(now, key, &message);
-            }
-            let probe = self.ping(now, key);
-            tracing::debug!(?key, ?probe, "session up");
-            self.relaying.seek_soon(now.instant);
-        }
-    }
-
-    /// Says whether a peer may serve this node while this node is a guest: its ticket or its ledger names it, or it went there by itself.
-    /// Whoever else comes to it is a stranger, who may know no more than the network's secret.
-    pub(super) fn is_host(&self, key: &TransportKey) -> bool {
-        let mut bootstrap = self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap);
-        bootstrap.any(|it| it.transport_key == *key)
-            || self.policy.admit(key).rights() != Rights::Guest
-            || self.peers.is_initiator(key)
-    }
-
-    fn greet(&mut self, now: Now, key: TransportKey) {
-        self.greeted.insert(key, now.instant);
-        self.ledger.handle_session(now, key);
-    }
-
-    /// A connection with a peer broke, and what it carried is gone. The ledger and gossip ask again by themselves in time; but a reset
-    /// says that the peer started anew, and what it has missed since, a revocation perhaps, does not wait for that.
-    pub(super) fn handle_broken(&mut self, now: Now, event: LinkEvent) {
-        let LinkEvent::Broken { peer: LinkId(key), service, reason, .. } = event;
-        let is_new = service == Service::Sync && reason == BrokenReason::Reset;
-        let is_greeted = self.greeted.get(&key).is_some_and(|at| now.instant.saturating_since(*at) < GREETING_INTERVAL);
-        if is_new && !is_greeted {
-            self.greet(now, key);
-        }
-    }
-
-    /// A member saw this node at an address that the host does not have: a NAT's. Others may reach it there.
-    pub(super) fn handle_observed(&mut self, now: Now, key: TransportKey, endpoint: SocketAddr) {
-        let is_member = self.policy.admit(&key).member().is_some();
-        let is_possible = is_possible(&endpoint) && !self.routing.in_overlay(endpoint.ip().to_canonical());
-        if is_member && is_possible && self.reach.observe(now.instant, key, endpoint) {
-            self.peers.set_surroundings(self.reach.surroundings());
-            self.tend_ears(now);
-        }
-    }
-
-    /// A member came unasked: others may come as well, and through this node to others. Of IPv4, where the host has it: a way in over IPv6
-    /// alone is none for those without.
-    pub(super) fn handle_reached(&mut self, now: Now, by: NodeId, endpoint: SocketAddr) {
-        let has_ipv4 = self.reach.local.iter().any(SocketAddr::is_ipv4);
-        if has_ipv4 && !endpoint.ip().to_canonical().is_ipv4() {
-            return;
-        }
-        let callers = &mut self.reach.callers;
-        if callers.len() < CALLERS_NEEDED {
-            callers.insert(by);
-        }
-        if callers.len() >= CALLERS_NEEDED && !self.reach.is_reachable {
-            self.reach.is_reachable = true;
-            tracing::debug!("others reach this node unasked");
-            self.publish_record(now);
-        }
-    }
-
-    /// Signs and spreads where this node is.
-    pub(super) fn publish_record(&mut self, now: Now) {
-        if !self.membership.is_member() {
-            return;
-        }
-        let homes = self.homes();
-        if let Some(until) = self.reach.quiet_until.filter(|until| now.instant < *until)
-            && homes.is_empty()
-            && !self.reach.is_reachable
-        {
-            self.reach.publish_at = Some(until);
-            return;
-        }
-        self.reach.quiet_until = None;
-        self.reach.sequence = now.wall.0.max(self.reach.sequence + 1).max(self.gossip.sequence(&self.own_id) + 1);
-        let (sequence, endpoints) = (self.reach.sequence, self.reach.publish());
-        let (requests, refused) = self.requests.published();
-        let (nat, is_relay) = (self.reach.nat(), self.is_relay());
-        self.reach.homes = homes.iter().map(|home| home.id).collect();
-        let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused, nat, is_relay, homes };
-        let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
-        let message = self.gossip.publish(record);
-        for key in self.push_targets() {
-            self.send_gossip(now, key, &message);
-        }
-    }
-
-    /// Reviews whom to keep close, and compares records with them.
-    pub(super) fn tend_neighbours(&mut self, now: Now) {
-        if let Some(compare) = self.gossip.handle_timeout(now.instant) {
-            for key in self.neighbours() {
-                self.send_gossip(now, key, &compare);
-            }
-        }
-        if self.reach.take_due(now.instant) {
-            self.publish_record(now);
-        }
-        if now.instant < self.reach.review_at {
-            return;
-        }
-        self.reach.review_at = now.instant + REVIEW_INTERVAL;
-        if !self.has_standing() {
-            let hosts =
-                self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap).map(|it| it.transport_key);
-            self.peers.keep(hosts.collect());
-            return;
-        }
-        let close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
-        let members = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key);
-        let validators = if self.policy.has_validator(&self.own_id) { self.other_validators() } else { Vec::new() };
-        let relays = self
-            .relays_to_keep()
-            .into_iter()
-            .chain(self.peers.relays_in_use())
-            .chain(self.relaying.next_relays(&self.policy));
-        let kept = members.chain(validators).chain(relays).collect();
-        self.peers.keep(kept);
-        // Others look there for this node.
-        let (homes, told) = (self.home_relays(), self.reach.homes());
-        let is_news = homes.len() != told.len() || homes.iter().any(|home| !told.contains(home));
-        // Everybody hears of it: a relay that comes and goes makes few records.
-        let is_due = self.reach.homes_told.is_none_or(|at| now.instant.saturating_since(at) >= HOMES_INTERVAL);
-        if is_news && (told.is_empty() || is_due) {
-            self.reach.homes_told = Some(now.instant);
-            self.publish_record(now);
-        }
-    }
-
-    /// Says whether this node takes part: as a member, or as a validator that goes on ordering although it was revoked on sight.
-    pub(super) fn has_standing(&self) -> bool {
-        self.membership.is_member() || self.policy.has_validator(&self.own_id)
-    }
-
-    /// The handshake keys of all validators but this node.
-    pub(super) fn other_validators(&self) -> Vec<TransportKey> {
-        self.policy.validators().filter(|(id, _)| **id != self.own_id).map(|(_, key)| *key).collect()
-    }
-
-    /// Takes a gossip message of a member.
-    pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
-        let outcome = match GossipMessage::decode(bytes) {
-            Ok(message) => self.gossip.handle(message, &self.policy),
-            Err(error) => GossipOutcome { refused: vec![error], ..GossipOutcome::default() },
-        };
-        for error in &outcome.refused {
-            tracing::debug!(?from, %error, "gossip refused");
-            self.drops.count(DropReason::ControlRefused);
-        }
-        for id in &outcome.updated {
-            self.take_record(now, id);
-            self.take_refusals(now, id);
-        }
-        if self.reach.quiet_until.is_some() && !self.homes().is_empty() {
-            self.publish_record(now);
-        }
-        for reply in &outcome.replies {
-            self.send_gossip(now, from, reply);
-        }
-        if !outcome.updated.is_empty() {
-            self.tend_ears(now);
-            self.relaying.seek_soon(now.instant);
-            self.reach.hurry();
-            let news = self.gossip.records_of(&outcome.updated);
-            for key in self.push_targets().into_iter().filter(|key| *key != from) {
-                self.send_gossip(now, key, &news);
-            }
-        }
-        if outcome.own_is_outdated {
-            self.publish_record(now);
-        }
-    }
-
-    /// Adds the endpoints of a member's newest record to its candidates.
-    fn take_record(&mut self, now: Now, id: &NodeId) {
-        let Some(member) = self.policy.member(id) else { return };
-        let Some(record) = self.gossip.record(id, &self.policy) else { return };
-        let (key, routing) = (member.transport_key, &self.routing);
-        self.peers.retain_records(key, &record.endpoints);
-        let mut is_news = false;
-        for endpoint in &record.endpoints {
-            let in_overlay = |address| routing.in_overlay(address);
-            match self.peers.add_candidate(key, Some(*id), *endpoint, CandidateSource::Record, in_overlay) {
-                Ok(added) => is_news |= added,
-                Err(error) => tracing::debug!(peer = ?id, %endpoint, %error, "candidate refused"),
-            }
-        }
-        self.peers.set_closed(key, record.nat.is_there() && !record.homes.is_empty());
-        if is_news {
-            self.peers.take_record_news(now.instant, key);
-        }
-    }
-
-    /// Adds where the ledger says that members stay.
-    pub(super) fn learn_static<'i>(&mut self, ids: impl Iterator<Item = &'i NodeId>) {
-        for member in ids.filter_map(|id| self.policy.member(id)).filter(|member| member.id != self.own_id) {
-            let in_overlay = |address| self.routing.in_overlay(address);
-            for endpoint in &member.static_endpoints {
-                let (key, id) = (member.transport_key, Some(member.id));
-                let added = self.peers.add_candidate(key, id, *endpoint, CandidateSource::Ledger, in_overlay);
-                if let Err(error) = added {
-                    tracing::debug!(peer = ?member.id, %endpoint, %error, "candidate refused");
-                }
-            }
-        }
-    }
-
-    /// Adds endpoints where members were in an earlier run.
-    pub fn remember_endpoints(&mut self, known: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
-        for (id, endpoint) in known {
-            let Some(member) = self.policy.member(&id) else { continue };
-            let key = member.transport_key;
-            // One that became an overlay address or the like since is just not tried.
-            let in_overlay = |address| self.routing.in_overlay(address);
-            let _ = self.peers.add_candidate(key, Some(id), endpoint, CandidateSource::Remembered, in_overlay);
-        }
-        self.reach.hurry();
-    }
-
-    /// Where members are reached now, to be stored for the next run.
-    pub fn known_endpoints(&self) -> Vec<(NodeId, SocketAddr)> {
-        let known = |member: &crate::policy::Member| {
-            let peer = self.peers.peer(&member.transport_key)?;
-            Some((member.id, peer.paths.endpoint().or_else(|| peer.paths.candidates().ranked().first().copied())?))
-        };
-        self.policy.members().filter_map(known).collect()
-    }
-
-    /// The members that this node keeps close, those with a session: what is compared with them every few seconds goes to nobody else,
-    /// so that all other sessions are silent when they are idle. Who is kept by the other side alone answers.
-    pub(super) fn neighbours(&self) -> Vec<TransportKey> {
-        self.member_sessions().filter(|key| self.peers.is_kept(key)).collect()
-    }
-
-    /// Members with a session, the kept ones first: whom news goes to at once.
-    pub(super) fn push_targets(&self) -> Vec<TransportKey> {
-        let others = self.member_sessions().filter(|key| !self.peers.is_kept(key));
-        self.neighbours().into_iter().chain(others).take(MAX_PUSH).collect()
-    }
-
-    /// The same for news of the ledger: a validator that was revoked on sight hears them too, or nothing would be ordered any more.
-    pub(super) fn ledger_targets(&self) -> Vec<TransportKey> {
-        self.revoked_validators().chain(self.push_targets()).collect()
-    }
-
-    /// Whom the ledger is compared with every few seconds: the neighbours, and those validators, which may have missed the news.
-    pub(super) fn ledger_neighbours(&self) -> Vec<TransportKey> {
-        self.revoked_validators().chain(self.neighbours()).collect()
-    }
-
-    fn revoked_validators(&self) -> impl Iterator<Item = TransportKey> {
-        self.peers.usable().filter(|(_, rights)| matches!(rights, Rights::Consensus(_))).map(|(key, _)| key)
-    }
-
-    fn member_sessions(&self) -> impl Iterator<Item = TransportKey> {
-        self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
-    }
-
-    fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {
-        // Who takes this node for a guest hears it once that is over.
-        if self.link.allows(LinkId(key), Service::Gossip) {
-            // A full queue or a peer that just left: the next comparison repairs it.
-            let _ = self.link.send(now.instant, LinkId(key), Service::Gossip, message.encode());
-        }
-    }
-
-    /// Connects to a peer if that is possible now.
-    pub(super) fn connect(&mut self, now: Now, key: TransportKey) {
-        let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
-        self.peers.connect(&mut ctx, key);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The node's part in names: a zone for each policy, and packets to the resolver.
 
+use super::Node;
+use super::following::{answer_sources, subnets};
 use super::resolver::{Resolver, Zone, ZoneTerms};
-use super::{Node, answer_sources, subnets};
 use crate::time::Now;
 use crate::wire::record::ZoneName;
 use rand_core::CryptoRng;

@@ -69,25 +69,6 @@ fn unblock(overlay: &mut Overlay) {
     overlay.world.cut = Box::new(|_, _| false);
 }
 
-/// Sends a packet every 20 ms both ways for a while. Returns the longest time without one that arrived, one way.
-fn longest_gap(overlay: &mut Overlay, [from, to]: [usize; 2], span: Duration) -> Duration {
-    let start = overlay.world.now().instant;
-    let (mut last, mut longest, mut sent) = (start, Duration::ZERO, Vec::new());
-    while overlay.world.now().instant < start + span {
-        sent.push(overlay.send(from, to, false));
-        overlay.send(to, from, false);
-        overlay.world.run_for(Duration::from_millis(20));
-        let now = overlay.world.now().instant;
-        let before = sent.len();
-        sent.retain(|packet| overlay.received(to, packet) == 0);
-        if sent.len() < before {
-            last = now;
-        }
-        longest = longest.max(now.saturating_since(last));
-    }
-    longest
-}
-
 #[test]
 fn a_member_that_starts_where_udp_is_blocked_comes_through_within_a_second() {
     for seed in 700..705 {
@@ -164,14 +145,14 @@ fn udp_that_is_blocked_under_a_conversation_is_left_and_taken_again() {
     for seed in 720..725 {
         let mut overlay = scene(seed);
         overlay.talk(ADA, BEN, false, PATIENCE).expect("a way");
-        longest_gap(&mut overlay, [ADA, BEN], Duration::from_secs(5));
+        overlay.longest_gap([ADA, BEN], Duration::from_secs(5));
         block(&mut overlay, ADA);
-        let gap = longest_gap(&mut overlay, [ADA, BEN], Duration::from_secs(20));
+        let gap = overlay.longest_gap([ADA, BEN], Duration::from_secs(20));
         assert!(gap < Duration::from_secs(4), "seed {seed}: {gap:?}");
         assert_eq!(way(&overlay, ADA, BEN), by_tls(&overlay, 1), "seed {seed}");
         unblock(&mut overlay);
         // Every minute, and sooner while something flows.
-        let gap = longest_gap(&mut overlay, [ADA, BEN], Duration::from_secs(90));
+        let gap = overlay.longest_gap([ADA, BEN], Duration::from_secs(90));
         assert!(gap < Duration::from_millis(300), "seed {seed}: {gap:?}");
         assert!(matches!(way(&overlay, ADA, BEN), Some(Way::Relayed(_))), "seed {seed}: {:?}", way(&overlay, ADA, BEN));
         assert!(matches!(way(&overlay, ADA, 1), Some(Way::Direct(_))), "{:?}", way(&overlay, ADA, 1));
@@ -206,7 +187,7 @@ fn a_relay_that_dies_is_replaced_over_tls() {
     overlay.world.run_for(Duration::from_secs(30));
     restart(&mut overlay, ADA);
     overlay.talk(ADA, BEN, false, PATIENCE).expect("a way over TLS");
-    longest_gap(&mut overlay, [ADA, BEN], Duration::from_secs(20));
+    overlay.longest_gap([ADA, BEN], Duration::from_secs(20));
     let used = if way(&overlay, ADA, BEN) == by_tls(&overlay, 1) { 1 } else { 4 };
     assert_eq!(way(&overlay, ADA, BEN), by_tls(&overlay, used));
     let other = 5 - used;
@@ -215,7 +196,7 @@ fn a_relay_that_dies_is_replaced_over_tls() {
     overlay.kill(used);
     let ada = overlay.addresses[ADA];
     overlay.world.with(ada, |host, now| host.lose_stream(now, at));
-    let gap = longest_gap(&mut overlay, [ADA, BEN], Duration::from_secs(10));
+    let gap = overlay.longest_gap([ADA, BEN], Duration::from_secs(10));
     assert!(gap < Duration::from_secs(2), "{gap:?}");
     assert_eq!(way(&overlay, ADA, BEN), by_tls(&overlay, other));
 }

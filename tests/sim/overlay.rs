@@ -291,4 +291,23 @@ impl Overlay {
         let now = self.world.now_at(machine.address);
         self.world.insert(machine.address, machine.restart(now).unwrap());
     }
+
+    /// Sends a packet every 20 ms both ways for a while. Returns the longest time without one that arrived, one way.
+    pub fn longest_gap(&mut self, [from, to]: [usize; 2], span: Duration) -> Duration {
+        let start = self.world.now().instant;
+        let (mut last, mut longest, mut sent) = (start, Duration::ZERO, Vec::new());
+        while self.world.now().instant < start + span {
+            sent.push(self.send(from, to, false));
+            self.send(to, from, false);
+            self.world.run_for(Duration::from_millis(20));
+            let now = self.world.now().instant;
+            let before = sent.len();
+            sent.retain(|packet| self.received(to, packet) == 0);
+            if sent.len() < before {
+                last = now;
+            }
+            longest = longest.max(now.saturating_since(last));
+        }
+        longest
+    }
 }

@@ -128,34 +128,15 @@ fn relay_between(overlay: &Overlay, relays: [usize; 2], [from, to]: [usize; 2]) 
     relays.into_iter().find(|relay| overlay.member(*relay).name == name).unwrap()
 }
 
-/// Sends a packet every 20 ms both ways for a while. Returns the longest time without one that arrived, one way.
-fn longest_gap(overlay: &mut Overlay, [from, to]: [usize; 2], span: Duration) -> Duration {
-    let start = overlay.world.now().instant;
-    let (mut last, mut longest, mut sent) = (start, Duration::ZERO, Vec::new());
-    while overlay.world.now().instant < start + span {
-        sent.push(overlay.send(from, to, false));
-        overlay.send(to, from, false);
-        overlay.world.run_for(Duration::from_millis(20));
-        let now = overlay.world.now().instant;
-        let before = sent.len();
-        sent.retain(|packet| overlay.received(to, packet) == 0);
-        if sent.len() < before {
-            last = now;
-        }
-        longest = longest.max(now.saturating_since(last));
-    }
-    longest
-}
-
 #[test]
 fn a_relay_that_dies_is_replaced_within_a_second() {
     for seed in 250..255 {
         let (mut overlay, relays, ends) = with_two_relays(seed);
-        assert!(longest_gap(&mut overlay, ends, Duration::from_secs(20)) < Duration::from_millis(150));
+        assert!(overlay.longest_gap(ends, Duration::from_secs(20)) < Duration::from_millis(150));
         let used = relay_between(&overlay, relays, ends);
         let at = overlay.addresses[used];
         overlay.world.remove(at);
-        let gap = longest_gap(&mut overlay, ends, Duration::from_secs(10));
+        let gap = overlay.longest_gap(ends, Duration::from_secs(10));
         assert!(gap < Duration::from_secs(1), "seed {seed}: {gap:?}");
     }
 }
@@ -170,10 +151,10 @@ fn a_hostile_relay_can_break_no_more_than_its_own_path() {
     };
     for (number, tamper) in [drop_all, alter].into_iter().enumerate() {
         let (mut overlay, relays, ends) = with_two_relays(260 + number as u64);
-        longest_gap(&mut overlay, ends, Duration::from_secs(20));
+        overlay.longest_gap(ends, Duration::from_secs(20));
         let used = relay_between(&overlay, relays, ends);
         overlay.world.with(overlay.addresses[used], |host, _| host.tamper = Some(tamper));
-        let gap = longest_gap(&mut overlay, ends, Duration::from_secs(10));
+        let gap = overlay.longest_gap(ends, Duration::from_secs(10));
         assert!(gap < Duration::from_secs(1), "{number}: {gap:?}");
         assert_ne!(relay_between(&overlay, relays, ends), used, "{number}");
         overlay.assert_no_duplicates();
@@ -188,7 +169,7 @@ fn a_hostile_relay_can_break_no_more_than_its_own_path() {
             vec![datagram.clone(), datagram, other]
         });
     });
-    assert!(longest_gap(&mut overlay, ends, Duration::from_secs(10)) < Duration::from_millis(150));
+    assert!(overlay.longest_gap(ends, Duration::from_secs(10)) < Duration::from_millis(150));
     overlay.assert_no_duplicates();
     assert!(overlay.node(ends[1]).dropped(DropReason::Replayed) > 100);
     assert!(overlay.node(ends[1]).dropped(DropReason::UnknownLabel) > 100);
@@ -292,18 +273,24 @@ fn three_relays_in_a_row_pass_on_and_no_fourth() {
     }
 }
 
+/// Two behind home routers that speak directly.
+fn two_in_touch(seed: u64) -> (Overlay, [usize; 2]) {
+    let mut overlay = Overlay::found(seed, Weather::FAIR);
+    let [ada, ben] = [(); 2].map(|()| overlay.invite_behind(NatType::RESTRICTED));
+    overlay.wait_for_everybody();
+    overlay.world.run_for(Duration::from_secs(15));
+    overlay.talk(ada, ben, false, PATIENCE).unwrap();
+    overlay.longest_gap([ada, ben], Duration::from_secs(20));
+    assert!(!is_relayed(&overlay, ada, ben), "direct first");
+    (overlay, [ada, ben])
+}
+
 #[test]
 fn a_nat_that_was_switched_off_and_on_is_got_over_within_two_seconds() {
     for seed in 275..278 {
-        let mut overlay = Overlay::found(seed, Weather::FAIR);
-        let [ada, ben] = [(); 2].map(|()| overlay.invite_behind(NatType::RESTRICTED));
-        overlay.wait_for_everybody();
-        overlay.world.run_for(Duration::from_secs(15));
-        overlay.talk(ada, ben, false, PATIENCE).unwrap();
-        longest_gap(&mut overlay, [ada, ben], Duration::from_secs(20));
-        assert!(!is_relayed(&overlay, ada, ben), "direct first");
+        let (mut overlay, [ada, ben]) = two_in_touch(seed);
         overlay.world.nats[0].reboot();
-        let gap = longest_gap(&mut overlay, [ben, ada], Duration::from_secs(10));
+        let gap = overlay.longest_gap([ben, ada], Duration::from_secs(10));
         assert!(gap < Duration::from_secs(2), "seed {seed}: {gap:?}");
     }
 }
@@ -311,16 +298,10 @@ fn a_nat_that_was_switched_off_and_on_is_got_over_within_two_seconds() {
 #[test]
 fn a_direct_path_that_dies_in_one_direction_is_left_by_both() {
     for seed in 280..285 {
-        let mut overlay = Overlay::found(seed, Weather::FAIR);
-        let [ada, ben] = [(); 2].map(|()| overlay.invite_behind(NatType::RESTRICTED));
-        overlay.wait_for_everybody();
-        overlay.world.run_for(Duration::from_secs(15));
-        overlay.talk(ada, ben, false, PATIENCE).unwrap();
-        longest_gap(&mut overlay, [ada, ben], Duration::from_secs(20));
-        assert!(!is_relayed(&overlay, ada, ben), "direct first");
+        let (mut overlay, [ada, ben]) = two_in_touch(seed);
         let (home, gate) = (overlay.addresses[ada].ip(), overlay.world.nats[1].public());
         overlay.world.cut = Box::new(move |from, to| from.ip() == home && to.ip() == gate);
-        let gap = longest_gap(&mut overlay, [ada, ben], Duration::from_secs(10));
+        let gap = overlay.longest_gap([ada, ben], Duration::from_secs(10));
         assert!(gap < Duration::from_secs(2), "seed {seed}: {gap:?}");
         assert!(is_relayed(&overlay, ada, ben) && is_relayed(&overlay, ben, ada), "seed {seed}");
     }

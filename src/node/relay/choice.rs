@@ -82,6 +82,12 @@ impl<R: CryptoRng> Node<R> {
         self.peers.peer(key)?.paths.rtt()
     }
 
+    /// The relays that this node's newest record names.
+    pub(in crate::node) fn told_homes(&self) -> Vec<NodeId> {
+        let record = self.gossip.record(&self.own_id, &self.policy);
+        record.map(|record| record.homes.iter().map(|home| home.id).collect()).unwrap_or_default()
+    }
+
     /// The relays that this node can be reached through, the nearest first. One that everybody reaches needs none.
     pub(in crate::node) fn homes(&self) -> Vec<HomeRelay> {
         if self.reach.is_reachable() {
@@ -94,7 +100,8 @@ impl<R: CryptoRng> Node<R> {
         });
         let mut homes: Vec<_> = near.collect();
         // One that is at home somewhere stays there: everybody hears of a change.
-        let is_old = |id: &NodeId| self.reach.homes().contains(id);
+        let told = self.told_homes();
+        let is_old = |id: &NodeId| told.contains(id);
         homes.sort_unstable_by_key(|(rtt, handicap, id)| (!is_old(id), *rtt + *handicap));
         homes.truncate(MAX_HOMES);
         homes.sort_unstable_by_key(|(rtt, handicap, _)| *rtt + *handicap);
