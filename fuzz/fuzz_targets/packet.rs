@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use p2plus::wire::flow::Content;
 use p2plus::wire::icmp::{IcmpError, encode_error, may_be_icmp_error};
 use p2plus::wire::inner::{Fragment, InnerPacket};
+use p2plus::wire::mss;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const LOCAL: [IpAddr; 2] =
@@ -16,6 +17,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(packet.payload_offset <= packet.total_len);
     assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
     let _ = may_be_icmp_error(&packet, bytes);
+    let mut lowered = bytes.to_vec();
+    if mss::clamp(&mut lowered, 1280, false) {
+        assert_eq!(InnerPacket::parse(&lowered), Ok(packet));
+        assert!(!mss::clamp(&mut lowered, 1280, false), "once is enough");
+    }
     if let Content::Packet(flow, ..) = Content::of(&packet, bytes) {
         assert_eq!((flow.source, flow.destination), (packet.source, packet.destination));
     }

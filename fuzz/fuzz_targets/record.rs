@@ -8,8 +8,8 @@ use p2plus::wire::datagram::SessionIndex;
 use p2plus::wire::ecn::Ecn;
 use p2plus::wire::inner::InnerPacket;
 use p2plus::wire::transport_record::{
-    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_MEASURE, RECORD_PACKET, RECORD_STREAM, Record, bundled_header,
-    next_bundled,
+    FLAG_NEEDS_CHECKSUM, Layer, RECORD_BUNDLE, RECORD_CONTROL, RECORD_MEASURE, RECORD_PACKET, RECORD_STREAM, Record,
+    bundled_header, next_bundled,
 };
 
 fuzz_target!(|bytes: &[u8]| {

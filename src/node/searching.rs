@@ -1,7 +1,7 @@
 //! Which peer's ports are searched for, and when: one whose NAT, or this node's, chooses another port for each conversation, and not both.
 //!
 //! ```text
-//!   call ──► wanted ── 500 ms ──► both kinds known, still relayed? ──► opening, or guessing ── direct, or spent ──► over
+//!   call ──► wanted ── 400 ms ──► both kinds known, still relayed? ──► opening, or guessing ── direct, or spent ──► over
 //!              ▲                                                                                                     │
 //!              └──────────────────────────────── once more, a minute later ──────────────────────────────────────────┘
 //! ```
