@@ -417,6 +417,7 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Up(key, rights) => {
                 self.look_at_stream(now, key);
                 self.handle_up(now, key, rights);
+                self.peers.doubt_relay(&key);
                 self.relay_reached(now, key);
                 self.call_if_relayed(now, key);
             }

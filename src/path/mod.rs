@@ -23,4 +23,4 @@ pub use candidate::{CandidateError, CandidateSource, Candidates, Surroundings, i
 pub use local::{LocalEnd, Path, PathClass, SPARE_SOCKETS};
 pub use mtu::PathMtu;
 pub use probe::ProbeId;
-pub use select::{PathCheck, Paths, Speech};
+pub use select::{PathCheck, Paths, Speech, Traffic};

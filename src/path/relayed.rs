@@ -2,6 +2,7 @@
 
 use super::local::Path;
 use crate::crypto::exchange::TransportKey;
+use crate::time::Instant;
 use std::time::Duration;
 
 /// Ways through relays to one peer: three that this node asked for and those that the peer did.
@@ -9,6 +10,12 @@ pub const MAX_RELAYED: usize = 6;
 
 /// Of these, ways through one relay: it may offer as many labels as it likes.
 const MAX_OF_RELAY: usize = 2;
+
+/// Questions in a row that the peer may leave unanswered by a way: one or two are lost now and then, after three the label leads nowhere.
+const MAX_UNANSWERED: u32 = 3;
+
+/// How long an answer to one of them may take.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +26,16 @@ struct RelayedWay {
     rtt: Option<Duration>,
     /// Whether the peer answered there.
     has_answered: bool,
+    /// Questions since it last did, a second apart at least, and when the last one was asked.
+    unanswered: u32,
+    asked_at: Option<Instant>,
+}
+
+impl RelayedWay {
+    /// Says whether the last question had its time.
+    fn is_over(&self, now: Instant) -> bool {
+        self.asked_at.is_none_or(|at| now.saturating_since(at) >= ANSWER_TIME)
+    }
 }
 
 /// All of them, the one that was made first in front.
@@ -51,7 +68,7 @@ impl RelayedWays {
             None
         };
         loser.map(|at| self.0.remove(at));
-        self.0.push(RelayedWay { relay, path, rtt: None, has_answered: false });
+        self.0.push(RelayedWay { relay, path, rtt: None, has_answered: false, unanswered: 0, asked_at: None });
     }
 
     /// Drops those that are none any more. Returns whether there were any.
@@ -73,7 +90,39 @@ impl RelayedWays {
         for way in self.0.iter_mut().filter(|way| is_same(&way.path, path)) {
             way.has_answered = true;
             way.rtt = rtt.or(way.rtt);
+            way.unanswered = 0;
         }
+    }
+
+    /// Notes that the peer is asked by a way.
+    pub(super) fn asked(&mut self, now: Instant, path: &Path) {
+        for way in self.0.iter_mut().filter(|way| is_same(&way.path, path) && way.is_over(now)) {
+            way.unanswered += 1;
+            way.asked_at = Some(now);
+        }
+    }
+
+    /// A relay may have started anew, and know its labels no more: each of them is to be asked soon.
+    pub(super) fn doubt(&mut self, relay: &TransportKey) {
+        for way in self.0.iter_mut().filter(|way| way.relay == *relay) {
+            way.unanswered = way.unanswered.max(1);
+            way.asked_at = None;
+        }
+    }
+
+    /// Says whether an answer is overdue by a way other than `used`.
+    pub(super) fn are_any_doubtful(&self, now: Instant, used: Option<Path>) -> bool {
+        self.0
+            .iter()
+            .any(|way| way.unanswered > 0 && way.is_over(now) && !used.is_some_and(|used| is_same(&used, &way.path)))
+    }
+
+    /// Drops the ways but `used` that the peer answers by no more. Returns whether there were any.
+    pub(super) fn drop_silent(&mut self, now: Instant, used: Option<Path>) -> bool {
+        let is_used = |path: &Path| used.is_some_and(|used| is_same(&used, path));
+        let before = self.0.len();
+        self.0.retain(|way| way.unanswered < MAX_UNANSWERED || !way.is_over(now) || is_used(&way.path));
+        self.0.len() != before
     }
 
     /// Says whether the peer answered by a way.
@@ -147,6 +196,30 @@ mod tests {
         assert_eq!(ways.iter().collect::<Vec<_>>(), [(one, way(9, 7)), (other, way(2, 7))]);
         assert!(ways.remove(|relay, _| *relay == one) && !ways.remove(|relay, _| *relay == one));
         assert_eq!(ways.relay_of(&way(2, 7)), Some(other));
+    }
+
+    #[test]
+    fn a_way_by_which_nobody_answers_any_more_is_dropped_but_not_for_a_lost_question_or_a_slow_answer() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut ways = RelayedWays::default();
+        let [used, idle] = [1, 2].map(|seed| (TransportKey([seed; 32]), way(seed, 7)));
+        for (relay, path) in [used, idle] {
+            ways.add(relay, path, None);
+            ways.answered(&path, None);
+        }
+        let ask =
+            |ways: &mut RelayedWays, millis| [used.1, idle.1].iter().for_each(|path| ways.asked(at(millis), path));
+        (0..2900).step_by(100).for_each(|millis| ask(&mut ways, millis));
+        assert!(!ways.are_any_doubtful(at(2999), Some(used.1)) && ways.are_any_doubtful(at(3000), Some(used.1)));
+        assert!(!ways.drop_silent(at(2999), Some(used.1)));
+        ways.answered(&idle.1, None);
+        assert!(!ways.drop_silent(at(4000), Some(used.1)), "it came");
+        assert!(!ways.are_any_doubtful(at(4000), Some(used.1)), "the one in use is watched otherwise");
+        ways.doubt(&idle.0);
+        assert!(ways.are_any_doubtful(at(4000), Some(used.1)));
+        [4000, 5000].iter().for_each(|millis| ask(&mut ways, *millis));
+        assert!(!ways.drop_silent(at(5999), Some(used.1)) && ways.drop_silent(at(6000), Some(used.1)));
+        assert_eq!(ways.iter().collect::<Vec<_>>(), [used]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::local::Path;
 use super::probe::{ProbeId, Probes};
 use super::relayed::RelayedWays;
 use super::stream::StreamWay;
-use super::watch::{Verdict, Watch};
+use super::watch::{BACKUP_INTERVAL, Verdict, Watch};
 use crate::crypto::exchange::TransportKey;
 use crate::time::Instant;
 use std::collections::BTreeSet;
@@ -31,13 +31,33 @@ const UNMEASURED_RTT: Duration = Duration::from_millis(200);
 /// Ways besides the one in use that are asked at a time.
 const MAX_BACKUPS: usize = 3;
 
+/// When something last passed between this node and a peer.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    /// To it.
+    pub sent: Option<Instant>,
+    /// From it, and authentic.
+    pub received: Option<Instant>,
+    /// Either way, of a user's.
+    pub used: Option<Instant>,
+}
+
+impl Traffic {
+    /// Says whether something of a user's passed a moment ago.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        self.used.is_some_and(|used| now.saturating_since(used) < BACKUP_INTERVAL)
+    }
+}
+
 /// What the watch asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PathCheck {
     /// Nothing to do.
     Healthy,
-    /// Probe these, and see whether what is long comes through: the peer owes an answer, or it is time to.
+    /// The peer owes an answer: probe these, and see whether what is long comes through.
     Probe(Vec<Path>),
+    /// Probe these, which would be taken next.
+    Warm(Vec<Path>),
     /// The path seems dead: handshake with every candidate.
     Reconnect,
 }
@@ -129,6 +149,17 @@ impl Paths {
         let are_any = self.relayed.remove(is_gone);
         gone.iter().for_each(|(_, path)| self.leave(path));
         are_any
+    }
+
+    /// A relay may have started anew: whether its labels still lead to the peer is to be asked.
+    pub fn doubt_relay(&mut self, relay: &TransportKey) {
+        self.relayed.doubt(relay);
+    }
+
+    /// Drops the ways through relays that are not in use and by which the peer answers no more. Returns whether there were any.
+    pub fn drop_silent(&mut self, now: Instant) -> bool {
+        let used = self.path();
+        self.relayed.drop_silent(now, used)
     }
 
     /// Takes where a relay is reached now.
@@ -235,7 +266,7 @@ impl Paths {
             // Who only tries it uses another one, because this one fails it.
             if speech == Speech::Using {
                 self.moved_to = None;
-                self.watch.forgive();
+                self.watch.heard_here(now);
             }
             return None;
         }
@@ -273,6 +304,7 @@ impl Paths {
         if self.path() == Some(path) {
             self.watch.asked(now);
         }
+        self.relayed.asked(now, &path);
         self.probes.sent(now, id, path);
     }
 
@@ -298,7 +330,7 @@ impl Paths {
         match &mut self.current {
             Some(current) if current.path == path => {
                 current.rtt = Some(rtt);
-                self.watch.forgive();
+                self.watch.heard_here(now);
             }
             Some(current) => {
                 let is_same_kind = current.path.class() == path.class();
@@ -320,14 +352,23 @@ impl Paths {
         Some(rtt)
     }
 
-    /// Judges the path in use by the times of the last packet sent to and received from the peer. After an answer nothing is owed: what was
-    /// sent before it was answered by what it answers.
-    pub fn check(&mut self, now: Instant, sent: Option<Instant>, received: Option<Instant>) -> PathCheck {
-        let (Some(current), Some(sent)) = (self.current, sent) else { return PathCheck::Healthy };
-        match self.watch.check(now, current.rtt, sent, received) {
-            Verdict::Healthy => PathCheck::Healthy,
-            Verdict::Warm => PathCheck::Probe(self.backups().take(1).collect()),
-            Verdict::Ask => PathCheck::Probe(std::iter::once(current.path).chain(self.backups()).collect()),
+    /// Judges the path in use by the times of the last packet sent to and received from the peer, and of the last one of a user's. After an
+    /// answer nothing is owed: what was sent before it was answered by what it answers.
+    pub fn check(&mut self, now: Instant, traffic: Traffic) -> PathCheck {
+        let (Some(current), Some(sent)) = (self.current, traffic.sent) else { return PathCheck::Healthy };
+        match self.watch.check(now, current.rtt, sent, traffic.received) {
+            Verdict::Healthy => {
+                let is_doubtful = self.relayed.are_any_doubtful(now, self.path());
+                let is_warm_turn = traffic.is_in_use(now) && self.watch.take_warm_turn(now, is_doubtful);
+                if is_warm_turn { PathCheck::Warm(self.backups().collect()) } else { PathCheck::Healthy }
+            }
+            Verdict::Ask => {
+                // What nobody uses has the time to ask the others only where this one leaves the question unanswered.
+                let usual = current.rtt.unwrap_or(UNMEASURED_RTT);
+                let is_urgent = traffic.is_in_use(now) || self.watch.is_silent(now, usual);
+                let others = if is_urgent { self.backups().collect() } else { Vec::new() };
+                PathCheck::Probe(std::iter::once(current.path).chain(others).collect())
+            }
             Verdict::Reconnect => PathCheck::Reconnect,
         }
     }

@@ -19,11 +19,12 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(30);
 /// How often the peer is looked for again, while it stays silent.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(6);
 
-/// How often a path is asked then.
+/// How often a path is asked then, and ways that owe an answer beside one that works.
 const LATE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the way that would be taken next is asked while the one in use carries something: so that it is warm, and its label known.
-const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
+/// How often the ways that would be taken next are asked while the one in use carries something of a user's: so that they are warm, and their
+/// labels known.
+pub(super) const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long what comes is taken to come by another path after something did: that is told once in 100 ms, not of each packet.
 const ELSEWHERE_FOR: Duration = Duration::from_millis(250);
@@ -33,8 +34,6 @@ const ELSEWHERE_FOR: Duration = Duration::from_millis(250);
 pub(super) enum Verdict {
     /// Nothing to do.
     Healthy,
-    /// It is time to ask the next best way.
-    Warm,
     /// The peer owes an answer: ask the path in use, and those that would be taken next.
     Ask,
     /// The path seems dead: look for the peer everywhere.
@@ -85,6 +84,12 @@ impl Watch {
         self.elsewhere_at = Some(if is_proved { now + ELSEWHERE_FOR } else { now });
     }
 
+    /// Takes the news that something came by the path in use itself.
+    pub(super) fn heard_here(&mut self, now: Instant) {
+        self.heard_at = self.heard_at.max(now);
+        self.forgive();
+    }
+
     /// Takes the news that an answer leaves now.
     pub(super) fn answered(&mut self, now: Instant) {
         self.answered_at = Some(now);
@@ -119,7 +124,7 @@ impl Watch {
     ) -> Verdict {
         let received = received.unwrap_or(Instant::ZERO);
         if self.elsewhere_at.is_none_or(|at| received > at) {
-            self.heard_at = received;
+            self.heard_at = self.heard_at.max(received);
         }
         let received = self.heard_at;
         if received >= sent {
@@ -127,7 +132,7 @@ impl Watch {
         }
         // An answer, by whatever path it went, asks for none; but it settles nothing that is owed for something else.
         if received >= sent || self.answered_at >= Some(sent) && self.owed_since.is_none() {
-            return self.warm(now, sent);
+            return Verdict::Healthy;
         }
         if self.owed_since.is_some_and(|since| since < received) {
             self.forgive();
@@ -153,16 +158,15 @@ impl Watch {
         Verdict::Ask
     }
 
-    /// Has the next best way asked now and then, while the one in use carries something.
-    fn warm(&mut self, now: Instant, sent: Instant) -> Verdict {
-        // What was sent last may have been an answer: two ends that answer each other's would never fall silent.
-        let is_idle = now.saturating_since(sent) >= BACKUP_INTERVAL || self.answered_at >= Some(sent);
-        let is_warm = self.watched_at.is_some_and(|at| now.saturating_since(at) < BACKUP_INTERVAL);
-        if is_idle || is_warm {
-            return Verdict::Healthy;
+    /// Says, now and then, that the next best ways are to be asked, while the one in use owes nothing; sooner where one of them owes an answer.
+    pub(super) fn take_warm_turn(&mut self, now: Instant, is_doubtful: bool) -> bool {
+        let interval = if is_doubtful { LATE_PROBE_INTERVAL } else { BACKUP_INTERVAL };
+        let is_warm = self.watched_at.is_some_and(|at| now.saturating_since(at) < interval);
+        let is_due = !is_warm && self.owed_since.is_none();
+        if is_due {
+            self.watched_at = Some(now);
         }
-        self.watched_at = Some(now);
-        Verdict::Warm
+        is_due
     }
 }
 
@@ -221,6 +225,17 @@ mod tests {
         watch.heard_elsewhere(millis(10_000), false);
         let verdict = watch.check(millis(10_020), None, millis(10_010), Some(millis(10_020)));
         assert!(verdict != Verdict::Ask && watch.owed_since().is_none(), "who copies packets is not the peer");
+    }
+
+    #[test]
+    fn a_path_that_answers_owes_nothing_though_others_that_were_asked_answer_as_well() {
+        let mut watch = Watch::default();
+        for at in (10_000..20_000).step_by(100) {
+            watch.heard_here(millis(at));
+            watch.heard_elsewhere(millis(at), true);
+            let verdict = watch.check(millis(at + 50), None, millis(at - 50), Some(millis(at)));
+            assert_eq!((verdict, watch.owed_since()), (Verdict::Healthy, None));
+        }
     }
 
     #[test]

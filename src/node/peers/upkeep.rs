@@ -2,9 +2,9 @@
 
 use super::{CONTACT_FOR, Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
-use crate::path::{Path, PathCheck};
+use crate::path::{Path, PathCheck, Traffic};
 use crate::policy::Rights;
-use crate::session::{Action, RekeyReason, Role};
+use crate::session::{Action, RekeyReason, Role, Session};
 use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
 use crate::wire::drops::DropReason;
@@ -27,8 +27,8 @@ const ACTIVE_FOR: Duration = Duration::from_secs(2);
 /// comes of it is that the peer sends its datagrams one by one.
 const DAMAGED_MIN: u64 = 8;
 
-/// A session that is kept gets an empty packet when nothing was sent for this long: most NATs forget UDP after 30 s (RFC 4787 REQ-5
-/// asks for two minutes and is not obeyed).
+/// A session that is kept gets a probe when nothing was sent for this long: most NATs forget UDP after 30 s (RFC 4787 REQ-5 asks for two
+/// minutes and is not obeyed). Its answer serves the other side as well, and says that the peer is there.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
 impl PeerTable {
@@ -102,17 +102,24 @@ impl PeerTable {
         let is_member = ctx.policy.member(&self.keys.node_id).is_some();
         let is_guest = ctx.policy.admit(&key).rights() == Rights::Guest;
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.paths.drop_silent(ctx.now.instant) {
+            self.is_changed = true;
+            self.events.push_back(PeerEvent::Sought(key));
+        }
         if is_member && peer.is_stay_over(ctx.now.instant) {
             self.dismiss(ctx.now, key);
             return;
         }
-        let sent = peer.sessions.receiving().filter_map(|session| session.last_sent()).max();
-        let received = peer.sessions.receiving().filter_map(|session| session.last_received()).max();
+        let latest = |moment: fn(&Session) -> Option<Instant>| {
+            peer.sessions.receiving().filter_map(|session| moment(session)).max()
+        };
+        let sent = latest(Session::last_sent);
+        let traffic = Traffic { sent, received: latest(Session::last_received), used: latest(Session::last_use) };
         let is_active = sent.is_some_and(|at| ctx.now.instant.saturating_since(at) < ACTIVE_FOR);
         if is_active {
             self.active.insert(key);
         }
-        match peer.paths.check(ctx.now.instant, sent, received) {
+        match peer.paths.check(ctx.now.instant, traffic) {
             // The other side did not know yet that this node is a member: by now it may.
             PathCheck::Healthy if is_member && peer.guest_there && peer.recognition.is_over(ctx.now.instant) => {
                 self.connect(ctx, key);
@@ -120,9 +127,12 @@ impl PeerTable {
             PathCheck::Healthy => {}
             PathCheck::Probe(paths) => {
                 // Where only short datagrams come through, it is what is long that nobody answers.
-                peer.mtu.suspect(ctx.now.instant);
+                if traffic.is_in_use(ctx.now.instant) {
+                    peer.mtu.suspect(ctx.now.instant);
+                }
                 self.ask_ways(ctx, key, &paths);
             }
+            PathCheck::Warm(paths) => self.ask_ways(ctx, key, &paths),
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
                 // None of them answered, though they were asked: their labels may lead nowhere any more.
@@ -150,13 +160,13 @@ impl PeerTable {
 
     fn keep_up(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let Some(session) = peer.sessions.sending().map(Arc::clone).filter(|_| peer.paths.path().is_some()) else {
+        let Some((session, path)) = peer.sessions.sending().map(Arc::clone).zip(peer.paths.path()) else {
             self.connect(ctx, key);
             return;
         };
         let idle = session.last_sent().is_none_or(|at| ctx.now.instant.saturating_since(at) >= KEEPALIVE);
         if idle {
-            self.seal_in(ctx.now, key, &session, None, &[]);
+            self.probe_in(ctx, key, &session, path);
         }
     }
 

@@ -84,6 +84,13 @@ impl PeerTable {
         }
     }
 
+    /// There is a new session with a relay, which may know its labels no more.
+    pub fn doubt_relay(&mut self, relay: &TransportKey) {
+        for key in self.with_way(|by, _| by == relay) {
+            self.peers.get_mut(&key).into_iter().for_each(|peer| peer.paths.doubt_relay(relay));
+        }
+    }
+
     /// A peer is reached by another path now: so are those behind it, if it is a relay.
     pub fn relay_moved(&mut self, relay: TransportKey) {
         let Some(to) = self.direct_path(&relay) else { return };

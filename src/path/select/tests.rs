@@ -13,6 +13,14 @@ fn seconds(seconds: u64) -> Instant {
     Instant::ZERO + Duration::from_secs(seconds)
 }
 
+fn passed(sent: Option<Instant>, received: Option<Instant>) -> Traffic {
+    Traffic { sent, received, used: None }
+}
+
+fn used(sent: Instant, received: Instant) -> Traffic {
+    Traffic { used: Some(sent), ..passed(Some(sent), Some(received)) }
+}
+
 #[test]
 fn a_packet_from_elsewhere_moves_nothing_until_its_pong() {
     let mut paths = Paths::default();
@@ -65,7 +73,7 @@ fn who_comes_over_tls_has_the_path_in_use_asked_and_is_followed_when_that_is_sil
     assert_eq!(paths.heard_from(millis(10_600), stream(None), Speech::Using), Some(stream(None)), "sooner now");
     let mut asked = Vec::new();
     for at in (10_100..10_700).step_by(100) {
-        if let PathCheck::Probe(ways) = paths.check(millis(at), Some(seconds(10)), Some(seconds(10))) {
+        if let PathCheck::Probe(ways) = paths.check(millis(at), passed(Some(seconds(10)), Some(seconds(10)))) {
             asked = ways;
             paths.probe_sent(millis(at), ProbeId(at), path(1));
         }
@@ -149,9 +157,9 @@ fn a_direct_path_takes_the_place_of_a_relay_s_at_once_and_loses_it_only_by_silen
     paths.established(seconds(4), relayed(9));
     assert_eq!(paths.path(), Some(path(1)));
     // 3 round trips of 300 ms.
-    assert_eq!(paths.check(seconds(10), Some(seconds(10)), Some(seconds(9))), PathCheck::Healthy);
+    assert_eq!(paths.check(seconds(10), passed(Some(seconds(10)), Some(seconds(9)))), PathCheck::Healthy);
     let asked = PathCheck::Probe(vec![path(1), relayed(9)]);
-    assert_eq!(paths.check(millis(10_900), Some(millis(10_900)), Some(seconds(9))), asked);
+    assert_eq!(paths.check(millis(10_900), used(millis(10_900), seconds(9))), asked);
     paths.probe_sent(millis(10_900), ProbeId(5), path(1));
     answer(&mut paths, millis(10_900), relayed(9), Duration::from_millis(50));
     assert_eq!(paths.path(), Some(path(1)), "its own answer may still come");
@@ -165,9 +173,9 @@ fn a_slow_answer_moves_nothing_when_the_path_itself_answers_the_probe() {
     paths.established(seconds(1), path(1));
     answer(&mut paths, seconds(1), path(1), Duration::from_millis(20));
     paths.add_relayed(relay, relayed(9));
-    assert_eq!(paths.check(seconds(10), Some(seconds(10)), Some(seconds(9))), PathCheck::Healthy);
+    assert_eq!(paths.check(seconds(10), passed(Some(seconds(10)), Some(seconds(9)))), PathCheck::Healthy);
     let asked = PathCheck::Probe(vec![path(1), relayed(9)]);
-    assert_eq!(paths.check(millis(10_300), Some(millis(10_300)), Some(seconds(9))), asked);
+    assert_eq!(paths.check(millis(10_300), used(millis(10_300), seconds(9))), asked);
     for (id, way) in [(1, path(1)), (2, relayed(9))] {
         paths.probe_sent(millis(10_300), ProbeId(id), way);
     }
@@ -177,11 +185,29 @@ fn a_slow_answer_moves_nothing_when_the_path_itself_answers_the_probe() {
 }
 
 #[test]
+fn what_nobody_uses_is_asked_by_its_own_path_alone_until_that_leaves_it_unanswered() {
+    let mut paths = Paths::default();
+    paths.established(seconds(1), path(1));
+    answer(&mut paths, seconds(1), path(1), Duration::from_millis(20));
+    paths.add_relayed(TransportKey([9; 32]), relayed(9));
+    let mut ask = |at| {
+        let asked = paths.check(millis(at), passed(Some(seconds(10)), Some(seconds(9))));
+        if let PathCheck::Probe(ways) = &asked {
+            ways.iter().for_each(|way| paths.probe_sent(millis(at), ProbeId(at), *way));
+        }
+        asked
+    };
+    assert_eq!(ask(10_000), PathCheck::Healthy);
+    assert_eq!(ask(10_300), PathCheck::Probe(vec![path(1)]));
+    assert_eq!(ask(10_400), PathCheck::Probe(vec![path(1), relayed(9)]));
+}
+
+#[test]
 fn a_handshake_through_a_relay_is_followed_when_the_direct_path_owes_an_answer() {
     let (mut paths, relay) = (Paths::default(), TransportKey([9; 32]));
     paths.established(seconds(1), path(1));
     paths.add_relayed(relay, relayed(9));
-    paths.check(seconds(10), Some(seconds(10)), Some(seconds(9)));
+    paths.check(seconds(10), passed(Some(seconds(10)), Some(seconds(9))));
     paths.established(seconds(11), relayed(9));
     assert_eq!(paths.path(), Some(relayed(9)));
 }
@@ -203,7 +229,7 @@ fn a_lost_relay_s_way_is_replaced_by_another_one_or_none() {
 }
 
 #[test]
-fn the_next_best_way_is_kept_warm_while_something_is_sent() {
+fn the_next_best_ways_are_kept_warm_while_something_of_a_users_passes() {
     let mut paths = Paths::default();
     paths.established(seconds(1), path(1));
     paths.add_relayed(TransportKey([9; 32]), relayed(9));
@@ -211,8 +237,9 @@ fn the_next_best_way_is_kept_warm_while_something_is_sent() {
     for second in 2..122 {
         let now = seconds(second);
         let last = if second < 62 { now } else { seconds(61) };
-        match paths.check(now, Some(last), Some(last)) {
-            PathCheck::Probe(ways) => {
+        let said = Some(now);
+        match paths.check(now, Traffic { used: Some(last), ..passed(said, said) }) {
+            PathCheck::Warm(ways) => {
                 assert_eq!(ways, [relayed(9)]);
                 asked += 1;
             }
