@@ -4,8 +4,11 @@
 use borsh::BorshDeserialize;
 use libfuzzer_sys::fuzz_target;
 use p2plus::node::gossip::{Gossip, GossipMessage};
+use p2plus::time::{Instant, Now, UnixMillis};
 use p2plus::wire::control::{NodeRecord, SignedRecord};
 use p2plus_fuzz::{NETWORK, Script, node_id, policy, signing_key};
+
+const NOW: Now = Now { instant: Instant::ZERO, wall: UnixMillis(1_800_000_000_000) };
 
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script::new(bytes);
@@ -20,10 +23,11 @@ fuzz_target!(|bytes: &[u8]| {
         if is_raw {
             assert_eq!(message.encode(), raw);
         }
-        let outcome = gossip.handle(message, &policy);
+        let outcome = gossip.handle(NOW, message, &policy);
         for reply in outcome.replies {
             assert_eq!(GossipMessage::decode(&reply.encode()), Ok(reply));
         }
+        assert!(outcome.news.iter().all(|id| outcome.updated.contains(id)));
         for id in outcome.updated {
             let record = gossip.record(&id, &policy).expect("a record that was taken is believed");
             assert_eq!(record.sequence, gossip.sequence(&id));

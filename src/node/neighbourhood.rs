@@ -1,7 +1,7 @@
 //! Whom this node keeps close, and what they tell each other of where they are.
 
 use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
-use super::gossip::{self, GossipMessage, GossipOutcome};
+use super::gossip::{self, GossipMessage, GossipOutcome, NEIGHBOURS};
 use super::peers::Context;
 use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
@@ -14,6 +14,12 @@ use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// The first so many members in the order of neighbours are tried before those that are away are tried again.
+const MAX_TRIED: usize = 32;
+
+/// Members that are tried between two reviews by who is in touch with nobody.
+const ACQUAINTANCES: usize = 16;
 
 /// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
@@ -45,7 +51,8 @@ impl<R: CryptoRng> Node<R> {
         }
         self.greet(now, key);
         if rights.is_member() && !is_guest {
-            for message in self.gossip.everything() {
+            let comparison = if self.peers.is_initiator(&key) { self.gossip.begin(now.instant) } else { None };
+            for message in self.gossip.own().into_iter().chain(comparison) {
                 self.send_gossip(now, key, &message);
             }
             let probe = self.ping(now, key);
@@ -137,8 +144,7 @@ impl<R: CryptoRng> Node<R> {
             self.peers.keep(hosts.collect());
             return;
         }
-        let close = gossip::neighbours(&self.own_id, &self.policy, now.wall);
-        let members = close.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key);
+        let members = self.close_members(now).into_iter().chain(self.acquaintances());
         let validators = if self.policy.has_validator(&self.own_id) { self.other_validators() } else { Vec::new() };
         let relays = self
             .relays_to_keep()
@@ -155,6 +161,29 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
+    /// The members to keep sessions with: the first in their order that are not away; where too few are there, the first of all.
+    fn close_members(&self, now: Now) -> Vec<TransportKey> {
+        let order = gossip::neighbours(&self.own_id, &self.policy, now.wall);
+        let keys = order.iter().take(MAX_TRIED).filter_map(|id| self.policy.member(id)).map(|it| it.transport_key);
+        let (away, there): (Vec<_>, Vec<_>) = keys.partition(|key| self.peers.is_away(now.instant, key));
+        there.into_iter().chain(away).take(NEIGHBOURS).collect()
+    }
+
+    /// While this node is in touch with nobody: members of whom it knows some place, others at each review. One that it finds there knows where
+    /// the rest is.
+    fn acquaintances(&self) -> Vec<TransportKey> {
+        if self.peers.usable().next().is_some() {
+            return Vec::new();
+        }
+        let is_known =
+            |key: &TransportKey| self.peers.peer(key).is_some_and(|peer| !peer.paths.candidates().ranked().is_empty());
+        let others = self.policy.members().filter(|member| member.id != self.own_id);
+        let known: Vec<_> = others.map(|member| member.transport_key).filter(is_known).collect();
+        let turns = known.len().div_ceil(ACQUAINTANCES).max(1);
+        let turn = self.reach.reviews() % turns;
+        known.into_iter().skip(turn * ACQUAINTANCES).take(ACQUAINTANCES).collect()
+    }
+
     /// Says whether this node takes part: as a member, or as a validator that goes on ordering although it was revoked on sight.
     pub(super) fn has_standing(&self) -> bool {
         self.membership.is_member() || self.policy.has_validator(&self.own_id)
@@ -168,7 +197,7 @@ impl<R: CryptoRng> Node<R> {
     /// Takes a gossip message of a member.
     pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
         let outcome = match GossipMessage::decode(bytes) {
-            Ok(message) => self.gossip.handle(message, &self.policy),
+            Ok(message) => self.gossip.handle(now, message, &self.policy),
             Err(error) => GossipOutcome { refused: vec![error], ..GossipOutcome::default() },
         };
         for error in &outcome.refused {
@@ -189,7 +218,9 @@ impl<R: CryptoRng> Node<R> {
             self.tend_ears(now);
             self.relaying.seek_soon(now.instant);
             self.reach.hurry();
-            let news = self.gossip.records_of(&outcome.updated);
+        }
+        if !outcome.news.is_empty() {
+            let news = self.gossip.records_of(&outcome.news);
             for key in self.push_targets().into_iter().filter(|key| *key != from) {
                 self.send_gossip(now, key, &news);
             }
@@ -214,7 +245,7 @@ impl<R: CryptoRng> Node<R> {
             }
         }
         self.peers.set_closed(key, record.nat.is_there() && !record.homes.is_empty());
-        if is_news {
+        if is_news || self.peers.is_away(now.instant, &key) {
             self.peers.take_record_news(now.instant, key);
         }
     }
@@ -233,9 +264,13 @@ impl<R: CryptoRng> Node<R> {
         }
     }
 
-    /// Adds endpoints where members were in an earlier run.
+    /// Adds endpoints where members were in an earlier run; this node itself where others reached it unasked.
     pub fn remember_endpoints(&mut self, known: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
         for (id, endpoint) in known {
+            if id == self.own_id {
+                self.reach.note_open(endpoint);
+                continue;
+            }
             let Some(member) = self.policy.member(&id) else { continue };
             let key = member.transport_key;
             // One that became an overlay address or the like since is just not tried.
@@ -245,13 +280,14 @@ impl<R: CryptoRng> Node<R> {
         self.reach.hurry();
     }
 
-    /// Where members are reached now, to be stored for the next run.
+    /// Where members are reached now, and this node itself by those who come unasked, to be stored for the next run.
     pub fn known_endpoints(&self) -> Vec<(NodeId, SocketAddr)> {
         let known = |member: &crate::policy::Member| {
             let peer = self.peers.peer(&member.transport_key)?;
             Some((member.id, peer.paths.endpoint().or_else(|| peer.paths.candidates().ranked().first().copied())?))
         };
-        self.policy.members().filter_map(known).collect()
+        let own = self.reach.open().map(|endpoint| (self.own_id, endpoint));
+        self.policy.members().filter_map(known).chain(own).collect()
     }
 
     /// The members that this node keeps close, those with a session: what is compared with them every few seconds goes to nobody else,

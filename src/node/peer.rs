@@ -10,6 +10,7 @@ use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How long a guest stays: then its sessions end, and its place is free for others. It may come again.
 pub(super) const GUEST_STAY: Duration = Duration::from_secs(600);
+
+/// How long one that was not reached counts as away, beyond the wait before it is tried again.
+const AWAY_FOR: Duration = Duration::from_secs(600);
 
 /// A goodbye to a session younger than this says that there is no place for this node.
 const DISMISSAL_AGE: Duration = Duration::from_secs(5);
@@ -126,6 +130,8 @@ pub(super) struct Peer {
     tried_until: Option<Instant>,
     /// The session that it came for from a place that it had not been asked at.
     pub(super) came_unasked: Option<SessionIndex>,
+    /// From where it did, until that is told.
+    pub(super) came_from: Option<SocketAddr>,
     /// It ended its sessions itself, and was not heard since.
     said_goodbye: bool,
 }
@@ -155,6 +161,7 @@ impl Peer {
             is_closed: false,
             tried_until: None,
             came_unasked: None,
+            came_from: None,
             said_goodbye: false,
         }
     }
@@ -218,6 +225,11 @@ impl Peer {
     /// Says whether the last attempt was in vain.
     pub(super) fn has_failed(&self) -> bool {
         self.attempts.failures > 0
+    }
+
+    /// Says whether the last attempt to reach it led nowhere, not long ago.
+    pub(super) fn is_away(&self, now: Instant) -> bool {
+        self.has_failed() && !self.is_usable() && now < self.attempts.over_at() + AWAY_FOR
     }
 
     /// Notes an attempt that came to a session.

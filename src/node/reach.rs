@@ -21,6 +21,9 @@ const CALLERS_NEEDED: usize = 2;
 /// How often a change of the home relays makes the record anew at most.
 const HOMES_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Endpoints that are remembered as open.
+const MAX_OPEN: usize = 8;
+
 /// Addresses that peers saw this node at; more come from a symmetric NAT, and are of no use.
 const MAX_OBSERVED: usize = 4;
 
@@ -57,6 +60,7 @@ pub(super) struct Reach {
     /// What the newest record says.
     published: Vec<SocketAddr>,
     review_at: Instant,
+    reviews: usize,
     /// When a record with what was observed since the last one is due.
     publish_at: Option<Instant>,
     /// When there last was such a record.
@@ -65,6 +69,8 @@ pub(super) struct Reach {
     callers: BTreeSet<NodeId>,
     /// Whether enough did.
     is_reachable: bool,
+    /// Public endpoints of the host at which enough did before, in this run or an earlier one; the latest last.
+    open: Vec<SocketAddr>,
     /// When a change of the home relays was last told.
     homes_told: Option<Instant>,
     /// Until then the first record waits for a relay.
@@ -80,10 +86,12 @@ impl Reach {
             observed_aside: Vec::new(),
             published: Vec::new(),
             review_at: Instant::ZERO,
+            reviews: 0,
             publish_at: None,
             observed_published: None,
             callers: BTreeSet::new(),
             is_reachable: false,
+            open: Vec::new(),
             homes_told: None,
             quiet_until: None,
         }
@@ -108,7 +116,36 @@ impl Reach {
         }
         self.callers.insert(by);
         self.is_reachable = self.callers.len() >= CALLERS_NEEDED;
+        if self.is_reachable {
+            self.public_endpoints().collect::<Vec<_>>().into_iter().for_each(|endpoint| self.note_open(endpoint));
+        }
         self.is_reachable
+    }
+
+    /// The host's endpoints that are nobody else's, of IPv4 where it has any: whoever reached it there before does so again.
+    fn public_endpoints(&self) -> impl Iterator<Item = SocketAddr> {
+        let has_ipv4 = self.local.iter().any(SocketAddr::is_ipv4);
+        self.local.iter().copied().filter(move |it| it.is_ipv4() == has_ipv4 && !is_private(it.ip()))
+    }
+
+    /// Takes that others reached this node unasked at an endpoint, in an earlier run: where it still has it, they do so now. One that starts
+    /// anew calls others first, and nobody would come unasked for a long time.
+    pub(super) fn note_open(&mut self, endpoint: SocketAddr) {
+        self.open.retain(|it| *it != endpoint);
+        if self.open.len() >= MAX_OPEN {
+            self.open.remove(0);
+        }
+        self.open.push(endpoint);
+        self.is_reachable |= self.is_open();
+    }
+
+    /// The endpoints to be known in the next run.
+    pub(super) fn open(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.iter().copied()
+    }
+
+    fn is_open(&self) -> bool {
+        self.public_endpoints().any(|endpoint| self.open.contains(&endpoint))
     }
 
     /// Says whether the first record waits for a relay.
@@ -129,8 +166,14 @@ impl Reach {
         let is_due = now >= self.review_at;
         if is_due {
             self.review_at = now + REVIEW_INTERVAL;
+            self.reviews = self.reviews.wrapping_add(1);
         }
         is_due
+    }
+
+    /// How often it was.
+    pub(super) fn reviews(&self) -> usize {
+        self.reviews
     }
 
     /// Says whether a change of the home relays may make the record anew; the first choice always does. Everybody hears of it: a relay that comes
@@ -175,11 +218,11 @@ impl Reach {
         self.connected = connected;
         let changed = self.local != endpoints;
         if changed {
-            self.is_reachable = false;
             self.callers.clear();
             self.observed.clear();
             self.observed_aside.clear();
             self.local = endpoints;
+            self.is_reachable = self.is_open();
         }
         changed
     }
@@ -315,6 +358,35 @@ mod tests {
         assert!(records.iter().all(|(_, endpoints)| endpoints.contains(&endpoint(7)) && endpoints.len() == 2));
         assert_eq!(records[0].0, 2, "the first one is fast");
         assert!((9..=10).contains(&records.len()), "{records:?}");
+    }
+
+    #[test]
+    fn where_others_came_unasked_before_they_do_again_but_not_at_an_address_that_anybody_has() {
+        let at = |endpoint: SocketAddr| Underlay { endpoints: vec![endpoint], connected: Vec::new() };
+        let private = SocketAddr::from(([192, 168, 1, 2], 4647));
+        let mut reach = Reach::new();
+        for here in [endpoint(4647), private] {
+            reach.set_local(at(here));
+            assert!(!reach.is_reachable());
+            for caller in 1..=2 {
+                reach.take_caller(NodeId([caller; 32]), here);
+            }
+            assert!(reach.is_reachable());
+        }
+        assert_eq!(reach.open().collect::<Vec<_>>(), [endpoint(4647)]);
+        reach.set_local(at(endpoint(4647)));
+        assert!(reach.is_reachable(), "here again");
+        reach.set_local(at(private));
+        assert!(!reach.is_reachable(), "whose network is this?");
+
+        let mut next = Reach::new();
+        next.set_local(at(endpoint(4647)));
+        next.note_open(endpoint(4647));
+        assert!(next.is_reachable(), "in the next run");
+        for port in 0..100 {
+            next.note_open(endpoint(port));
+        }
+        assert_eq!(next.open().count(), MAX_OPEN);
     }
 
     #[test]

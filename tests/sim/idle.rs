@@ -2,7 +2,7 @@
 
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::Weather;
-use p2plus::node::gossip::neighbours;
+use p2plus::node::gossip::{NEIGHBOURS, neighbours};
 use p2plus::wire::datagram::TYPE_RELAY;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ const IDLE: Duration = Duration::from_secs(400);
 fn keeps(overlay: &Overlay, from: usize, to: usize) -> bool {
     let chosen = neighbours(&overlay.id(from), overlay.node(from).node.policy(), overlay.world.now().wall);
     // Who is not known to be reached by everybody keeps a few relays close.
-    chosen.contains(&overlay.id(to)) || overlay.node(from).node.home_relays().contains(&overlay.id(to))
+    chosen[..NEIGHBOURS].contains(&overlay.id(to)) || overlay.node(from).node.home_relays().contains(&overlay.id(to))
 }
 
 /// The pairs of nodes of which at least one keeps the other close, both ways round.

@@ -74,6 +74,7 @@ impl PeerTable {
                 peer.retry_at_once();
                 // What is being opened is not this host's way any more: it is begun anew.
                 peer.punch = None;
+                peer.came_from = None;
             }
             self.connect(ctx, key);
         }

@@ -205,7 +205,7 @@ impl PeerTable {
             let they_began = contact.is_some_and(|contact| contact.they_began);
             let peer = self.entry(key, id);
             peer.guest_origin = origin;
-            let is_unasked = path.is_direct() && !is_guest && they_began;
+            let is_unasked = path.is_direct() && they_began;
             peer.came_unasked = is_unasked.then_some(index);
             self.install(ctx, key, established);
         }

@@ -384,6 +384,11 @@ impl PeerTable {
         })
     }
 
+    /// Says whether a peer could not be reached a while ago.
+    pub fn is_away(&self, now: Instant, key: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.is_away(now))
+    }
+
     /// Says whether this node began the session in use with a peer.
     pub fn is_initiator(&self, key: &TransportKey) -> bool {
         let session = self.peers.get(key).and_then(|peer| peer.sessions.sending());

@@ -93,16 +93,19 @@ impl PeerTable {
             let remote = path.remote.ip().to_canonical();
             let is_near = self.around.connected.iter().any(|prefix| prefix.contains(remote))
                 || is_private(remote) && !self.around.public.is_empty();
-            if peer.came_unasked.take() == Some(index)
-                && !is_near
-                && let Rights::Member(id) = rights
-            {
-                self.events.push_back(PeerEvent::Reached(id, path.remote));
+            if peer.came_unasked.take() == Some(index) && !is_near {
+                peer.came_from = Some(path.remote);
             }
         } else if let Some(path) = peer.paths.heard_from(ctx.now.instant, path, speech)
             && actions.is_empty()
         {
             self.probe(ctx, key, path);
+        }
+        // Who came as a guest counts once it is a member.
+        if let (Rights::Member(id), Some(peer)) = (rights, self.peers.get_mut(&key))
+            && let Some(from) = peer.came_from.take()
+        {
+            self.events.push_back(PeerEvent::Reached(id, from));
         }
         self.act(ctx, key, &actions);
         self.announce(ctx.now, (key, rights), index);
