@@ -212,6 +212,12 @@ impl Machine {
         self.memory.endpoints = endpoints;
     }
 
+    /// Gives it a ledger that another machine wrote.
+    pub fn take_ledger(&mut self, image: Vec<u8>, mark: Option<Vec<u8>>) {
+        self.disk = Disk::new(image);
+        self.mark = MemoryMark::new(mark);
+    }
+
     /// Lets the power go after so many more writes, changes of length and syncs of one of its stores: in the middle of whatever it does.
     pub fn lose_power_after(&mut self, operations: u64, victim: Victim) {
         match victim {

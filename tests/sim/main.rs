@@ -3,9 +3,11 @@
 // Everything here is a test, also what stands outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod allocations;
 mod asking;
 mod consensus;
 mod crashing;
+mod crowd;
 mod falling_back;
 mod history;
 mod hostile_member;
@@ -22,6 +24,7 @@ mod rekeying;
 mod relaying;
 mod restarting;
 mod revoking;
+mod scale;
 mod searching;
 mod secrecy;
 mod spares;

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// How long a mapping lasts without a datagram from inside: what most NATs do, whatever RFC 4787 REQ-5 asks for.
 const MAPPING_LIFETIME: Duration = Duration::from_secs(30);
 
+/// Where ports for mappings begin.
+const FIRST_PORT: u16 = 20_000;
+
 /// Whether something is the same for every remote endpoint, or one's own for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Behaviour {
@@ -55,7 +58,7 @@ struct Mapping {
 
 impl Nat {
     pub fn new(kind: NatType, public: IpAddr) -> Self {
-        Self { kind, public, mappings: BTreeMap::new(), next_port: 20_000 }
+        Self { kind, public, mappings: BTreeMap::new(), next_port: FIRST_PORT }
     }
 
     pub fn public(&self) -> IpAddr {
@@ -66,14 +69,24 @@ impl Nat {
     pub fn outbound(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) -> SocketAddr {
         self.mappings.retain(|_, mapping| now.saturating_since(mapping.used) < MAPPING_LIFETIME);
         let key = (from, (self.kind.mapping == Behaviour::Dependent).then_some(to));
-        let next_port = &mut self.next_port;
-        let mapping = self.mappings.entry(key).or_insert_with(|| {
-            *next_port += 7;
-            Mapping { port: *next_port, used: now, friends: BTreeMap::new() }
-        });
+        if !self.mappings.contains_key(&key) {
+            let port = self.take_port();
+            self.mappings.insert(key, Mapping { port, used: now, friends: BTreeMap::new() });
+        }
+        let mapping = self.mappings.get_mut(&key).expect("it is there now");
         mapping.used = now;
         mapping.friends.insert(to, now);
         SocketAddr::new(self.public, mapping.port)
+    }
+
+    /// A port that no mapping has.
+    fn take_port(&mut self) -> u16 {
+        loop {
+            self.next_port = self.next_port.checked_add(7).unwrap_or(FIRST_PORT);
+            if self.mappings.values().all(|mapping| mapping.port != self.next_port) {
+                return self.next_port;
+            }
+        }
     }
 
     /// The inside endpoint that gets what comes from outside, if it is let in.
@@ -88,6 +101,6 @@ impl Nat {
     /// Forgets everything, as when it is switched off and on.
     pub fn reboot(&mut self) {
         self.mappings.clear();
-        self.next_port += 1000;
+        self.next_port = self.next_port.checked_add(1000).unwrap_or(FIRST_PORT);
     }
 }

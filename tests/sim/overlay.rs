@@ -50,7 +50,8 @@ fn seat(machine: &Machine) -> Seat {
     Seat { validator, node: machine.id(), transport_key: machine.transport().public_key() }
 }
 
-fn admission(number: usize, machine: &Machine) -> Admit {
+/// What admits a machine under its number.
+pub fn admission(number: usize, machine: &Machine) -> Admit {
     Admit {
         identity: machine.id(),
         node_key: machine.signing_key("node").verifying_key(),
@@ -124,6 +125,11 @@ impl Overlay {
         overlay
     }
 
+    /// The network's id.
+    pub fn network_id(&self) -> Digest {
+        self.network_id
+    }
+
     /// Waits until every running node holds the same chain, with every node as a member.
     pub fn wait_for_everybody(&mut self) {
         let count = self.addresses.len();
@@ -157,8 +163,7 @@ impl Overlay {
     pub fn invite_behind(&mut self, kind: NatType) -> usize {
         let number = u8::try_from(self.addresses.len()).unwrap();
         let inside = SocketAddr::from(([10, 0, number, 2], 4647));
-        self.world.inside.insert(inside, self.world.nats.len());
-        self.world.nats.push(Nat::new(kind, [203, 0, 113, number + 1].into()));
+        self.world.put_behind(inside, Nat::new(kind, [203, 0, 113, number + 1].into()));
         self.try_invite_at(inside).unwrap()
     }
 

@@ -129,6 +129,22 @@ fn relay_between(overlay: &Overlay, relays: [usize; 2], [from, to]: [usize; 2]) 
 }
 
 #[test]
+fn relays_that_die_in_turn_and_come_again_are_replaced_each_time() {
+    for seed in 330..333 {
+        let (mut overlay, relays, ends) = with_two_relays(seed);
+        for round in 0..6 {
+            let before = overlay.longest_gap(ends, Duration::from_secs(18));
+            assert!(before < Duration::from_secs(1), "seed {seed}, round {round}: {before:?}");
+            let used = relay_between(&overlay, relays, ends);
+            let machine = overlay.kill(used);
+            let gap = overlay.longest_gap(ends, Duration::from_secs(8));
+            assert!(gap < Duration::from_secs(1), "seed {seed}, round {round}: {gap:?}");
+            overlay.revive(machine);
+        }
+    }
+}
+
+#[test]
 fn a_relay_that_dies_is_replaced_within_a_second() {
     for seed in 250..255 {
         let (mut overlay, relays, ends) = with_two_relays(seed);

@@ -11,8 +11,8 @@ use p2plus::time::{Instant, Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The wall clock at the start of every run: 2026-01-01.
@@ -89,6 +89,12 @@ struct Delivery {
     datagram: Vec<u8>,
 }
 
+/// What a host sent, by the first byte of its datagrams: bytes with the headers of IP and UDP.
+pub type Traffic = BTreeMap<u8, u64>;
+
+/// How long a datagram travels from one address to another.
+pub type Distance = Box<dyn Fn(IpAddr, IpAddr) -> Duration>;
+
 /// The hosts, the air between them and the clock.
 pub struct World<G> {
     now: Now,
@@ -96,6 +102,8 @@ pub struct World<G> {
     pub weather: Weather,
     hosts: BTreeMap<SocketAddr, G>,
     deadlines: BTreeMap<SocketAddr, Instant>,
+    /// The same, by time.
+    due: BTreeSet<(Instant, SocketAddr)>,
     in_flight: BinaryHeap<Reverse<Delivery>>,
     order: u64,
     trace: Digest,
@@ -108,10 +116,15 @@ pub struct World<G> {
     /// The NATs, and the hosts behind them.
     pub nats: Vec<Nat>,
     pub inside: BTreeMap<SocketAddr, usize>,
+    by_public: HashMap<IpAddr, usize>,
     /// How long what is injected travels.
     pub latency_of_injected: Duration,
+    /// Where hosts are not equally far from each other.
+    pub distance: Option<Distance>,
     /// Every datagram that left a host, while somebody listens.
     pub wire: Option<Vec<Sighting>>,
+    /// What each host sent, while somebody counts.
+    pub traffic: Option<BTreeMap<SocketAddr, Traffic>>,
 }
 
 impl<G: Guest> World<G> {
@@ -123,6 +136,7 @@ impl<G: Guest> World<G> {
             weather,
             hosts: BTreeMap::new(),
             deadlines: BTreeMap::new(),
+            due: BTreeSet::new(),
             in_flight: BinaryHeap::new(),
             order: 0,
             trace: Digest::default(),
@@ -131,8 +145,11 @@ impl<G: Guest> World<G> {
             behind: BTreeMap::new(),
             nats: Vec::new(),
             inside: BTreeMap::new(),
+            by_public: HashMap::new(),
             latency_of_injected: weather.latency,
+            distance: None,
             wire: None,
+            traffic: None,
         }
     }
 
@@ -160,8 +177,20 @@ impl<G: Guest> World<G> {
 
     /// Takes a host away: a crash, as the others see it.
     pub fn remove(&mut self, address: SocketAddr) -> Option<G> {
-        self.deadlines.remove(&address);
+        self.set_deadline(address, None);
         self.hosts.remove(&address)
+    }
+
+    /// Has a host that is to come live behind a NAT of its own.
+    pub fn put_behind(&mut self, inside: SocketAddr, nat: Nat) {
+        self.inside.insert(inside, self.nats.len());
+        self.by_public.insert(nat.public(), self.nats.len());
+        self.nats.push(nat);
+    }
+
+    /// The address that others see of a host.
+    pub fn public(&self, home: SocketAddr) -> IpAddr {
+        self.inside.get(&home).map_or(home.ip(), |nat| self.nats[*nat].public())
     }
 
     /// Moves a host to another address, as roaming does; what is in flight to the old one is lost.
@@ -224,7 +253,7 @@ impl<G: Guest> World<G> {
     /// Handles the next event before `end`; at `end`, moves the clock there and returns false.
     fn step(&mut self, end: Instant) -> bool {
         let delivery = self.in_flight.peek().map(|Reverse(delivery)| delivery.at);
-        let deadline = self.deadlines.iter().map(|(address, at)| (*at, *address)).min();
+        let deadline = self.due.first().copied();
         let next = [delivery, deadline.map(|(at, _)| at)].into_iter().flatten().min();
         match next {
             Some(at) if at < end => self.advance(at),
@@ -264,11 +293,12 @@ impl<G: Guest> World<G> {
     }
 
     fn deliver(&mut self, mut arrived: Delivery) {
-        let entry = (arrived.at.as_micros(), arrived.to.to_string(), arrived.from.to_string());
-        let entry = format!("{entry:?}");
-        self.trace = domain_hash("sim trace", &[&self.trace.0, entry.as_bytes(), &arrived.datagram]);
-        if let Some(nat) = self.nats.iter().find(|nat| nat.public() == arrived.to.ip()) {
-            let Some(inside) = nat.inbound(self.now.instant, arrived.from, arrived.to.port()) else { return };
+        let entry = borsh::to_vec(&(arrived.at.as_micros(), arrived.to, arrived.from)).unwrap();
+        self.trace = domain_hash("sim trace", &[&self.trace.0, &entry, &arrived.datagram]);
+        if let Some(nat) = self.by_public.get(&arrived.to.ip()) {
+            let Some(inside) = self.nats[*nat].inbound(self.now.instant, arrived.from, arrived.to.port()) else {
+                return;
+            };
             arrived.to = inside;
         }
         let (host, port) = (home_of(arrived.to), arrived.to.port());
@@ -282,12 +312,16 @@ impl<G: Guest> World<G> {
     fn collect(&mut self, from: SocketAddr) {
         let now = self.now_at(from);
         while let Some((port, to, datagram)) = self.hosts.get_mut(&from).and_then(|guest| guest.poll_transmit(now)) {
-            let is_guess = self.nats.iter().any(|nat| nat.public() == to.ip());
+            let is_guess = self.by_public.contains_key(&to.ip());
             assert!(is_guess || !is_stream_port(to.port()), "what goes over TLS does not go by UDP: {to}");
             let is_lost = (self.cut)(from, to) || self.rng.next_u64() % 1000 < self.weather.loss;
             let seen_from = self.leave(SocketAddr::new(from.ip(), port.unwrap_or(from.port())), to);
             if let Some(wire) = self.wire.as_mut().filter(|_| !datagram.is_empty()) {
                 wire.push(Sighting { from, to, datagram: datagram.clone(), is_lost });
+            }
+            if let Some(traffic) = self.traffic.as_mut().filter(|_| !datagram.is_empty()) {
+                let headers = if to.is_ipv4() { 20 + 8 } else { 40 + 8 };
+                *traffic.entry(from).or_default().entry(datagram[0]).or_default() += headers + datagram.len() as u64;
             }
             let Some(seen_from) = seen_from.filter(|_| !is_lost && !datagram.is_empty()) else { continue };
             if self.rng.next_u64() % 1000 < self.weather.duplication {
@@ -301,16 +335,26 @@ impl<G: Guest> World<G> {
             let at = self.now.instant + self.weather.latency;
             self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from: seen_from, datagram }));
         }
-        match self.hosts.get_mut(&from).and_then(G::poll_timeout) {
-            Some(at) => drop(self.deadlines.insert(from, at)),
-            None => drop(self.deadlines.remove(&from)),
+        let deadline = self.hosts.get_mut(&from).and_then(G::poll_timeout);
+        self.set_deadline(from, deadline);
+    }
+
+    fn set_deadline(&mut self, address: SocketAddr, at: Option<Instant>) {
+        let before = match at {
+            Some(at) => self.deadlines.insert(address, at),
+            None => self.deadlines.remove(&address),
+        };
+        if before != at {
+            before.map(|before| self.due.remove(&(before, address)));
+            self.due.extend(at.map(|at| (at, address)));
         }
     }
 
     fn launch(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         let jitter = u64::try_from(self.weather.jitter.as_micros()).expect("jitter below an age");
         let extra = Duration::from_micros(if jitter == 0 { 0 } else { self.rng.next_u64() % jitter });
-        let at = self.now.instant + self.weather.latency + extra;
+        let latency = self.distance.as_ref().map_or(self.weather.latency, |distance| distance(from.ip(), to.ip()));
+        let at = self.now.instant + latency + extra;
         self.order += 1;
         self.in_flight.push(Reverse(Delivery { at, order: self.order, to, from, datagram }));
     }

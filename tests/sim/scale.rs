@@ -1,0 +1,316 @@
+//! What a network costs as it grows: whole nodes in virtual time, most of them behind NATs, some of which die and come again.
+
+use crate::allocations::held;
+use crate::crowd::{Reached, nat_of};
+use crate::machine::Machine;
+use crate::nat::NatType;
+use crate::overlay::{Overlay, PATIENCE};
+use p2plus::time::Instant;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long everybody has to find its place before anything is measured.
+const SETTLING: Duration = Duration::from_secs(900);
+
+/// How long what idle members send is counted.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Pairs that talk.
+const PAIRS: usize = 200;
+
+/// How long what they send is counted, and how often each of them says something.
+const TALK: Duration = Duration::from_secs(120);
+const PACE: Duration = Duration::from_secs(5);
+
+/// Of all members so many a thousand die in an hour, for so long.
+const CHURN: u32 = 300;
+const DEATH: Duration = Duration::from_secs(30);
+
+/// Packets of a transfer whose relay dies, and for how long before and after.
+const PACKETS: Duration = Duration::from_millis(20);
+const BEFORE: Duration = Duration::from_secs(1);
+const AFTER: Duration = Duration::from_secs(4);
+
+/// Transfers that lose their relay.
+const FAILOVERS: usize = 120;
+
+/// Numbers, for their quantiles.
+struct Sample<T>(Vec<T>);
+
+impl<T: Copy + PartialOrd> Sample<T> {
+    fn new(values: impl IntoIterator<Item = T>) -> Self {
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by(|one, other| one.partial_cmp(other).unwrap());
+        Self(values)
+    }
+
+    fn quantile(&self, share: f64) -> T {
+        let last = self.0.len() - 1;
+        self.0[((last as f64 * share).ceil() as usize).min(last)]
+    }
+}
+
+/// What everybody sends in a span: bytes a second of each, and of all by the kind of datagram.
+struct Load {
+    each: Sample<f64>,
+    kinds: BTreeMap<u8, f64>,
+}
+
+impl Load {
+    fn mean(&self) -> f64 {
+        self.each.0.iter().sum::<f64>() / self.each.0.len() as f64
+    }
+
+    fn print(&self, what: &str) {
+        let kinds: Vec<_> = self.kinds.iter().map(|(kind, bytes)| format!("type {kind}: {bytes:.1}")).collect();
+        println!(
+            "{what}: bytes a second and node: mean {:.1}, median {:.1}, p99 {:.1}, most {:.1}; {}",
+            self.mean(),
+            self.each.quantile(0.5),
+            self.each.quantile(0.99),
+            self.each.quantile(1.0),
+            kinds.join(", ")
+        );
+    }
+}
+
+/// Runs `act`, which takes virtual time, and counts what is sent meanwhile.
+fn count(overlay: &mut Overlay, act: impl FnOnce(&mut Overlay)) -> Load {
+    let start = overlay.world.now().instant;
+    overlay.world.traffic = Some(BTreeMap::new());
+    act(overlay);
+    let span = overlay.world.now().instant.saturating_since(start).as_secs_f64();
+    let traffic = overlay.world.traffic.take().unwrap();
+    let nodes = overlay.addresses.len() as f64;
+    let total = |at| traffic.get(at).map_or(0, |kinds| kinds.values().sum::<u64>()) as f64 / span;
+    let mut kinds = BTreeMap::new();
+    for (kind, bytes) in traffic.values().flatten() {
+        *kinds.entry(*kind).or_default() += *bytes as f64 / span / nodes;
+    }
+    Load { each: Sample::new(overlay.addresses.iter().map(total)), kinds }
+}
+
+/// What each node holds in memory beside the image of its disk.
+fn memory(overlay: &Overlay, before: isize) -> f64 {
+    let disks: usize =
+        overlay.world.addresses().iter().map(|at| overlay.world.host(*at).machine.disk.image().len()).sum();
+    ((held() - before) as f64 - disks as f64) / overlay.addresses.len() as f64
+}
+
+/// Different pairs of running members.
+fn pairs(running: usize, count: usize, rng: &mut ChaCha20Rng, fits: impl Fn(usize) -> bool) -> Vec<[usize; 2]> {
+    let mut pairs = BTreeSet::new();
+    while pairs.len() < count {
+        let [from, to] = [(); 2].map(|()| 1 + (rng.next_u64() % (running as u64 - 1)) as usize);
+        if from != to && fits(from) && fits(to) && !pairs.contains(&[to, from]) {
+            pairs.insert([from, to]);
+        }
+    }
+    pairs.into_iter().collect()
+}
+
+fn sessions(overlay: &Overlay) -> usize {
+    let now = overlay.world.now();
+    let of =
+        |at: &SocketAddr| overlay.world.host(*at).node.peers(now).iter().filter(|peer| peer.session.is_some()).count();
+    overlay.addresses.iter().map(of).sum()
+}
+
+/// Has each pair say something both ways every few seconds.
+fn converse(overlay: &mut Overlay, pairs: &[[usize; 2]], span: Duration) {
+    let end = overlay.world.now().instant + span;
+    while overlay.world.now().instant < end {
+        for [from, to] in pairs {
+            overlay.send(*from, *to, false);
+            overlay.send(*to, *from, false);
+            overlay.world.run_for(PACE / u32::try_from(pairs.len()).unwrap());
+        }
+    }
+    forget_delivered(overlay);
+}
+
+/// What all pairs came to: how many are direct and should be, and for those that are relayed how much longer the way is than by the best relay.
+fn judge(overlay: &Overlay, pairs: &[[usize; 2]]) -> (usize, usize, Sample<f64>) {
+    let open = |number: usize| nat_of(number).is_none();
+    let meets = |[from, to]: &[usize; 2]| match (nat_of(*from), nat_of(*to)) {
+        (Some(one), Some(other)) => one.meets(other),
+        _ => true,
+    };
+    let ways: Vec<_> = pairs.iter().map(|[from, to]| overlay.way(*from, *to)).collect();
+    let direct = ways.iter().filter(|way| **way == Some(Reached::Directly)).count();
+    let relays: Vec<_> = (0..overlay.addresses.len()).filter(|number| open(*number)).collect();
+    let stretch = |([from, to], way): (&[usize; 2], &Option<Reached>)| {
+        let Some(Reached::Through(relay)) = way else { return None };
+        let taken = overlay.round_trip(&[*from, *relay, *to]);
+        let best = relays.iter().map(|relay| overlay.round_trip(&[*from, *relay, *to])).min().unwrap();
+        Some(taken.as_secs_f64() / best.as_secs_f64())
+    };
+    let stretches = pairs.iter().zip(&ways).filter_map(stretch);
+    (direct, pairs.iter().filter(|pair| meets(pair)).count(), Sample::new(stretches))
+}
+
+/// The longest silence at a member of what another one sends every 20 ms, in a span.
+fn gap(overlay: &Overlay, [from, to]: [usize; 2], span: [Instant; 2]) -> Duration {
+    let source = overlay.node(from).overlay(false);
+    let came = overlay.node(to).delivered.iter().filter(|delivered| delivered.packet.source == source);
+    let mut moments: Vec<_> = came.map(|delivered| delivered.at).collect();
+    moments.extend(span);
+    moments.sort_unstable();
+    moments.windows(2).map(|two| two[1].saturating_since(two[0])).max().unwrap()
+}
+
+/// Members that die and come again, while others talk.
+struct Churn {
+    flows: Vec<[usize; 2]>,
+    dead: Vec<(usize, Instant, Machine)>,
+    deaths: u32,
+    gaps: Vec<Duration>,
+}
+
+impl Churn {
+    fn new(overlay: &Overlay, rng: &mut ChaCha20Rng) -> Self {
+        let running = overlay.addresses.len();
+        let is_symmetric = |number: usize| nat_of(number) == Some(NatType::SYMMETRIC);
+        let flows = pairs(running, 2 * running / 5, rng, is_symmetric);
+        Self { flows, dead: Vec::new(), deaths: 0, gaps: Vec::new() }
+    }
+
+    /// Who dies next: a relay of somebody who talks as often as there are public hosts among those that may.
+    fn next_victim(&self, overlay: &Overlay, rng: &mut ChaCha20Rng) -> usize {
+        let through = |flow: &[usize; 2]| match overlay.way(flow[0], flow[1]) {
+            Some(Reached::Through(relay)) => Some(relay),
+            _ => None,
+        };
+        let relays: Vec<_> = self.flows.iter().filter_map(through).filter(|relay| *relay != 0).collect();
+        let is_alive = |number: &usize| self.dead.iter().all(|(dead, ..)| dead != number);
+        let others: Vec<_> = (1..overlay.addresses.len())
+            .filter(|number| nat_of(*number) == Some(NatType::RESTRICTED) && is_alive(number))
+            .collect();
+        let choice = if self.deaths.is_multiple_of(8) && !relays.is_empty() { &relays } else { &others };
+        choice[(rng.next_u64() % choice.len() as u64) as usize]
+    }
+
+    /// Lets one member die; if it passes something on, under a packet every 20 ms.
+    fn kill(&mut self, overlay: &mut Overlay, victim: usize) {
+        let is_concerned = |flow: &&[usize; 2]| overlay.way(flow[0], flow[1]) == Some(Reached::Through(victim));
+        let concerned: Vec<_> = self.flows.iter().filter(is_concerned).copied().collect();
+        forget_delivered(overlay);
+        transfer(overlay, &concerned, BEFORE);
+        let start = overlay.world.now().instant;
+        self.deaths += 1;
+        self.dead.push((victim, start + DEATH, overlay.kill(victim)));
+        transfer(overlay, &concerned, AFTER);
+        let end = overlay.world.now().instant;
+        self.gaps.extend(concerned.iter().map(|flow| gap(overlay, *flow, [start, end])));
+    }
+
+    /// Goes on until `end`: those that are dead long enough live again, and those that talk say something.
+    fn go_on(&mut self, overlay: &mut Overlay, end: Instant) {
+        while overlay.world.now().instant < end {
+            let now = overlay.world.now().instant;
+            let is_due = |(_, at, _): &mut (usize, Instant, Machine)| *at <= now;
+            for (_, _, machine) in self.dead.extract_if(.., is_due) {
+                overlay.revive(machine);
+            }
+            converse(overlay, &self.flows, PACE.min(end.saturating_since(now)));
+        }
+    }
+}
+
+/// Sends a packet every 20 ms from the first to the second of each.
+fn transfer(overlay: &mut Overlay, flows: &[[usize; 2]], span: Duration) {
+    let end = overlay.world.now().instant + span;
+    while !flows.is_empty() && overlay.world.now().instant < end {
+        for [from, to] in flows {
+            overlay.send(*from, *to, false);
+        }
+        overlay.world.run_for(PACKETS);
+    }
+}
+
+fn forget_delivered(overlay: &mut Overlay) {
+    for at in overlay.world.addresses() {
+        overlay.world.with(at, |host, _| host.delivered.clear());
+    }
+}
+
+/// Measures a network of `members`, of which so many run, and prints what there is to say of it.
+fn measure(members: usize, running: usize, seed: u64) {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    println!("== {members} members, {running} of which run");
+    let before = held();
+    let mut overlay = Overlay::crowd(members, running, seed);
+    overlay.world.run_for(SETTLING);
+    count(&mut overlay, |overlay| overlay.world.run_for(IDLE)).print("idle");
+    let (idle, idle_sessions) = (memory(&overlay, before), sessions(&overlay));
+    println!("memory of a node, idle: {:.0} kB, {:.1} sessions", idle / 1e3, idle_sessions as f64 / running as f64);
+
+    let talkers = pairs(running, PAIRS.min(4 * running), &mut rng, |_| true);
+    let mut first = Vec::new();
+    for [from, to] in &talkers {
+        first.push(overlay.talk(*from, *to, false, PATIENCE).expect("everybody is reached").as_secs_f64());
+    }
+    let first = Sample::new(first);
+    println!(
+        "first packet: median {:.3} s, p99 {:.3} s, most {:.3} s",
+        first.quantile(0.5),
+        first.quantile(0.99),
+        first.quantile(1.0)
+    );
+    converse(&mut overlay, &talkers, Duration::from_secs(30));
+    count(&mut overlay, |overlay| converse(overlay, &talkers, TALK)).print("talking");
+    let (active, active_sessions) = (memory(&overlay, before), sessions(&overlay));
+    println!(
+        "memory of a node, talking: {:.0} kB, {:.1} sessions: {:.1} kB each",
+        active / 1e3,
+        active_sessions as f64 / running as f64,
+        (active - idle) * running as f64 / 1e3 / (active_sessions as f64 - idle_sessions as f64)
+    );
+    let (direct, possible, stretch) = judge(&overlay, &talkers);
+    println!(
+        "of {} pairs {possible} can be direct, {direct} are; stretch of {} relayed: median {:.2}, p90 {:.2}, most {:.2}",
+        talkers.len(),
+        stretch.0.len(),
+        stretch.quantile(0.5),
+        stretch.quantile(0.9),
+        stretch.quantile(1.0)
+    );
+
+    let mut churn = Churn::new(&overlay, &mut rng);
+    let interval = Duration::from_secs(3600) * 1000 / CHURN / u32::try_from(running).unwrap();
+    converse(&mut overlay, &churn.flows, Duration::from_secs(30));
+    let load = count(&mut overlay, |overlay| {
+        while churn.gaps.len() < FAILOVERS {
+            let next = overlay.world.now().instant + interval;
+            let victim = churn.next_victim(overlay, &mut rng);
+            churn.kill(overlay, victim);
+            churn.go_on(overlay, next);
+        }
+    });
+    load.print("churn");
+    let gaps = Sample::new(churn.gaps.iter().map(Duration::as_secs_f64));
+    println!(
+        "{} deaths; {} transfers lost their relay: p50 {:.3} s, p99 {:.3} s, most {:.3} s",
+        churn.deaths,
+        gaps.0.len(),
+        gaps.quantile(0.5),
+        gaps.quantile(0.99),
+        gaps.quantile(1.0)
+    );
+    assert!(gaps.quantile(0.99) < 1.0, "{:?}", gaps.0);
+}
+
+#[test]
+#[ignore = "minutes of computing"]
+fn a_hundred_members() {
+    measure(100, 100, 7001);
+}
+
+#[test]
+#[ignore = "many minutes of computing, and some gigabytes"]
+fn a_thousand_members() {
+    measure(1000, 1000, 7002);
+}
