@@ -512,8 +512,10 @@ impl EventLoop {
     }
 
     fn remember(&self) {
-        let (own, known) = self.parts.node.timestamps();
-        self.parts.files.write_memory(&Memory::new(own, known, self.parts.node.known_endpoints()));
+        let node = &self.parts.node;
+        let (own, known) = node.timestamps();
+        let memory = Memory::new(own, known, node.known_endpoints(), node.udp_failure(clock::now()));
+        self.parts.files.write_memory(&memory);
     }
 
     /// Says goodbye and stores what the next run should know.

@@ -28,9 +28,9 @@ use crate::ledger::consensus::Timeouts;
 use crate::ledger::engine::{OpenError, ValidatorConfig};
 use crate::ledger::store::StoreError;
 use crate::ledger::{BlockId, Height};
-use crate::node::SigningKeys;
 use crate::node::membership::Refusal;
 use crate::node::subnets::Accepted;
+use crate::node::{SigningKeys, UdpFailure};
 use crate::session::LocalKeys;
 use crate::time::UnixMillis;
 use crate::wire::control::Request;
@@ -70,8 +70,10 @@ pub struct Memory {
     pub own_timestamp: (u64, u32),
     /// The last confirmed initiations of others.
     pub timestamps: Vec<(TransportKey, u64, u32)>,
-    /// Where members were.
+    /// Where members were; this node itself where others reached it unasked.
     pub endpoints: Vec<(NodeId, SocketAddr)>,
+    /// When UDP last failed, in milliseconds since 1970, and the host's endpoints then.
+    pub udp_failure: Option<(u64, Vec<SocketAddr>)>,
 }
 
 /// The state folder of one network, held by one process.
@@ -333,10 +335,17 @@ impl Memory {
         own: Timestamp,
         timestamps: impl IntoIterator<Item = (TransportKey, Timestamp)>,
         endpoints: Vec<(NodeId, SocketAddr)>,
+        udp_failure: Option<UdpFailure>,
     ) -> Self {
         let timestamps =
             timestamps.into_iter().map(|(key, timestamp)| (key, timestamp.wall.0, timestamp.step)).collect();
-        Self { own_timestamp: (own.wall.0, own.step), timestamps, endpoints }
+        let udp_failure = udp_failure.map(|failure| (failure.at.0, failure.endpoints));
+        Self { own_timestamp: (own.wall.0, own.step), timestamps, endpoints, udp_failure }
+    }
+
+    /// Returns where UDP failed.
+    pub fn udp_failure(&self) -> Option<UdpFailure> {
+        self.udp_failure.clone().map(|(at, endpoints)| UdpFailure { at: UnixMillis(at), endpoints })
     }
 
     /// Returns the handshakes of others that must not come again.
@@ -400,7 +409,7 @@ mod tests {
         let files = founded(folder.path(), "one");
         let mut before = TimestampSource::default();
         let stored = before.next(UnixMillis(1_000_000));
-        files.write_memory(&Memory::new(stored, [], Vec::new()));
+        files.write_memory(&Memory::new(stored, [], Vec::new(), None));
         // Sent while the next storing waited, and lost with the process.
         let delay = u64::try_from(MEMORY_DELAY.as_millis()).unwrap();
         let last = before.next(UnixMillis(1_000_000 + delay));

@@ -168,6 +168,7 @@ fn open_node(
     let memory = files.memory();
     node.import_timestamps(memory.own(), memory.known_timestamps());
     node.remember_endpoints(memory.endpoints.iter().copied());
+    node.remember_udp_failure(memory.udp_failure());
     Ok(node)
 }
 

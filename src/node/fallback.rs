@@ -1,7 +1,7 @@
 //! TLS where UDP does not pass: when this node wants a link to a relay, and when it wants it no more.
 //!
 //! ```text
-//!   a relay with a TLS port is silent by UDP ── 500 ms ──► open ──► handshake or probe over the link ──► in use
+//!   a relay with a TLS port is silent by UDP ── 300 ms ──► open ──► handshake or probe over the link ──► in use
 //!            │ at once, if UDP failed on this network within an hour                  │ failed: later
 //!            └ after 3 s where somebody beyond the own site is heard by UDP meanwhile ▼
 //!   in use: the relay is asked by UDP every minute ── an answer ──► UDP in use ── 10 s ──► closed
@@ -16,14 +16,14 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::{NodeId, VerifyingKey};
 use crate::path::Path;
 use crate::policy::Policy;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixMillis};
 use rand_core::CryptoRng;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// How long a relay may leave handshakes by UDP unanswered before TLS is tried: longer than the round trip to almost everywhere.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long it is remembered that UDP failed on this network.
 const MEMORY: Duration = Duration::from_hours(1);
@@ -55,6 +55,15 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a relay that there is no reason to open a link to is not looked at again.
 const NO_REASON: Duration = Duration::from_secs(2);
+
+/// Where and when UDP was seen to fail: what an earlier run found where the host is still.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UdpFailure {
+    /// When that was last so.
+    pub at: UnixMillis,
+    /// The host's endpoints then.
+    pub endpoints: Vec<SocketAddr>,
+}
 
 /// A relay that listens by TLS, as the ledger says.
 #[derive(Clone, Debug)]
@@ -116,6 +125,8 @@ pub(super) struct Fallback {
     quiet_until: BTreeMap<TransportKey, Instant>,
     /// When UDP was last seen to fail on this network.
     udp_failed_at: Option<Instant>,
+    /// What an earlier run knew of that.
+    remembered: Option<UdpFailure>,
     look_at: Option<Instant>,
     /// Where this node listens itself.
     served: Vec<SocketAddr>,
@@ -149,9 +160,28 @@ impl Fallback {
         self.streams.values().any(|stream| matches!(stream, Stream::Open { standing: Standing::Used(_), .. }))
     }
 
-    /// A link is in use. Whether UDP fails on this network is what others say of it, not one relay.
-    fn note_use(&mut self, now: Instant, is_udp_heard: bool) {
-        self.udp_failed_at = (!is_udp_heard).then_some(now);
+    /// A link is in use. Whether UDP fails on this network is what others say of it, not one relay. Returns whether that is news.
+    fn note_use(&mut self, now: Instant, is_udp_heard: bool) -> bool {
+        let had_failed = self.has_failed(now);
+        if is_udp_heard {
+            self.forget_failure();
+        } else {
+            self.udp_failed_at = Some(now);
+        }
+        had_failed == is_udp_heard
+    }
+
+    fn forget_failure(&mut self) {
+        self.udp_failed_at = None;
+        self.remembered = None;
+    }
+
+    /// The host is where it is now: what was learnt elsewhere says nothing here, but for what was learnt here.
+    fn arrive(&mut self, now: Now, endpoints: &[SocketAddr]) {
+        let age = |failure: &UdpFailure| now.wall.saturating_since(failure.at);
+        let is_here = |failure: &&UdpFailure| failure.endpoints.iter().any(|endpoint| endpoints.contains(endpoint));
+        let here = self.remembered.as_ref().filter(is_here).filter(|it| it.at <= now.wall && age(it) < MEMORY);
+        self.udp_failed_at = here.map(|failure| now.instant - age(failure));
     }
 
     /// A link ended. One that worked for long is missed at once; one that did not is no better a moment later.
@@ -273,7 +303,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// The host is elsewhere: what was learnt of UDP says nothing there.
     pub(super) fn forget_udp_failure(&mut self, now: Now) {
-        self.fallback.udp_failed_at = None;
+        self.fallback.arrive(now, self.reach.local());
         self.peers.set_udp_silent(false);
         self.fallback.waits.clear();
         self.fallback.quiet_until.clear();
@@ -285,6 +315,18 @@ impl<R: CryptoRng> Node<R> {
         if !self.fallback.streams.is_empty() {
             self.fallback.look_at = Some(now.instant);
         }
+    }
+
+    /// Where UDP fails, to be stored for the next run.
+    pub fn udp_failure(&self, now: Now) -> Option<UdpFailure> {
+        let age = now.instant.saturating_since(self.fallback.udp_failed_at?);
+        let at = UnixMillis(now.wall.0.saturating_sub(u64::try_from(age.as_millis()).ok()?));
+        (age < MEMORY).then(|| UdpFailure { at, endpoints: self.reach.local().to_vec() })
+    }
+
+    /// Takes where UDP failed in an earlier run, before the host says where it is.
+    pub fn remember_udp_failure(&mut self, failure: Option<UdpFailure>) {
+        self.fallback.remembered = failure;
     }
 
     /// Whatever kept links from being opened may be gone: the user says so.
@@ -370,12 +412,14 @@ impl<R: CryptoRng> Node<R> {
         self.fallback.streams.insert(key, Stream::Open { path, standing, ask_at });
         if is_used {
             let is_udp_heard = self.peers.is_udp_heard(now.instant, now.instant - LATELY);
-            self.fallback.note_use(now.instant, is_udp_heard);
+            if self.fallback.note_use(now.instant, is_udp_heard) {
+                self.tell(NodeEvent::Remember);
+            }
             if standing.is_proved(now.instant) {
                 self.fallback.waits.remove(&key);
             }
         } else if used.is_some_and(|used| used.is_direct()) {
-            self.fallback.udp_failed_at = None;
+            self.fallback.forget_failure();
         }
         self.judge_udp(now);
         if is_due {
@@ -423,6 +467,30 @@ mod tests {
         assert!(fallback.has_failed(seconds(20)));
         fallback.note_use(seconds(30), true);
         assert!(!fallback.has_failed(seconds(30)));
+    }
+
+    #[test]
+    fn what_an_earlier_run_found_holds_for_an_hour_and_where_it_found_it() {
+        let at = |minutes: u64| Now {
+            instant: seconds(minutes * 60),
+            wall: UnixMillis(1_800_000_000_000 + minutes * 60_000),
+        };
+        let [here, there] = [1, 2].map(|host| vec![SocketAddr::from(([192, 0, 2, host], 4647))]);
+        let failure = UdpFailure { at: at(100).wall, endpoints: here.clone() };
+        let arrived = |minutes, endpoints: &[SocketAddr]| {
+            let mut fallback = Fallback { remembered: Some(failure.clone()), ..Fallback::default() };
+            fallback.arrive(at(minutes), endpoints);
+            fallback.has_failed(at(minutes).instant)
+        };
+        assert!(arrived(100, &here) && arrived(159, &here));
+        assert!(!arrived(160, &here) && !arrived(99, &here) && !arrived(110, &there));
+        let mut fallback = Fallback { udp_failed_at: Some(seconds(6000)), ..Fallback::default() };
+        fallback.arrive(at(101), &there);
+        assert!(!fallback.has_failed(at(101).instant), "elsewhere");
+        fallback.remembered = Some(failure);
+        fallback.note_use(at(102).instant, true);
+        fallback.arrive(at(103), &here);
+        assert!(!fallback.has_failed(at(103).instant), "UDP passed meanwhile");
     }
 
     #[test]

@@ -64,6 +64,7 @@ use control::{ControlLink, LinkError, LinkId};
 use ears::Ears;
 pub use event::NodeEvent;
 use fallback::Fallback;
+pub use fallback::UdpFailure;
 use gossip::Gossip;
 use lan::LanView;
 use membership::{Invitation, Membership, Refusal};

@@ -161,6 +161,11 @@ impl Reach {
         quiet_until.is_none()
     }
 
+    /// The endpoints that the host has.
+    pub(super) fn local(&self) -> &[SocketAddr] {
+        &self.local
+    }
+
     /// Says, once in a while, that the choice of neighbours is to be looked at.
     pub(super) fn take_review(&mut self, now: Instant) -> bool {
         let is_due = now >= self.review_at;

@@ -21,8 +21,10 @@ const DIRECT_WITHIN: Duration = Duration::from_secs(8);
 
 /// What came of two that wanted to talk.
 struct Meeting {
-    /// From the caller's daemon being ready to the first answer to a packet.
+    /// From the caller's daemon being ready to the first packet that the other one gets.
     first: Duration,
+    /// To the first answer to one.
+    answer: Duration,
     /// The way by which that came.
     first_way: String,
     /// From then to the first answer on a direct path.
@@ -96,8 +98,16 @@ impl Scene {
             socket.set_nonblocking(true).unwrap();
         }
         let to = answering.local_addr().unwrap();
-        assert!(eventually(PATIENCE, || echo(&asking, &answering, to)), "no answer at all");
-        let first = began.elapsed();
+        let mut first = None;
+        let is_answered = eventually(PATIENCE, || {
+            let said = echo(&asking, &answering, to);
+            if said.has_arrived {
+                first.get_or_insert(began.elapsed());
+            }
+            said.is_answered
+        });
+        assert!(is_answered, "no answer at all");
+        let answer = began.elapsed();
         let way = |node: &Node, other: &Node| node.peer(other)["path"]["kind"].as_str().unwrap().to_owned();
         let first_way = way(&self.ada, &self.ben);
         let mut is_direct = || {
@@ -105,19 +115,26 @@ impl Scene {
             way(&self.ada, &self.ben) == "direct" && way(&self.ben, &self.ada) == "direct"
         };
         let is_direct = eventually(DIRECT_WITHIN, &mut is_direct);
-        let direct = is_direct.then(|| began.elapsed().saturating_sub(first));
-        Meeting { first, first_way, direct }
+        let direct = is_direct.then(|| began.elapsed().saturating_sub(answer));
+        Meeting { first: first.expect("what is answered arrived"), answer, first_way, direct }
     }
 }
 
-/// Sends a question, has it answered if it came, and says whether an answer came.
-fn echo(asking: &UdpSocket, answering: &UdpSocket, to: std::net::SocketAddr) -> bool {
-    let mut bytes = [0; 64];
+/// What became of a question.
+struct Said {
+    has_arrived: bool,
+    is_answered: bool,
+}
+
+/// Sends a question, and has it answered if one came.
+fn echo(asking: &UdpSocket, answering: &UdpSocket, to: std::net::SocketAddr) -> Said {
+    let (mut bytes, mut has_arrived) = ([0; 64], false);
     let _ = asking.send_to(b"are you there", to);
     while let Ok((len, from)) = answering.recv_from(&mut bytes) {
+        has_arrived = true;
         let _ = answering.send_to(&bytes[..len], from);
     }
-    asking.recv(&mut bytes).is_ok()
+    Said { has_arrived, is_answered: asking.recv(&mut bytes).is_ok() }
 }
 
 /// Whether two such hosts can reach each other directly: one of the two has to know the endpoint that the other's gate will use towards it, or
@@ -144,8 +161,8 @@ fn spare_ports(host: &Host) -> Vec<String> {
 fn search_ports(nats: [Nat; 2]) {
     let Some(mut lab) = Lab::new() else { return };
     let mut scene = Scene::new(&mut lab, nats);
-    let Meeting { first, first_way, direct } = scene.meet();
-    println!("{nats:?}: {first:?} by {first_way}, direct after {direct:?}");
+    let Meeting { first, answer, first_way, direct } = scene.meet();
+    println!("{nats:?}: {first:?}, answered after {answer:?} by {first_way}, direct after {direct:?}");
     assert!(direct.is_some(), "{nats:?}");
     let (ada, ben) = (&scene.ada, &scene.ben);
     let open = |node: &Node| spare_ports(node.host()).len();
@@ -176,7 +193,7 @@ fn a_leaky_gate_keeps_its_port_while_those_of_another_one_are_searched() {
 fn two_behind_gates_that_let_nobody_in_talk_at_once_through_the_founder() {
     let Some(mut lab) = Lab::new() else { return };
     let mut scene = Scene::new(&mut lab, [Nat::Symmetric; 2]);
-    let Meeting { first, first_way, direct } = scene.meet();
+    let Meeting { first, first_way, direct, .. } = scene.meet();
     assert_eq!((first_way.as_str(), direct), ("relay", None));
     assert!(first < Duration::from_secs(10), "{first:?}");
     assert_eq!(scene.ada.peer(&scene.ben)["path"]["relay"], "founder");
@@ -189,8 +206,8 @@ fn two_behind_home_routers_open_them_for_each_other() {
     for nats in [[Nat::PortRestricted; 2], [Nat::Leaky; 2], [Nat::Ipv6Firewall; 2]] {
         let Some(mut lab) = Lab::new() else { return };
         let mut scene = Scene::new(&mut lab, nats);
-        let Meeting { first, first_way, direct } = scene.meet();
-        println!("{nats:?}: {first:?} by {first_way}, direct after {direct:?}");
+        let Meeting { first, answer, first_way, direct } = scene.meet();
+        println!("{nats:?}: {first:?}, answered after {answer:?} by {first_way}, direct after {direct:?}");
         assert!(direct.is_some(), "{nats:?}: {}", scene.ada.ask(&["why", "ben"]));
     }
 }
@@ -199,13 +216,14 @@ fn two_behind_home_routers_open_them_for_each_other() {
 #[ignore = "minutes: run by --all, prints the table of docs/reachability.md"]
 fn every_pair_of_gates() {
     let kinds = Nat::ALL;
-    println!("| caller | called | first answer | by | direct after |");
+    println!("| caller | called | first packet | first answer | by | direct after |");
     for one in kinds {
         for other in kinds {
             let Some(mut lab) = Lab::new() else { return };
-            let Meeting { first, first_way, direct } = Scene::new(&mut lab, [one, other]).meet();
+            let Meeting { first, answer, first_way, direct } = Scene::new(&mut lab, [one, other]).meet();
             let after = direct.map_or("never".to_owned(), |after| format!("{:.2} s", after.as_secs_f64()));
-            println!("| {one:?} | {other:?} | {:.2} s | {first_way} | {after} |", first.as_secs_f64());
+            let [first, answer] = [first, answer].map(|at| format!("{:.2} s", at.as_secs_f64()));
+            println!("| {one:?} | {other:?} | {first} | {answer} | {first_way} | {after} |");
             assert_eq!(direct.is_some(), can_meet(one, other), "{one:?} and {other:?}");
         }
     }
