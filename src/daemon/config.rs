@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use super::config_value::{MAX_MTU, Mtu, OptionalDeviceName, OptionalProxy, OptionalZone, QueueCount};
+pub use super::config_value::{Entrances, MAX_MTU, Mtu, OptionalDeviceName, OptionalProxy, OptionalZone, QueueCount};
 pub use crate::io::device_name::DeviceName;
 
 /// The file with every key, its default and a comment.
@@ -74,6 +74,10 @@ pub struct UnderlayConfig {
     pub port_mapping: bool,
     /// Members on the same LAN find each other by multicast DNS.
     pub lan_discovery: bool,
+    /// Members find each other by the Mainline DHT.
+    pub dht: bool,
+    /// The nodes of the DHT that are asked first. Empty: the usual ones.
+    pub dht_bootstrap: Entrances,
     /// The HTTP proxy by which relays are reached over TLS where UDP does not pass. Empty: none.
     pub proxy: OptionalProxy,
 }
@@ -85,6 +89,8 @@ impl Default for UnderlayConfig {
             endpoints: Vec::new(),
             port_mapping: true,
             lan_discovery: true,
+            dht: false,
+            dht_bootstrap: Entrances::default(),
             proxy: OptionalProxy(None),
         }
     }
@@ -462,7 +468,7 @@ mod tests {
     #[test]
     fn what_is_shown_can_be_read_back() {
         assert_eq!(Config::default().to_commented_toml(), TEMPLATE);
-        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\nport_mapping = false\nlan_discovery = false\nproxy = \"http://ann:x@proxy.example:3128\"\n\
+        let text = "[node]\nadmins = [\"ann\", \"1000\"]\n[underlay]\nlisten = [\"[::]:7\"]\nport_mapping = false\nlan_discovery = false\ndht = true\ndht_bootstrap = [\"192.0.2.1:6881\", \"dht.example:6881\"]\nproxy = \"http://ann:x@proxy.example:3128\"\n\
                     [tunnel]\nmtu = 9000\ndevice = \"lab0\"\ncipher = \"aes-256-gcm\"\nqueues = 3\noffload = false\nforce_ipv4 = true\n\
                     [dns]\nenabled = false\nzone = \"corp.example\"\nbackend = \"none\"\n[ledger]\nmax_staleness = \"90m\"\n";
         let config = parse(text).unwrap();
@@ -487,6 +493,8 @@ mod tests {
             ("[tunnel]\nmtu = 65536\n", 2, "65536"),
             ("[tunnel]\nmtu = 1400\ndevice = \"a/b\"\n", 3, "\"a/b\""),
             ("[underlay]\nlisten = [\"0.0.0.0:1\", \"0.0.0.0\"]\n", 2, "\"0.0.0.0\""),
+            ("[underlay]\ndht = \"yes\"\n", 2, "\"yes\""),
+            ("[underlay]\ndht_bootstrap = [\"dht.example:6881\", \"a\"]\n", 2, "[\"dht.example:6881\", \"a\"]"),
             ("[underlay]\nproxy = \"proxy.example:3128\"\n", 2, "\"proxy.example:3128\""),
             ("[ledger]\nmax_staleness = \"soon\"\n", 2, "\"soon\""),
             ("[tunnel]\nmtu = 1400\nmtu = 1400\n", 3, "mtu"),

@@ -48,6 +48,64 @@ impl From<OptionalProxy> for String {
     }
 }
 
+/// A node of the DHT: the host's name or IPv4 address, and its port.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Entrance(String);
+
+impl TryFrom<String> for Entrance {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_host = |host: &str| {
+            let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            (1..=MAX_HOST_LEN).contains(&host.len()) && host.bytes().all(is_fit)
+        };
+        let is_node = text.rsplit_once(':').is_some_and(|(host, port)| {
+            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+            is_host(host) && is_number && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
+        if is_node {
+            return Ok(Self(text));
+        }
+        // In a list it is the list that is pointed at.
+        Err(format!("{text:?} is no node of the DHT: that is HOST:PORT, with a name or an IPv4 address"))
+    }
+}
+
+impl From<Entrance> for String {
+    fn from(entrance: Entrance) -> Self {
+        entrance.0
+    }
+}
+
+/// The longest name of a host (RFC 1035 §2.3.4).
+const MAX_HOST_LEN: usize = 253;
+
+/// The nodes of the DHT that let this one in, or none for the usual ones.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Entrance>")]
+pub struct Entrances(Vec<Entrance>);
+
+/// More are of no use: each is asked whenever the DHT is.
+const MAX_ENTRANCES: usize = 8;
+
+impl TryFrom<Vec<Entrance>> for Entrances {
+    type Error = String;
+
+    fn try_from(nodes: Vec<Entrance>) -> Result<Self, String> {
+        let refused = || format!("at most {MAX_ENTRANCES} nodes of the DHT are asked first");
+        (nodes.len() <= MAX_ENTRANCES).then_some(Self(nodes)).ok_or_else(refused)
+    }
+}
+
+impl Entrances {
+    /// Each as it is configured.
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|entrance| entrance.0.clone()).collect()
+    }
+}
+
 /// How many threads carry packets each way, or 0 for the machine's measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
@@ -110,5 +168,26 @@ impl TryFrom<String> for OptionalDeviceName {
 impl From<OptionalDeviceName> for String {
     fn from(name: OptionalDeviceName) -> Self {
         name.0.map(|name| name.to_string()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_the_dht_is_a_host_and_a_port_and_eight_are_enough() {
+        let node = |text: &str| Entrance::try_from(text.to_owned());
+        for text in ["192.0.2.1:6881", "dht.example:1", "a-b_c.example:65535"] {
+            assert_eq!(node(text).map(String::from), Ok(text.to_owned()));
+        }
+        let long = format!("{}:1", "a".repeat(MAX_HOST_LEN + 1));
+        for text in
+            ["", ":", ":1", "a", "a:", "a:0", "a:65536", "a:+1", "a b:1", "[2001:db8::1]:1", "http://a:1", &long]
+        {
+            assert!(node(text).is_err(), "{text}");
+        }
+        let some = |count| Entrances::try_from(vec![node("a:1").unwrap(); count]);
+        assert!(some(MAX_ENTRANCES).is_ok() && some(MAX_ENTRANCES + 1).is_err());
     }
 }

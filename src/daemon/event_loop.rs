@@ -9,6 +9,7 @@ use super::api::types::{Event, Status};
 use super::behind::{Behind, BehindSettings};
 use super::config::Config;
 use super::data_plane::Shared;
+use super::dht;
 use super::failure::{ErrorCode, Failure};
 use super::files::{MEMORY_DELAY, Memory, NodeFiles};
 use super::host::{HostSettings, HostSide};
@@ -25,6 +26,7 @@ use super::segments::SegmentDevices;
 use super::status::{self, state_of};
 use crate::io::clock::{self, OsRng};
 use crate::io::device::Device;
+use crate::io::dht::DhtOrders;
 use crate::io::host::Host;
 use crate::io::host_dns::Delegation;
 use crate::io::network::Network;
@@ -90,6 +92,8 @@ pub struct Parts {
     pub port_mapping: PortMapping,
     /// Who is on the LANs of this host.
     pub lan: LanSide,
+    /// Asks the DHT.
+    pub dht: DhtOrders,
     /// Events for readers of the API.
     pub events: broadcast::Sender<Event>,
     /// IPv4 was forced by a flag, which a reload does not override.
@@ -146,6 +150,7 @@ impl EventLoop {
     /// # Errors
     /// A data thread that ended unasked.
     pub fn run(mut self) -> Result<(), Failure> {
+        self.follow_dht();
         loop {
             let now = clock::now();
             self.work(now);
@@ -213,6 +218,7 @@ impl EventLoop {
                 }
             }
             Message::Neighbour(member, endpoints) => node.handle_neighbour(now, member, &endpoints),
+            Message::Dht(report) => node.handle_dht(now, report),
             Message::SegmentLost(segment) => self.segments.lose(now.instant, segment),
             Message::Failed(_) | Message::Stop => {}
         }
@@ -337,6 +343,8 @@ impl EventLoop {
                     tracing::debug!(%error, "sockets that nothing uses stay open");
                 }
             }
+            NodeEvent::Store(item) => self.parts.dht.store(item),
+            NodeEvent::LookUp { member, places } => self.parts.dht.look_up(member, places),
             NodeEvent::Remember => {
                 self.remember_at.get_or_insert(clock::now().instant + MEMORY_DELAY);
             }
@@ -395,6 +403,12 @@ impl EventLoop {
         self.lan_look_at = now.instant + lan_discovery::LOOK_INTERVAL;
         let Parts { node, lan, config, .. } = &mut self.parts;
         lan.follow(config.underlay.lan_discovery.then(|| node.lan_tags(now.wall)));
+    }
+
+    /// Uses the DHT, or not, as the configuration says.
+    fn follow_dht(&mut self) {
+        let Parts { node, dht, config, .. } = &mut self.parts;
+        dht::follow(dht, node, clock::now(), &config.underlay);
     }
 
     /// Reads where the host can be reached, for this node's record.

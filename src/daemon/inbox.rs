@@ -20,6 +20,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::io::tls::TlsEvent;
 use crate::io::watch::NetworkEvent;
+use crate::node::dht::Report;
 use crate::node::forward::Trust;
 use crate::node::peers::source_of;
 use crate::node::table::Inlet;
@@ -205,6 +206,8 @@ pub enum Message {
     Tls(TlsEvent),
     /// Somebody on a LAN of this host claims to be this member, there.
     Neighbour(NodeId, Vec<SocketAddr>),
+    /// What the DHT says.
+    Dht(Report),
     /// The device of a segment is gone.
     SegmentLost(SegmentNumber),
     /// A data thread ended unasked.

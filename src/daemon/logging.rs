@@ -40,8 +40,9 @@ pub fn start(level: LogLevel) -> LogHandle {
     }
 }
 
-/// Dependencies speak at warn: their debug lines say nothing about the network.
+/// Dependencies speak at warn: their debug lines say nothing about the network. That of the DHT is silent: every two seconds without a way there
+/// are an error to it, and what comes of its questions is said here.
 fn filter(level: LogLevel) -> EnvFilter {
     let others = if level == LogLevel::Error { "error" } else { "warn" };
-    EnvFilter::new(format!("{others},p2plus={level}"))
+    EnvFilter::new(format!("{others},mainline=off,p2plus={level}"))
 }

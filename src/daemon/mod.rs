@@ -7,6 +7,7 @@ mod behind;
 pub mod config;
 mod config_value;
 pub mod data_plane;
+mod dht;
 pub mod duration;
 mod event_loop;
 pub mod failure;

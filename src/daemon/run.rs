@@ -4,6 +4,7 @@ use super::api::server::{MAX_CALLS, MAX_EVENTS, Server};
 use super::api::socket::ApiSocket;
 use super::config::{Cipher, Config};
 use super::data_plane::{self, Receivers, Shared};
+use super::dht;
 use super::event_loop::{EventLoop, Parts};
 use super::failure::{ErrorCode, Failure};
 use super::files::NodeFiles;
@@ -120,6 +121,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         host_names,
         port_mapping: PortMapping::new(port_mapper.orders(), mark),
         lan: LanSide::new(lan.orders()),
+        dht: dht::start(&runtime, &inbox),
         events,
         force_ipv4: args.force_ipv4,
         settings,

@@ -13,6 +13,7 @@ pub mod bridge;
 pub mod clock;
 pub mod device;
 pub mod device_name;
+pub mod dht;
 pub mod durable;
 pub mod host;
 pub mod host_dns;

@@ -2,6 +2,7 @@
 
 #[cfg(doc)]
 use super::Node;
+use super::dht::{Item, Place};
 use super::membership::Standing;
 use super::routing::OwnSegment;
 use super::spares::SparePurpose;
@@ -101,6 +102,15 @@ pub enum NodeEvent {
     },
     /// Close those of these sockets, by their positions.
     CloseSpares(BTreeSet<u8>),
+    /// Have the DHT store this, and tell whether it does: [`Node::handle_dht`].
+    Store(Item),
+    /// Look a member up in the DHT, and tell what is found: [`Node::handle_dht`].
+    LookUp {
+        /// Whom.
+        member: NodeId,
+        /// Where: one item, or two around the change of week.
+        places: Vec<Place>,
+    },
     /// Store the handshakes that must not be replayed, and where peers were, some time soon.
     Remember,
 }

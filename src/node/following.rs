@@ -26,6 +26,7 @@ impl<R: CryptoRng> Node<R> {
         }
         self.learn_static(diff.admitted.iter().chain(&diff.changed));
         self.gossip.forget(&diff.removed);
+        self.dht.forget(&diff.removed);
         self.routing.forget(&diff.removed);
         let policy = &self.policy;
         self.heads_heard.retain(|key, _| policy.is_validator(key));

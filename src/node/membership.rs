@@ -122,6 +122,11 @@ impl Membership {
         self.invitation.as_ref()
     }
 
+    /// The member with this identity, if the ticket names it.
+    pub fn host(&self, id: &NodeId) -> Option<&Bootstrap> {
+        self.invitation.as_ref()?.bootstrap.iter().find(|host| host.id == *id)
+    }
+
     /// Follows the policy in force. Returns whether this node became a member just now.
     pub fn handle_policy(&mut self, is_member: bool, is_revoked: bool) -> bool {
         let became = is_member && self.standing != Standing::Member;

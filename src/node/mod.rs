@@ -15,6 +15,7 @@ pub mod authoring;
 mod behind;
 mod calls;
 pub mod control;
+pub mod dht;
 mod ears;
 mod event;
 mod exchange;
@@ -61,6 +62,7 @@ use crate::wire::record::ZoneName;
 use crate::wire::transport_record::Layer;
 use calls::Calls;
 use control::{ControlLink, LinkError, LinkId};
+use dht::Plan;
 use ears::Ears;
 pub use event::NodeEvent;
 use fallback::Fallback;
@@ -142,6 +144,8 @@ pub struct Node<R> {
     ears: Ears,
     searches: Searches,
     spares: OpenSpares,
+    /// What is due with the DHT.
+    dht: Plan,
     /// What was last said of members on LANs.
     lan: Option<LanView>,
     routing: Routing,
@@ -204,6 +208,7 @@ impl<R: CryptoRng> Node<R> {
             ears: Ears::default(),
             searches: Searches::default(),
             spares: OpenSpares::new(),
+            dht: Plan::default(),
             lan: None,
             routing: Routing::new(now.instant, accepted),
             requests: Requests::new(requests),
@@ -279,6 +284,7 @@ impl<R: CryptoRng> Node<R> {
             self.peers.forget_local_ends();
             self.ears.move_on();
             self.stop_searches();
+            self.dht.hurry(now.instant);
             self.publish_record(now);
             self.forget_udp_failure(now);
             let (peers, mut ctx) = self.peers_and_context(now);
@@ -310,6 +316,7 @@ impl<R: CryptoRng> Node<R> {
         self.tend_streams(now);
         self.tend_ears(now);
         self.tend_searches(now);
+        self.tend_dht(now);
         self.watch_routers(now);
         self.settle(now);
     }
@@ -328,6 +335,7 @@ impl<R: CryptoRng> Node<R> {
             self.stream_timeout(),
             self.ears.poll_timeout(),
             self.searches.poll_timeout(),
+            self.dht.poll_timeout(),
             self.membership.poll_timeout(),
             has_rivals.then_some(self.routers_at),
         ]
@@ -453,7 +461,10 @@ impl<R: CryptoRng> Node<R> {
                 self.tell(NodeEvent::Remember);
             }
             PeerEvent::Timestamp(..) => self.tell(NodeEvent::Remember),
-            PeerEvent::Sought(key) => self.seek(now, key),
+            PeerEvent::Sought(key) => {
+                self.look_up_soon(now, &key);
+                self.seek(now, key);
+            }
             PeerEvent::Reached(by, endpoint) => self.handle_reached(now, by, endpoint),
             PeerEvent::Ways(key, message) => self.handle_ways(now, key, message),
         }

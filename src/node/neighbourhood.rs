@@ -123,6 +123,7 @@ impl<R: CryptoRng> Node<R> {
         for key in self.push_targets() {
             self.send_gossip(now, key, &message);
         }
+        self.note_whereabouts(now);
     }
 
     /// Reviews whom to keep close, and compares records with them.
@@ -204,15 +205,20 @@ impl<R: CryptoRng> Node<R> {
             tracing::debug!(?from, %error, "gossip refused");
             self.drops.count(DropReason::ControlRefused);
         }
+        for reply in &outcome.replies {
+            self.send_gossip(now, from, reply);
+        }
+        self.follow_gossip(now, Some(from), &outcome);
+    }
+
+    /// Acts on the records that are new here, and passes them on to all but whom they came from.
+    pub(super) fn follow_gossip(&mut self, now: Now, from: Option<TransportKey>, outcome: &GossipOutcome) {
         for id in &outcome.updated {
             self.take_record(now, id);
             self.take_refusals(now, id);
         }
         if self.reach.is_quiet() && !self.homes().is_empty() {
             self.publish_record(now);
-        }
-        for reply in &outcome.replies {
-            self.send_gossip(now, from, reply);
         }
         if !outcome.updated.is_empty() {
             self.tend_ears(now);
@@ -221,7 +227,7 @@ impl<R: CryptoRng> Node<R> {
         }
         if !outcome.news.is_empty() {
             let news = self.gossip.records_of(&outcome.news);
-            for key in self.push_targets().into_iter().filter(|key| *key != from) {
+            for key in self.push_targets().into_iter().filter(|key| Some(*key) != from) {
                 self.send_gossip(now, key, &news);
             }
         }

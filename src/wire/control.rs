@@ -323,6 +323,11 @@ impl SignedRecord {
         self.record.sequence
     }
 
+    /// The endpoints that the record claims; more than a record may have, perhaps.
+    pub fn claimed_endpoints(&self) -> &[SocketAddr] {
+        &self.record.endpoints
+    }
+
     /// Says whether the record claims that others may reach members through its node.
     pub fn claims_relay(&self) -> bool {
         self.record.is_relay

@@ -111,6 +111,8 @@ drop_reasons! {
     CookieRequired = "cookie_required",
     /// A packet of the control link that it refused.
     ControlRefused = "control_refused",
+    /// A value from the DHT that nobody of the network sealed, or whose record its member did not sign.
+    DhtRefused = "dht_refused",
     /// A budget for unverified senders is spent.
     RateLimited = "rate_limited",
     /// A frame that is none, or a message to its link that is none or hides what it says.

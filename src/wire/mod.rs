@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod control;
 pub mod datagram;
+pub mod dht;
 pub mod drops;
 pub mod ecn;
 pub mod endpoint;

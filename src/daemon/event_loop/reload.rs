@@ -30,6 +30,12 @@ impl EventLoop {
         if fresh.underlay.lan_discovery != now.underlay.lan_discovery {
             reloaded.changed.push("underlay.lan_discovery".to_owned());
         }
+        if fresh.underlay.dht != now.underlay.dht {
+            reloaded.changed.push("underlay.dht".to_owned());
+        }
+        if fresh.underlay.dht_bootstrap != now.underlay.dht_bootstrap {
+            reloaded.changed.push("underlay.dht_bootstrap".to_owned());
+        }
         if fresh.underlay.proxy != now.underlay.proxy {
             reloaded.changed.push("underlay.proxy".to_owned());
             self.parts.tls.set_proxy(fresh.underlay.proxy.0.clone());
@@ -64,11 +70,14 @@ impl EventLoop {
         now.underlay.endpoints.clone_from(&fresh.underlay.endpoints);
         now.underlay.port_mapping = fresh.underlay.port_mapping;
         now.underlay.lan_discovery = fresh.underlay.lan_discovery;
+        now.underlay.dht = fresh.underlay.dht;
+        now.underlay.dht_bootstrap.clone_from(&fresh.underlay.dht_bootstrap);
         now.underlay.proxy.clone_from(&fresh.underlay.proxy);
         self.parts.settings.apply(&fresh);
         if let Some(log) = &self.parts.log {
             log.set_level(fresh.node.log_level);
         }
+        self.follow_dht();
         self.host_check_at = Some(clock::now().instant);
         let ports = self.parts.sender.udp().local_addresses();
         let settings = host_settings(&fresh, self.parts.force_ipv4, &ports);

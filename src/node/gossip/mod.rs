@@ -82,6 +82,11 @@ impl Gossip {
         self.records.get(id)?.verify(&policy.member(id)?.node_key, &self.network_id).ok()
     }
 
+    /// Lends the record of a member as it was signed.
+    pub fn signed(&self, id: &NodeId) -> Option<&SignedRecord> {
+        self.records.get(id)
+    }
+
     /// Says whether a member's record, which was verified when it came, says that it relays.
     pub fn is_relay(&self, id: &NodeId) -> bool {
         self.records.get(id).is_some_and(SignedRecord::claims_relay)

@@ -131,11 +131,8 @@ impl<R: CryptoRng> Node<R> {
     }
 
     fn key_of_neighbour(&self, id: &NodeId) -> Option<TransportKey> {
-        if let Some(member) = self.policy.member(id) {
-            return Some(member.transport_key);
-        }
-        let mut hosts = self.membership.invitation().into_iter().flat_map(|it| &it.bootstrap);
-        hosts.find(|host| host.id == *id).map(|host| host.transport_key)
+        let host = || self.membership.host(id).map(|host| host.transport_key);
+        self.policy.member(id).map(|member| member.transport_key).or_else(host)
     }
 }
 

@@ -389,6 +389,11 @@ impl PeerTable {
         self.peers.get(key).is_some_and(|peer| peer.is_away(now))
     }
 
+    /// Says whether a peer is there, as far as anybody can tell.
+    pub fn is_in_touch(&self, now: Instant, key: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.is_usable() && !peer.is_silent(now))
+    }
+
     /// Says whether this node began the session in use with a peer.
     pub fn is_initiator(&self, key: &TransportKey) -> bool {
         let session = self.peers.get(key).and_then(|peer| peer.sessions.sending());
