@@ -351,6 +351,7 @@ impl Machine {
             cuts: Vec::new(),
             misbehaved: Vec::new(),
             stopped: None,
+            dht: Vec::new(),
             tamper: None,
             remember_at: None,
         };
@@ -392,6 +393,8 @@ pub struct SimNode {
     pub misbehaved: Vec<String>,
     /// Why the ledger stopped.
     pub stopped: Option<String>,
+    /// What it asks the DHT, which nobody answers unasked.
+    pub dht: Vec<NodeEvent>,
     /// What a hostile relay does with what it is to pass on: what it sends instead.
     pub tamper: Option<Tamper>,
     remember_at: Option<Instant>,
@@ -569,6 +572,7 @@ impl SimNode {
                     self.node.handle_spares(now, purpose, &opened);
                 }
                 NodeEvent::CloseSpares(positions) => self.spares.close(&positions),
+                asked @ (NodeEvent::Store(_) | NodeEvent::LookUp { .. }) => self.dht.push(asked),
                 NodeEvent::Remember => {
                     self.remember_at.get_or_insert(now.instant + MEMORY_DELAY);
                 }

@@ -8,6 +8,7 @@ mod asking;
 mod consensus;
 mod crashing;
 mod crowd;
+mod dht;
 mod falling_back;
 mod history;
 mod hostile_member;
