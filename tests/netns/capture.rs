@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes kept of a packet: the IP and UDP headers and the clear header of any datagram.
 const SNAP_LEN: usize = 96;
+/// More than any link's MTU here.
+const WHOLE: usize = 2048;
 /// The kernel's queue: seconds of a flood.
 const QUEUE_LEN: libc::c_int = 64 << 20;
 /// How long an end may take to be noticed.
@@ -56,10 +58,19 @@ pub struct Capture {
 impl Capture {
     /// Begins; what enters `host` after this returns is seen.
     pub fn start(host: &Host) -> Self {
+        Self::of(host, SNAP_LEN)
+    }
+
+    /// Begins, and keeps all of each datagram.
+    pub fn start_whole(host: &Host) -> Self {
+        Self::of(host, WHOLE)
+    }
+
+    fn of(host: &Host, snap_len: usize) -> Self {
         let socket = host.run(open);
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
-        Self { ended, reader: thread::spawn(move || read(socket, &end)) }
+        Self { ended, reader: thread::spawn(move || read(socket, snap_len, &end)) }
     }
 
     /// Ends and returns what was seen. A capture that lost a packet proves nothing, so that is a failure.
@@ -80,9 +91,9 @@ fn open() -> Socket {
 }
 
 /// Reads until the end was told, and then what is in the queue.
-fn read(mut socket: Socket, ended: &AtomicBool) -> Vec<Seen> {
+fn read(mut socket: Socket, snap_len: usize, ended: &AtomicBool) -> Vec<Seen> {
     let mut seen = Vec::new();
-    let mut buffer = [0; SNAP_LEN];
+    let mut buffer = vec![0; snap_len];
     let mut is_ending = false;
     loop {
         match socket.read(&mut buffer) {

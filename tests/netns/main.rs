@@ -13,6 +13,7 @@ mod carry;
 mod damaged_store;
 mod degraded;
 mod device;
+mod dht;
 mod disorder;
 mod flood;
 mod forwarding;
