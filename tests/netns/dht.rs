@@ -123,6 +123,13 @@ fn id(node: &Node) -> NodeId {
     text.parse().unwrap()
 }
 
+/// The ports of a host's sockets for UDP over IPv4, but for the node's own.
+fn other_ports(host: &Host) -> Vec<String> {
+    let list = host.run(|| std::fs::read_to_string("/proc/thread-self/net/udp")).unwrap();
+    let locals = list.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.split_once(':'));
+    locals.map(|(_, port)| port.to_owned()).filter(|port| *port != format!("{PORT:04X}")).collect()
+}
+
 fn is_connected(node: &Node, other: &Node) -> bool {
     !node.peer(other)["session"].is_null()
 }
@@ -173,6 +180,7 @@ fn members_whose_addresses_all_changed_find_each_other_by_the_dht_which_learns_n
         thread::sleep(Duration::from_millis(500));
     }
 
+    assert_eq!(other_ports(nodes[0].host()), [""; 0], "what is switched off opens no socket");
     let capture = Capture::start_whole(&dht.host);
     let entrances: Vec<_> = (1..=3).map(dht_endpoint).collect();
     let began = Instant::now();
@@ -186,6 +194,8 @@ fn members_whose_addresses_all_changed_find_each_other_by_the_dht_which_learns_n
     for (node, other) in [(0, 1), (1, 2), (2, 0)] {
         exchange(&nodes[node], &nodes[other], [nodes[node].v4(), nodes[other].v4()]);
     }
+
+    assert!(nodes.iter().all(|node| !other_ports(node.host()).is_empty()));
 
     // What the DHT has is what was sealed for the network, and nobody else sees anything in it.
     for (node, id) in nodes.iter().zip(&ids) {
@@ -201,6 +211,8 @@ fn members_whose_addresses_all_changed_find_each_other_by_the_dht_which_learns_n
     for secret in secrets(&nodes, &ids, &ticket) {
         assert!(!contains(&seen, &secret), "{secret:?}");
     }
+    let is_closed = || nodes.iter().all(|node| other_ports(node.host()).is_empty());
+    assert!(eventually(2 * PATIENCE, is_closed), "nobody asks anything any more");
 }
 
 fn contains(seen: &[Seen], bytes: &[u8]) -> bool {

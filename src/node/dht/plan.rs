@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Members that are looked up at the same time: each takes some hundred datagrams to strangers.
+/// Members that are looked up at the same time: for each, 20 strangers and more get two datagrams.
 pub const MAX_AT_ONCE: usize = 3;
 
 /// Members whose last search is remembered. When as many are looked for, one more waits until one of them is found, or is not looked for.
