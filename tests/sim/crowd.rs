@@ -40,6 +40,11 @@ fn places(number: usize) -> (IpAddr, SocketAddr) {
     (public.into(), SocketAddr::new(home.into(), 4647))
 }
 
+/// The address that others see of the host with this number.
+pub fn public_of(number: usize) -> IpAddr {
+    places(number).0
+}
+
 /// How long a datagram takes from one public address to another.
 pub fn distance(from: IpAddr, to: IpAddr) -> Duration {
     let place = |address: IpAddr| {
@@ -63,10 +68,7 @@ impl Overlay {
     pub fn crowd(members: usize, running: usize, seed: u64) -> Self {
         let mut overlay = Self::found(seed, Weather::FAIR);
         overlay.world.distance = Some(Box::new(distance));
-        let machine = |number: usize, overlay: &Self| {
-            Machine::new(seed * 1_000_000 + number as u64, places(number).1, overlay.network_id())
-        };
-        let admissions: Vec<_> = (1..members).map(|number| admission(number, &machine(number, &overlay))).collect();
+        let admissions: Vec<_> = (1..members).map(|number| admission(number, &overlay.machine(number))).collect();
         for several in admissions.chunks(BATCH[0]).collect::<Vec<_>>().chunks(BATCH[1]) {
             for operations in several {
                 overlay.order(0, |node, now| node.order(now, operations.to_vec()).unwrap());
@@ -83,7 +85,7 @@ impl Overlay {
             if let Some(kind) = nat_of(number) {
                 overlay.world.put_behind(home, Nat::new(kind, public));
             }
-            let mut machine = machine(number, &overlay);
+            let mut machine = overlay.machine(number);
             machine.take_ledger(image.clone(), mark.clone());
             machine.remember(known.clone());
             let now = overlay.world.now_at(home);
@@ -92,6 +94,11 @@ impl Overlay {
             overlay.world.run_for(START / u32::try_from(running).unwrap());
         }
         overlay
+    }
+
+    /// A fresh machine with the keys of the member with this number, where it lives.
+    pub fn machine(&self, number: usize) -> Machine {
+        Machine::new(self.seed() * 1_000_000 + number as u64, places(number).1, self.network_id())
     }
 
     /// By which way a node reaches another one: whether directly, or through whom.

@@ -28,7 +28,7 @@ use p2plus::node::peers::Transmit;
 use p2plus::node::relay::RelayLimits;
 use p2plus::node::subnets::Accepted;
 use p2plus::node::table::ForwardingTable;
-use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, Underlay};
+use p2plus::node::{Node, NodeEvent, Setup, SigningKeys, UdpFailure, Underlay};
 use p2plus::path::Path;
 use p2plus::router::PeerIndex;
 use p2plus::router::segmentation::SuperPacket;
@@ -146,6 +146,7 @@ pub struct Memory {
     own: Timestamp,
     timestamps: Vec<(TransportKey, Timestamp)>,
     endpoints: Vec<(NodeId, SocketAddr)>,
+    udp_failure: Option<UdpFailure>,
 }
 
 /// A ticket, as a joiner keeps it until it is a member.
@@ -335,6 +336,7 @@ impl Machine {
         let mut node = Node::new(now, setup);
         node.import_timestamps(self.memory.own, self.memory.timestamps.iter().copied());
         node.remember_endpoints(self.memory.endpoints.iter().copied());
+        node.remember_udp_failure(self.memory.udp_failure.clone());
         node.handle_underlay(now, Underlay { endpoints: vec![self.address], connected: Vec::new() });
         let mut sim = SimNode {
             machine: self,
@@ -619,7 +621,8 @@ impl Guest for SimNode {
         if self.remember_at.is_some_and(|at| now.instant >= at) {
             self.remember_at = None;
             let (own, timestamps) = self.node.timestamps();
-            self.machine.memory = Memory { own, timestamps, endpoints: self.node.known_endpoints() };
+            let (endpoints, udp_failure) = (self.node.known_endpoints(), self.node.udp_failure(now));
+            self.machine.memory = Memory { own, timestamps, endpoints, udp_failure };
         }
         if self.node.poll_timeout().is_some_and(|at| now.instant >= at) {
             self.node.handle_timeout(now);

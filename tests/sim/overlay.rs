@@ -125,6 +125,11 @@ impl Overlay {
         overlay
     }
 
+    /// What all its keys and its luck follow from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The network's id.
     pub fn network_id(&self) -> Digest {
         self.network_id

@@ -1,11 +1,15 @@
 //! What a network costs as it grows: whole nodes in virtual time, most of them behind NATs, some of which die and come again.
 
 use crate::allocations::held;
-use crate::crowd::{Reached, nat_of};
+use crate::crowd::{Reached, nat_of, public_of};
 use crate::machine::Machine;
 use crate::nat::NatType;
 use crate::overlay::{Overlay, PATIENCE};
+use p2plus::node::dht::{Report, places, seal};
+use p2plus::node::gossip::NEIGHBOURS;
 use p2plus::time::Instant;
+use p2plus::wire::control::{HomeRelay, NatKind, NodeRecord, SignedRecord};
+use p2plus::wire::dht::NONCE_LEN;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +17,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long everybody has to find its place before anything is measured.
-const SETTLING: Duration = Duration::from_secs(900);
+const SETTLING: Duration = Duration::from_secs(300);
 
 /// How long what idle members send is counted.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Pairs that talk.
 const PAIRS: usize = 200;
@@ -36,6 +40,57 @@ const AFTER: Duration = Duration::from_secs(4);
 
 /// Transfers that lose their relay.
 const FAILOVERS: usize = 120;
+
+/// Members that do not run here, but whose records are as new as those of members who do.
+struct Absent {
+    numbers: std::ops::Range<usize>,
+    next: Instant,
+    rng: ChaCha20Rng,
+}
+
+impl Absent {
+    /// The record of one, as it is after a start at `age` ago: behind a NAT, at home at three relays.
+    fn record(&mut self, overlay: &Overlay, number: usize, age: Duration) -> SignedRecord {
+        let machine = overlay.machine(number);
+        let wall = overlay.world.now().wall.0 - u64::try_from(age.as_millis()).unwrap();
+        let port = 1024 + (self.rng.next_u64() % 60_000) as u16;
+        let homes = (0..3).map(|home| HomeRelay { id: overlay.id(10 * home), rtt_millis: 30 }).collect();
+        let record = NodeRecord {
+            id: machine.id(),
+            sequence: wall,
+            endpoints: vec![machine.address, SocketAddr::new(public_of(number), port)],
+            requests: Vec::new(),
+            refused: Vec::new(),
+            nat: NatKind::Independent,
+            is_relay: false,
+            homes,
+        };
+        SignedRecord::sign(record, &machine.signing_key("node"), &overlay.network_id())
+    }
+
+    /// Tells a running member of it.
+    fn tell(&mut self, overlay: &mut Overlay, number: usize, age: Duration, to: usize) {
+        let record = self.record(overlay, number, age);
+        let keys = overlay.node(to).machine.local_keys();
+        let wall = overlay.world.now().wall;
+        let item = seal(&keys, &record, wall, 1, [0; NONCE_LEN]).expect("a record that the DHT takes");
+        let week = places(&keys, &record.claimed_id(), wall).last().expect("a week").week;
+        let report = Report::Found { member: record.claimed_id(), week, value: item.value };
+        overlay.order(to, |node, now| node.handle_dht(now, report));
+    }
+
+    /// Has as many come anew as are due.
+    fn tick(&mut self, overlay: &mut Overlay) {
+        let interval = Duration::from_secs(3600) * 1000 / CHURN / u32::try_from(self.numbers.len()).unwrap();
+        while self.next <= overlay.world.now().instant {
+            let number = self.numbers.start + (self.rng.next_u64() % self.numbers.len() as u64) as usize;
+            let running = overlay.world.addresses().len();
+            let to = (self.rng.next_u64() % running as u64) as usize;
+            self.tell(overlay, number, Duration::ZERO, to);
+            self.next = self.next + interval;
+        }
+    }
+}
 
 /// Numbers, for their quantiles.
 struct Sample<T>(Vec<T>);
@@ -301,6 +356,74 @@ fn measure(members: usize, running: usize, seed: u64) {
         gaps.quantile(1.0)
     );
     assert!(gaps.quantile(0.99) < 1.0, "{:?}", gaps.0);
+}
+
+/// Measures what so many members cost, of whom few run here, and the others are known by their records, which change as everybody's do.
+fn measure_among(members: usize, running: usize, seed: u64) {
+    println!("== {running} members among {members}");
+    let before = held();
+    let mut overlay = Overlay::crowd(members, running, seed);
+    let next = overlay.world.now().instant;
+    let mut absent = Absent { numbers: running..members, next, rng: ChaCha20Rng::seed_from_u64(seed) };
+    overlay.world.run_for(Duration::from_secs(60));
+    let early = memory(&overlay, before);
+    for number in absent.numbers.clone() {
+        absent.tell(&mut overlay, number, Duration::from_secs(3600), 1);
+    }
+    let start = overlay.world.now().instant;
+    let knows_all = |overlay: &Overlay| {
+        overlay.world.addresses().iter().all(|at| overlay.world.host(*at).node.known_endpoints().len() >= members - 1)
+    };
+    while !knows_all(&overlay) {
+        overlay.world.run_for(Duration::from_secs(5));
+        let took = overlay.world.now().instant.saturating_since(start);
+        assert!(took < SETTLING, "everybody learns all records: {took:?}");
+    }
+    println!("all records known everywhere after {:?}", overlay.world.now().instant.saturating_since(start));
+    absent.next = overlay.world.now().instant;
+    let mut pass = |overlay: &mut Overlay, span: Duration| {
+        let end = overlay.world.now().instant + span;
+        while overlay.world.now().instant < end {
+            absent.tick(overlay);
+            overlay.world.run_for(Duration::from_millis(500));
+        }
+    };
+    pass(&mut overlay, SETTLING);
+    count(&mut overlay, |overlay| pass(overlay, IDLE)).print("idle, records of all at 30 % an hour");
+    let late = memory(&overlay, before);
+    println!(
+        "memory of a node: {:.0} kB; {:.2} kB for each record, {:.1} sessions",
+        late / 1e3,
+        (late - early) / 1e3 / (members - running) as f64,
+        sessions(&overlay) as f64 / running as f64
+    );
+}
+
+#[test]
+fn who_uses_nothing_says_little() {
+    let mut overlay = Overlay::crowd(20, 20, 7010);
+    overlay.world.run_for(Duration::from_secs(240));
+    let load = count(&mut overlay, |overlay| overlay.world.run_for(Duration::from_secs(240)));
+    load.print("idle");
+    assert!(load.mean() < 1000.0, "{} bytes a second and node", load.mean());
+}
+
+#[test]
+fn who_knows_one_member_alone_finds_neighbours_though_most_members_are_away() {
+    let mut overlay = Overlay::crowd(60, 20, 7011);
+    overlay.world.run_for(Duration::from_secs(120));
+    let now = overlay.world.now();
+    for at in overlay.world.addresses() {
+        let peers = overlay.world.host(at).node.peers(now);
+        let sessions = peers.iter().filter(|peer| peer.session.is_some()).count();
+        assert!(sessions >= NEIGHBOURS, "{at}: {sessions}");
+    }
+}
+
+#[test]
+#[ignore = "minutes of computing, and some gigabytes"]
+fn a_hundred_members_among_ten_thousand() {
+    measure_among(10_000, 100, 7003);
 }
 
 #[test]
