@@ -3,11 +3,13 @@
 
 use borsh::BorshDeserialize;
 use libfuzzer_sys::fuzz_target;
+use p2plus::crypto::exchange::TransportKey;
 use p2plus::node::gossip::{Gossip, GossipMessage};
 use p2plus::time::{Instant, Now, UnixMillis};
 use p2plus::wire::control::{NodeRecord, SignedRecord};
 use p2plus_fuzz::{NETWORK, Script, node_id, policy, signing_key};
 
+const PEER: TransportKey = TransportKey([1; 32]);
 const NOW: Now = Now { instant: Instant::ZERO, wall: UnixMillis(1_800_000_000_000) };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -23,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         if is_raw {
             assert_eq!(message.encode(), raw);
         }
-        let outcome = gossip.handle(NOW, message, &policy);
+        let outcome = gossip.handle(NOW, PEER, message, &policy);
         for reply in outcome.replies {
             assert_eq!(GossipMessage::decode(&reply.encode()), Ok(reply));
         }

@@ -198,7 +198,7 @@ impl<R: CryptoRng> Node<R> {
     /// Takes a gossip message of a member.
     pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
         let outcome = match GossipMessage::decode(bytes) {
-            Ok(message) => self.gossip.handle(now, message, &self.policy),
+            Ok(message) => self.gossip.handle(now, from, message, &self.policy),
             Err(error) => GossipOutcome { refused: vec![error], ..GossipOutcome::default() },
         };
         for error in &outcome.refused {

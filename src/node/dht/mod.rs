@@ -227,8 +227,9 @@ impl<R: CryptoRng> Node<R> {
                 return;
             }
         };
-        if self.policy.member(&id).is_some() {
-            let outcome = self.gossip.handle(now, GossipMessage::Records(vec![record]), &self.policy);
+        if let Some(member) = self.policy.member(&id) {
+            let outcome =
+                self.gossip.handle(now, member.transport_key, GossipMessage::Records(vec![record]), &self.policy);
             for error in &outcome.refused {
                 tracing::debug!(peer = ?id, %error, "record from the DHT refused");
                 self.drops.count(DropReason::DhtRefused);

@@ -42,7 +42,7 @@ pub enum GossipMessage {
     /// A digest over all records of the sender, so that equal sets cost 33 bytes.
     Compare(Digest),
     /// Digests over the sixteen parts of what begins with some digits: answered with a closer look at those that differ at the receiver.
-    Branch(Branch),
+    Branch(Box<Branch>),
     /// Ids and sequence numbers of all the sender's records that begin with some digits: answered with what is newer at the receiver, or a
     /// branch where that is too much, and a request for what is older there.
     Summary(Summary),

@@ -13,6 +13,7 @@ mod message;
 
 pub use message::{Branch, GossipError, GossipMessage, IdPrefix, Summary};
 
+use crate::crypto::exchange::TransportKey;
 use crate::crypto::hash::{Digest, domain_hash};
 use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
@@ -33,6 +34,9 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long after one comparison no other one is begun: what the first brings, others need not bring as well.
 const COMPARE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often one peer's is answered, or followed, at most.
+const PEER_PAUSE: Duration = Duration::from_secs(10);
 
 /// Up to this age a record is passed on to everybody with a session; what is older was missed by one node, and most have it.
 const NEWS_AGE: Duration = Duration::from_secs(60);
@@ -58,17 +62,40 @@ pub struct Gossip {
     network_id: Digest,
     records: BTreeMap<NodeId, SignedRecord>,
     compare_at: Instant,
-    /// When the next one may be begun with a single peer, that of a peer answered, and the answer to one's own followed.
+    /// When the next one may be begun with a single peer.
     begin_at: Instant,
-    answer_at: Instant,
-    follow_at: Instant,
+    /// Whose comparison was answered, and whose answer followed.
+    answered: Turns,
+    followed: Turns,
+}
+
+/// Turns that come once in [`COMPARE_PAUSE`], so that several peers do not all bring the same; each peer's once in [`PEER_PAUSE`], so that one that
+/// takes every turn that it gets leaves most to others.
+#[derive(Default)]
+struct Turns {
+    next: Option<Instant>,
+    /// Who had one lately.
+    latest: BTreeMap<TransportKey, Instant>,
+}
+
+impl Turns {
+    fn take(&mut self, now: Instant, peer: TransportKey) -> bool {
+        self.latest.retain(|_, at| now.saturating_since(*at) < PEER_PAUSE);
+        let is_free = self.next.is_none_or(|at| now >= at) && !self.latest.contains_key(&peer);
+        if is_free {
+            self.next = Some(now + COMPARE_PAUSE);
+            self.latest.insert(peer, now);
+        }
+        is_free
+    }
 }
 
 impl Gossip {
     /// Starts with nothing known.
     pub fn new(own_id: NodeId, network_id: Digest) -> Self {
-        let [compare_at, begin_at, answer_at, follow_at] = [Instant::ZERO; 4];
-        Self { own_id, network_id, records: BTreeMap::new(), compare_at, begin_at, answer_at, follow_at }
+        let [compare_at, begin_at] = [Instant::ZERO; 2];
+        let [answered, followed] = [(); 2].map(|()| Turns::default());
+        Self { own_id, network_id, records: BTreeMap::new(), compare_at, begin_at, answered, followed }
     }
 
     /// Replaces this node's own record. Returns the message that tells others.
@@ -102,8 +129,8 @@ impl Gossip {
         self.records.get(id).map_or(0, SignedRecord::claimed_sequence)
     }
 
-    /// Takes a message in, each record by itself: one that cannot be believed costs none of the others.
-    pub fn handle(&mut self, now: Now, message: GossipMessage, policy: &Policy) -> GossipOutcome {
+    /// Takes a message of a peer in, each record by itself: one that cannot be believed costs none of the others.
+    pub fn handle(&mut self, now: Now, from: TransportKey, message: GossipMessage, policy: &Policy) -> GossipOutcome {
         let mut outcome = GossipOutcome::default();
         match message {
             GossipMessage::Records(records) => {
@@ -125,12 +152,12 @@ impl Gossip {
                 }
             }
             GossipMessage::Compare(digest) => {
-                if digest != self.digest() && take_turn(&mut self.answer_at, now.instant) {
+                if digest != self.digest() && self.answered.take(now.instant, from) {
                     outcome.replies.push(self.describe(IdPrefix::ALL));
                 }
             }
             GossipMessage::Branch(branch) => {
-                if branch.prefix != IdPrefix::ALL || take_turn(&mut self.follow_at, now.instant) {
+                if branch.prefix != IdPrefix::ALL || self.followed.take(now.instant, from) {
                     outcome.replies = self.differences(&branch);
                 }
             }
@@ -143,7 +170,11 @@ impl Gossip {
     /// The message that begins a comparison with one peer, unless another one began just now: the next one with all neighbours finds what that
     /// one leaves.
     pub fn begin(&mut self, now: Instant) -> Option<GossipMessage> {
-        take_turn(&mut self.begin_at, now).then(|| GossipMessage::Compare(self.digest()))
+        if now < self.begin_at {
+            return None;
+        }
+        self.begin_at = now + COMPARE_PAUSE;
+        Some(GossipMessage::Compare(self.digest()))
     }
 
     /// This node's own record, as a message.
@@ -226,7 +257,7 @@ impl Gossip {
     fn branch(&self, prefix: IdPrefix) -> GossipMessage {
         let digest = |part: u8| prefix.part(part).map_or([0; 16], |part| self.digest_of(&part));
         let parts: [PartDigest; PARTS] = std::array::from_fn(|part| digest(part as u8));
-        GossipMessage::Branch(Branch { prefix, parts })
+        GossipMessage::Branch(Box::new(Branch { prefix, parts }))
     }
 
     fn digest_of(&self, prefix: &IdPrefix) -> PartDigest {
@@ -278,15 +309,6 @@ impl Gossip {
     }
 }
 
-/// Takes a turn that comes once in [`COMPARE_PAUSE`].
-fn take_turn(at: &mut Instant, now: Instant) -> bool {
-    let is_due = now >= *at;
-    if is_due {
-        *at = now + COMPARE_PAUSE;
-    }
-    is_due
-}
-
 /// The other members in the order in which `own` keeps sessions with them, the first that are there: the highest by rendezvous hash of (own id,
 /// epoch, candidate), so that every node chooses differently and nobody can arrange to be chosen by all.
 pub fn neighbours(own: &NodeId, policy: &Policy, wall: UnixMillis) -> Vec<NodeId> {
@@ -301,7 +323,6 @@ pub fn neighbours(own: &NodeId, policy: &Policy, wall: UnixMillis) -> Vec<NodeId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::exchange::TransportKey;
     use crate::crypto::identity::SigningKey;
     use crate::policy::Member;
     use crate::wire::control::NatKind;
@@ -359,6 +380,8 @@ mod tests {
         Now { instant, wall: UnixMillis(1_800_000_000_000) }
     }
 
+    const PEER: TransportKey = TransportKey([7; 32]);
+
     const NOW: Now = Now { instant: Instant::ZERO, wall: UnixMillis(1_800_000_000_000) };
 
     /// What went between two nodes until both were silent.
@@ -380,8 +403,8 @@ mod tests {
             spoken.messages += said.len();
             spoken.bytes += said.iter().map(|message| message.encode().len()).sum::<usize>();
             let hears = |message| match spoken.turns % 2 {
-                0 => right.handle(at(now), message, rights).replies,
-                _ => left.handle(at(now), message, lefts).replies,
+                0 => right.handle(at(now), PEER, message, rights).replies,
+                _ => left.handle(at(now), PEER, message, lefts).replies,
             };
             said = said.into_iter().flat_map(hears).collect();
             spoken.turns += 1;
@@ -396,8 +419,8 @@ mod tests {
         let (lefts, rights) = (policy([1, 2, 3]), policy([1, 2, 4]));
         let mut left = Gossip::new(key(1).node_id(), NETWORK);
         let mut right = Gossip::new(key(2).node_id(), NETWORK);
-        left.handle(NOW, GossipMessage::Records(vec![record(3, 30)]), &lefts);
-        right.handle(NOW, GossipMessage::Records(vec![record(4, 40)]), &rights);
+        left.handle(NOW, PEER, GossipMessage::Records(vec![record(3, 30)]), &lefts);
+        right.handle(NOW, PEER, GossipMessage::Records(vec![record(4, 40)]), &rights);
         for round in 0..3 {
             let now = Instant::ZERO + COMPARE_INTERVAL * round;
             let sent = compare(&mut left, &mut right, now, &lefts, &rights);
@@ -453,13 +476,19 @@ mod tests {
         let (policy, mut left, mut right) = two_of_many(100, |number| [number > 0, false]);
         let compare = left.begin(NOW.instant).unwrap();
         assert_eq!(left.begin(NOW.instant), None);
-        let answers = right.handle(NOW, compare.clone(), &policy).replies;
-        assert_eq!((answers.len(), right.handle(NOW, compare.clone(), &policy).replies.len()), (1, 0));
-        let followed = left.handle(NOW, answers[0].clone(), &policy).replies;
-        assert_eq!((followed.len(), left.handle(NOW, answers[0].clone(), &policy).replies.len()), (16, 0));
-        let later = at(NOW.instant + COMPARE_PAUSE);
-        assert_eq!(right.handle(later, compare, &policy).replies.len(), 1);
-        assert_eq!(left.handle(later, answers[0].clone(), &policy).replies.len(), 16);
+        let from = |seed| TransportKey([seed; 32]);
+        let answers = right.handle(NOW, from(1), compare.clone(), &policy).replies;
+        let count = |gossip: &mut Gossip, seconds, seed, message: &GossipMessage| {
+            let now = at(NOW.instant + Duration::from_secs(seconds));
+            gossip.handle(now, from(seed), message.clone(), &policy).replies.len()
+        };
+        assert_eq!((answers.len(), count(&mut right, 0, 2, &compare)), (1, 0));
+        assert_eq!([1, 2].map(|seed| count(&mut left, 0, seed, &answers[0])), [16, 0]);
+        assert_eq!((count(&mut right, 1, 2, &compare), count(&mut left, 1, 2, &answers[0])), (1, 16));
+        // One that takes every turn that it gets has one of ten.
+        let greedy: Vec<_> = (11..31).map(|second| count(&mut right, second, 1, &compare)).collect();
+        assert_eq!(greedy.iter().sum::<usize>(), 2, "{greedy:?}");
+        assert_eq!(count(&mut right, 32, 3, &compare), 1);
     }
 
     #[test]
@@ -467,7 +496,7 @@ mod tests {
         let policy = policy([1, 2, 3]);
         let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
         let records = vec![record(2, NOW.wall.0 - 59_000), record(3, NOW.wall.0 - 61_000)];
-        let outcome = gossip.handle(NOW, GossipMessage::Records(records), &policy);
+        let outcome = gossip.handle(NOW, PEER, GossipMessage::Records(records), &policy);
         assert_eq!(outcome.updated, [key(2).node_id(), key(3).node_id()]);
         assert_eq!(outcome.news, [key(2).node_id()]);
     }
@@ -479,7 +508,7 @@ mod tests {
         let mut right = Gossip::new(key(2).node_id(), NETWORK);
         left.publish(record(1, 10));
         right.publish(record(2, 20));
-        right.handle(NOW, GossipMessage::Records(vec![record(3, 30)]), &policy);
+        right.handle(NOW, PEER, GossipMessage::Records(vec![record(3, 30)]), &policy);
 
         compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
         assert_eq!(left.digest(), right.digest());
@@ -492,7 +521,7 @@ mod tests {
         let policy = policy([1, 2]);
         let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
         let records = |record| GossipMessage::Records(vec![record]);
-        assert_eq!(gossip.handle(NOW, records(record(9, 1)), &policy).refused, [GossipError::Stranger]);
+        assert_eq!(gossip.handle(NOW, PEER, records(record(9, 1)), &policy).refused, [GossipError::Stranger]);
         let forged = NodeRecord {
             id: key(2).node_id(),
             sequence: 1,
@@ -504,9 +533,9 @@ mod tests {
             homes: Vec::new(),
         };
         let forged = SignedRecord::sign(forged, &key(9), &NETWORK);
-        assert!(matches!(gossip.handle(NOW, records(forged), &policy).refused[..], [GossipError::Record(_)]));
-        assert_eq!(gossip.handle(NOW, records(record(2, 5)), &policy).updated, [key(2).node_id()]);
-        assert!(gossip.handle(NOW, records(record(2, 4)), &policy).updated.is_empty());
+        assert!(matches!(gossip.handle(NOW, PEER, records(forged), &policy).refused[..], [GossipError::Record(_)]));
+        assert_eq!(gossip.handle(NOW, PEER, records(record(2, 5)), &policy).updated, [key(2).node_id()]);
+        assert!(gossip.handle(NOW, PEER, records(record(2, 4)), &policy).updated.is_empty());
         assert_eq!(gossip.sequence(&key(2).node_id()), 5);
         gossip.forget(&[key(2).node_id()]);
         assert!(!gossip.holds(&key(2).node_id()));
@@ -517,7 +546,7 @@ mod tests {
         let policy = policy([1, 2, 3]);
         let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
         let message = GossipMessage::Records(vec![record(2, 5), record(9, 5), record(3, 5)]);
-        let outcome = gossip.handle(NOW, message, &policy);
+        let outcome = gossip.handle(NOW, PEER, message, &policy);
         assert_eq!(outcome.updated, [key(2).node_id(), key(3).node_id()]);
         assert_eq!(outcome.refused, [GossipError::Stranger]);
     }
