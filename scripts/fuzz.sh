@@ -83,7 +83,8 @@ plant_seeds() {
   seed reassembly chunks "48 02 00 01 28 01 00 00 00 18 02 $tcp $(many 536 61) 48 02 00 11 28 01 00 18 02 18 02 $tcp $(many 536 62)"
   seed record chunk "11 28 01 00 18 02 18 02 $tcp $(many 536 62)"
   # A member's record with one endpoint, sealed and left as it is; the same damaged in one place.
-  local record="$(many 32 02) 01 $(many 7 00) 01 00 00 00 00 c0 00 02 01 27 12 $(many 8 00) 01 00 00 00 00 00"
+  local record
+  record="$(many 32 02) 01 $(many 7 00) 01 00 00 00 00 c0 00 02 01 27 12 $(many 8 00) 01 00 00 00 00 00"
   seed dht_value whole "$(many 12 03) 00 00 $record"
   seed dht_value damaged "$(many 12 03) 01 01 40 00 80 $record"
   # A ticket's payload: version, length, name, ids and secrets, one peer with one endpoint.

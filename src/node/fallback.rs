@@ -179,8 +179,10 @@ impl Fallback {
     /// The host is where it is now: what was learnt elsewhere says nothing here, but for what was learnt here.
     fn arrive(&mut self, now: Now, endpoints: &[SocketAddr]) {
         let age = |failure: &UdpFailure| now.wall.saturating_since(failure.at);
-        let is_here = |failure: &&UdpFailure| failure.endpoints.iter().any(|endpoint| endpoints.contains(endpoint));
-        let here = self.remembered.as_ref().filter(is_here).filter(|it| it.at <= now.wall && age(it) < MEMORY);
+        let is_here = |failure: &&UdpFailure| failure.endpoints == endpoints;
+        // Since a start of the machine later than that the clock does not reach so far back.
+        let is_of_now = |it: &&UdpFailure| it.at <= now.wall && Instant::ZERO + age(it) <= now.instant;
+        let here = self.remembered.as_ref().filter(is_here).filter(is_of_now).filter(|it| age(it) < MEMORY);
         self.udp_failed_at = here.map(|failure| now.instant - age(failure));
     }
 

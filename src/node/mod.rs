@@ -433,6 +433,7 @@ impl<R: CryptoRng> Node<R> {
             PeerEvent::Down(key) => {
                 self.relay_lost(now, key);
                 self.calls.forget(&key);
+                self.gossip.part_from(&key);
                 self.link.close_peer(LinkId(key));
                 self.greeted.remove(&key);
                 self.reach.forget_observer(&key);

@@ -2,7 +2,7 @@
 
 use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
 use super::gossip::{self, GossipMessage, GossipOutcome, NEIGHBOURS};
-use super::peers::Context;
+use super::peers::{Context, PeerTable};
 use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -12,6 +12,7 @@ use crate::time::Now;
 use crate::wire::control::{NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,10 +52,10 @@ impl<R: CryptoRng> Node<R> {
         }
         self.greet(now, key);
         if rights.is_member() && !is_guest {
-            let comparison = if self.peers.is_initiator(&key) { self.gossip.begin(now.instant) } else { None };
-            for message in self.gossip.own().into_iter().chain(comparison) {
-                self.send_gossip(now, key, &message);
+            if let Some(own) = self.gossip.own() {
+                self.send_gossip(now, key, &own);
             }
+            self.gossip.greet(now.instant, key, self.peers.is_initiator(&key));
             let probe = self.ping(now, key);
             tracing::debug!(?key, ?probe, "session up");
             self.relaying.seek_soon(now.instant);
@@ -128,10 +129,9 @@ impl<R: CryptoRng> Node<R> {
 
     /// Reviews whom to keep close, and compares records with them.
     pub(super) fn tend_neighbours(&mut self, now: Now) {
-        if let Some(compare) = self.gossip.handle_timeout(now.instant) {
-            for key in self.neighbours() {
-                self.send_gossip(now, key, &compare);
-            }
+        let kept = || member_sessions(&self.peers).filter(|key| self.peers.is_kept(key)).collect();
+        if let Some((key, compare)) = self.gossip.handle_timeout(now.instant, kept) {
+            self.send_gossip(now, key, &compare);
         }
         if self.reach.take_due(now.instant) {
             self.publish_record(now);
@@ -167,13 +167,17 @@ impl<R: CryptoRng> Node<R> {
         let order = gossip::neighbours(&self.own_id, &self.policy, now.wall);
         let keys = order.iter().take(MAX_TRIED).filter_map(|id| self.policy.member(id)).map(|it| it.transport_key);
         let (away, there): (Vec<_>, Vec<_>) = keys.partition(|key| self.peers.is_away(now.instant, key));
-        there.into_iter().chain(away).take(NEIGHBOURS).collect()
+        // Beyond the first ones, who is in touch stays.
+        let in_touch = member_sessions(&self.peers).filter(|key| !there.contains(key));
+        let wanted: Vec<_> = there.iter().copied().chain(in_touch).chain(away).collect();
+        let mut chosen = BTreeSet::new();
+        wanted.into_iter().filter(|key| chosen.insert(*key)).take(NEIGHBOURS).collect()
     }
 
     /// While this node is in touch with nobody: members of whom it knows some place, others at each review. One that it finds there knows where
     /// the rest is.
     fn acquaintances(&self) -> Vec<TransportKey> {
-        if self.peers.usable().next().is_some() {
+        if member_sessions(&self.peers).next().is_some() {
             return Vec::new();
         }
         let is_known =
@@ -299,12 +303,12 @@ impl<R: CryptoRng> Node<R> {
     /// The members that this node keeps close, those with a session: what is compared with them every few seconds goes to nobody else,
     /// so that all other sessions are silent when they are idle. Who is kept by the other side alone answers.
     pub(super) fn neighbours(&self) -> Vec<TransportKey> {
-        self.member_sessions().filter(|key| self.peers.is_kept(key)).collect()
+        member_sessions(&self.peers).filter(|key| self.peers.is_kept(key)).collect()
     }
 
     /// Members with a session, the kept ones first: whom news goes to at once.
     pub(super) fn push_targets(&self) -> Vec<TransportKey> {
-        let others = self.member_sessions().filter(|key| !self.peers.is_kept(key));
+        let others = member_sessions(&self.peers).filter(|key| !self.peers.is_kept(key));
         self.neighbours().into_iter().chain(others).take(MAX_PUSH).collect()
     }
 
@@ -322,10 +326,6 @@ impl<R: CryptoRng> Node<R> {
         self.peers.usable().filter(|(_, rights)| matches!(rights, Rights::Consensus(_))).map(|(key, _)| key)
     }
 
-    fn member_sessions(&self) -> impl Iterator<Item = TransportKey> {
-        self.peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
-    }
-
     fn send_gossip(&mut self, now: Now, key: TransportKey, message: &GossipMessage) {
         // Who takes this node for a guest hears it once that is over.
         if self.link.allows(LinkId(key), Service::Gossip) {
@@ -339,4 +339,9 @@ impl<R: CryptoRng> Node<R> {
         let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
         self.peers.connect(&mut ctx, key);
     }
+}
+
+/// The members with a session.
+fn member_sessions(peers: &PeerTable) -> impl Iterator<Item = TransportKey> {
+    peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
 }

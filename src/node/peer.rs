@@ -227,9 +227,11 @@ impl Peer {
         self.attempts.failures > 0
     }
 
-    /// Says whether the last attempt to reach it led nowhere, not long ago.
+    /// Says whether nothing is known of where it is, or the last attempt to reach it led nowhere, not long ago.
     pub(super) fn is_away(&self, now: Instant) -> bool {
-        self.has_failed() && !self.is_usable() && now < self.attempts.over_at() + AWAY_FOR
+        let is_lost = self.paths.candidates().ranked().is_empty() && self.other_targets().next().is_none();
+        let has_failed = self.has_failed() && now < self.attempts.over_at() + AWAY_FOR;
+        !self.is_usable() && self.attempt.is_none() && (is_lost || has_failed)
     }
 
     /// Notes an attempt that came to a session.

@@ -107,19 +107,27 @@ impl Reach {
         self.is_reachable
     }
 
+    /// Says whether relays are to be kept and named, to be reached through: also where others came unasked in an earlier run alone, because
+    /// a firewall may have been closed since.
+    pub(super) fn needs_relays(&self) -> bool {
+        !self.is_reachable || self.callers.is_empty()
+    }
+
     /// Takes who came unasked, and to which of this node's endpoints: others may come as well, and through this node to others. Of IPv4, where
-    /// the host has it: a way in over IPv6 alone is none for those without. Returns whether it is known since now that others reach it.
+    /// the host has it: a way in over IPv6 alone is none for those without. Returns whether more is known of that now.
     pub(super) fn take_caller(&mut self, by: NodeId, endpoint: SocketAddr) -> bool {
         let has_ipv4 = self.local.iter().any(SocketAddr::is_ipv4);
-        if self.is_reachable || has_ipv4 && !endpoint.ip().to_canonical().is_ipv4() {
+        let is_enough = self.callers.len() >= CALLERS_NEEDED;
+        if is_enough || has_ipv4 && !endpoint.ip().to_canonical().is_ipv4() {
             return false;
         }
+        let before = (self.is_reachable, self.needs_relays());
         self.callers.insert(by);
-        self.is_reachable = self.callers.len() >= CALLERS_NEEDED;
-        if self.is_reachable {
+        if self.callers.len() >= CALLERS_NEEDED {
+            self.is_reachable = true;
             self.public_endpoints().collect::<Vec<_>>().into_iter().for_each(|endpoint| self.note_open(endpoint));
         }
-        self.is_reachable
+        before != (self.is_reachable, self.needs_relays())
     }
 
     /// The host's endpoints that are nobody else's, of IPv4 where it has any: whoever reached it there before does so again.
@@ -387,7 +395,8 @@ mod tests {
         let mut next = Reach::new();
         next.set_local(at(endpoint(4647)));
         next.note_open(endpoint(4647));
-        assert!(next.is_reachable(), "in the next run");
+        assert!(next.is_reachable() && next.needs_relays(), "in the next run, as far as it knows");
+        assert!(next.take_caller(NodeId([1; 32]), endpoint(9)) && !next.needs_relays(), "so it is still");
         for port in 0..100 {
             next.note_open(endpoint(port));
         }

@@ -156,10 +156,15 @@ impl Paths {
         self.relayed.doubt(relay);
     }
 
-    /// Drops the ways through relays that are not in use and by which the peer answers no more. Returns whether there were any.
-    pub fn drop_silent(&mut self, now: Instant) -> bool {
+    /// Drops the ways through relays that are not in use and by which the peer answers no more. Returns them with their relays.
+    pub fn drop_silent(&mut self, now: Instant) -> Vec<(TransportKey, Path)> {
         let used = self.path();
         self.relayed.drop_silent(now, used)
+    }
+
+    /// Says whether ways through a relay led nowhere again and again of late.
+    pub fn is_shunned(&self, now: Instant, relay: &TransportKey) -> bool {
+        self.relayed.is_shunned(now, relay)
     }
 
     /// Takes where a relay is reached now.
@@ -358,9 +363,12 @@ impl Paths {
         let (Some(current), Some(sent)) = (self.current, traffic.sent) else { return PathCheck::Healthy };
         match self.watch.check(now, current.rtt, sent, traffic.received) {
             Verdict::Healthy => {
-                let is_doubtful = self.relayed.are_any_doubtful(now, self.path());
-                let is_warm_turn = traffic.is_in_use(now) && self.watch.take_warm_turn(now, is_doubtful);
-                if is_warm_turn { PathCheck::Warm(self.backups().collect()) } else { PathCheck::Healthy }
+                let doubtful = self.relayed.doubtful(now, self.path());
+                match traffic.is_in_use(now) && self.watch.take_warm_turn(now, !doubtful.is_empty()) {
+                    true if doubtful.is_empty() => PathCheck::Warm(self.backups().collect()),
+                    true => PathCheck::Warm(doubtful),
+                    false => PathCheck::Healthy,
+                }
             }
             Verdict::Ask => {
                 // What nobody uses has the time to ask the others only where this one leaves the question unanswered.
@@ -376,9 +384,12 @@ impl Paths {
     /// The ways that would be taken next, the best first: where the peer answered before, then through relays.
     fn backups(&self) -> impl Iterator<Item = Path> {
         let used = self.path();
+        let is_other = move |path: &Path| Some(*path) != used;
         let direct = self.candidates.proved_endpoints().into_iter().map(|endpoint| self.path_to(endpoint));
-        let ways: Vec<_> = direct.chain(self.relayed.iter().map(|(_, path)| path)).collect();
-        let others = ways.into_iter().filter(move |path| Some(*path) != used).take(MAX_BACKUPS);
+        // One place is a relay's: where the peer was before, it may not be any more.
+        let direct = direct.filter(is_other).take(MAX_BACKUPS - 1);
+        let relayed = self.relayed.iter().map(|(_, path)| path).filter(is_other);
+        let others = direct.chain(relayed).take(MAX_BACKUPS).collect::<Vec<_>>().into_iter();
         others.chain(self.stream().filter(|path| Some(*path) != used))
     }
 

@@ -5,6 +5,7 @@ use crate::nat::{Nat, NatType};
 use crate::overlay::Overlay;
 use crate::world::{Weather, World};
 use p2plus::crypto::hash::domain_hash;
+use p2plus::ledger::address::Ipv4Choice;
 use p2plus::ledger::operation::Operation;
 use p2plus::node::status::Way;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -66,7 +67,8 @@ impl Overlay {
     /// A network of `members`, of which the first `running` run: started within a minute, each of which knows where the founder is and the
     /// ledger as it is, and has heard of nobody else.
     pub fn crowd(members: usize, running: usize, seed: u64) -> Self {
-        let mut overlay = Self::found(seed, Weather::FAIR);
+        let pool = Ipv4Choice::Given("10.128.0.0/16".parse().unwrap());
+        let mut overlay = Self::found_with(1, seed, Weather::FAIR, pool);
         overlay.world.distance = Some(Box::new(distance));
         let admissions: Vec<_> = (1..members).map(|number| admission(number, &overlay.machine(number))).collect();
         for several in admissions.chunks(BATCH[0]).collect::<Vec<_>>().chunks(BATCH[1]) {

@@ -81,6 +81,11 @@ impl Overlay {
 
     /// A network with its first members, running. All of them are validators of the same power; the first one alone governs.
     pub fn found_by(count: usize, seed: u64, weather: Weather) -> Self {
+        Self::found_with(count, seed, weather, Ipv4Choice::Derived)
+    }
+
+    /// The same, with these addresses of IPv4: the derived ones are enough for 4,000.
+    pub fn found_with(count: usize, seed: u64, weather: Weather, ipv4: Ipv4Choice) -> Self {
         let mut world = World::new(seed, weather);
         let now = world.now();
         let machine =
@@ -89,7 +94,7 @@ impl Overlay {
         let founder = &machines[0];
         let founding = Founding {
             name: "lab".parse().unwrap(),
-            ipv4: Ipv4Choice::Derived,
+            ipv4,
             time: now.wall,
             identity: &founder.signing_key("identity"),
             node_key: founder.signing_key("node").verifying_key(),

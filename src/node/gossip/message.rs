@@ -26,6 +26,9 @@ pub enum GossipError {
     /// More entries than one message may have.
     #[error("too many entries in a gossip message")]
     TooMany,
+    /// More messages of one peer than are looked at.
+    #[error("too many gossip messages")]
+    TooOften,
     /// A record of somebody who is no member.
     #[error("a record of a stranger")]
     Stranger,

@@ -384,9 +384,9 @@ impl PeerTable {
         })
     }
 
-    /// Says whether a peer could not be reached a while ago.
+    /// Says whether a peer could not be reached a while ago, or nobody said where it is.
     pub fn is_away(&self, now: Instant, key: &TransportKey) -> bool {
-        self.peers.get(key).is_some_and(|peer| peer.is_away(now))
+        self.peers.get(key).is_none_or(|peer| peer.is_away(now))
     }
 
     /// Says whether a peer is there, as far as anybody can tell.

@@ -102,10 +102,11 @@ impl PeerTable {
         let is_member = ctx.policy.member(&self.keys.node_id).is_some();
         let is_guest = ctx.policy.admit(&key).rights() == Rights::Guest;
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.paths.drop_silent(ctx.now.instant) {
-            self.is_changed = true;
-            self.events.push_back(PeerEvent::Sought(key));
+        let silent = peer.paths.drop_silent(ctx.now.instant);
+        if !silent.is_empty() {
+            self.give_up_ways(ctx.now, key, &silent);
         }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         if is_member && peer.is_stay_over(ctx.now.instant) {
             self.dismiss(ctx.now, key);
             return;
@@ -144,6 +145,17 @@ impl PeerTable {
                 }
             }
         }
+    }
+
+    /// Tells relays that nobody is reached by these labels of theirs, and has them asked for others.
+    fn give_up_ways(&mut self, now: Now, key: TransportKey, silent: &[(TransportKey, Path)]) {
+        for (relay, path) in silent {
+            if let Some(label) = path.label {
+                self.send_control(now, *relay, &ControlMessage::LabelGone { label });
+            }
+        }
+        self.is_changed = true;
+        self.events.push_back(PeerEvent::Sought(key));
     }
 
     /// Probes ways to a peer, and first the relays that they lead through: a relay takes labels only from where it sees this node, and may see

@@ -5,7 +5,7 @@ use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
 use crate::node::peer::Peer;
 use crate::path::Path;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
 use crate::wire::relay::Label;
 use crate::wire::transport_record::RECORD_CONTROL;
@@ -135,6 +135,11 @@ impl PeerTable {
     pub fn sought(&self) -> Vec<TransportKey> {
         let is_sought = |peer: &Peer| peer.attempt.is_some() && !peer.is_usable();
         self.peers.iter().filter(|(_, peer)| is_sought(peer)).map(|(key, _)| *key).collect()
+    }
+
+    /// Says whether ways to a peer through this relay led nowhere again and again of late.
+    pub fn is_shunned(&self, now: Instant, key: &TransportKey, relay: &TransportKey) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.paths.is_shunned(now, relay))
     }
 
     /// Says whether a way to a peer leads through this relay.

@@ -6,6 +6,7 @@ use crate::crypto::hash::domain_hash;
 use crate::crypto::identity::NodeId;
 use crate::policy::relay::MAX_RELAY_CLASS;
 use crate::policy::{RelayTerms, Rights};
+use crate::time::Instant;
 use crate::wire::control::{HomeRelay, MAX_HOMES};
 use rand_core::CryptoRng;
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// The relays to ask for a way to a member, that with the shortest way first: those that it is at home at, and those that this node has a
     /// session with.
-    pub(super) fn relays_for(&self, target: &NodeId, key: &TransportKey) -> Vec<TransportKey> {
+    pub(super) fn relays_for(&self, now: Instant, target: &NodeId, key: &TransportKey) -> Vec<TransportKey> {
         let homes = self.gossip.record(target, &self.policy).map(|record| record.homes.as_slice()).unwrap_or_default();
         let home_ids = homes.iter().map(|home| home.id);
         let ids: BTreeSet<_> = self.members_in_touch().chain(home_ids).filter(|id| self.relays(id)).collect();
@@ -52,7 +53,8 @@ impl<R: CryptoRng> Node<R> {
             let near = self.peers.direct_path(&relay).and_then(|_| self.rtt_of(&relay)).unwrap_or(UNKNOWN_RTT);
             let home = homes.iter().find(|home| home.id == *id);
             let far = home.map_or(UNKNOWN_RTT, |home| Duration::from_millis(home.rtt_millis.into()));
-            Some((near + far + self.handicap(id), relay)).filter(|(_, relay)| !self.peers.has_way(key, relay))
+            let is_useful = !self.peers.has_way(key, &relay) && !self.peers.is_shunned(now, key, &relay);
+            is_useful.then(|| (near + far + self.handicap(id), relay))
         };
         let others = ids.iter().filter(|id| *id != target && **id != self.own_id);
         let mut relays: Vec<_> = others.filter_map(way).collect();
@@ -90,7 +92,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// The relays that this node can be reached through, the nearest first. One that everybody reaches needs none.
     pub(in crate::node) fn homes(&self) -> Vec<HomeRelay> {
-        if self.reach.is_reachable() {
+        if !self.reach.needs_relays() {
             return Vec::new();
         }
         let near = self.members_in_touch().filter(|id| self.relays(id)).filter_map(|id| {
@@ -116,7 +118,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Whom to keep sessions with so that this node can be reached: its homes, and, while there are too few, others to try.
     pub(in crate::node) fn relays_to_keep(&self) -> Vec<TransportKey> {
-        if self.reach.is_reachable() {
+        if !self.reach.needs_relays() {
             return Vec::new();
         }
         let homes = self.home_relays();

@@ -164,7 +164,7 @@ impl<R: CryptoRng> Node<R> {
         if is_open && !self.has_failed(&key) && !self.fallback.is_in_use() {
             return;
         }
-        let relays = self.relays_for(&id, &key);
+        let relays = self.relays_for(now.instant, &id, &key);
         // Who has a way already needs nobody's help: to knock beside it would spoil what both begin together.
         let has_way = self.peers.peer(&key).is_some_and(|peer| peer.paths.relayed().next().is_some());
         if relays.is_empty() && !has_way {
