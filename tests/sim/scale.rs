@@ -418,19 +418,31 @@ fn who_knows_one_member_alone_finds_neighbours_though_most_members_are_away() {
 }
 
 #[test]
-#[ignore = "minutes of computing, and some gigabytes"]
+#[ignore = "minutes of computing"]
+fn thirty_members_among_three_thousand() {
+    measure_among(3000, 30, 7003);
+}
+
+#[test]
+#[ignore = "more than an hour of computing, and 20 gigabytes"]
 fn a_hundred_members_among_ten_thousand() {
-    measure_among(10_000, 100, 7003);
+    measure_among(10_000, 100, 7004);
 }
 
 #[test]
 #[ignore = "minutes of computing"]
 fn a_hundred_members() {
-    measure(100, 100, 7001);
+    measure(100, 20, 7001);
 }
 
 #[test]
-#[ignore = "many minutes of computing, and some gigabytes"]
+#[ignore = "minutes of computing, and three gigabytes"]
+fn three_hundred_members() {
+    measure(300, 20, 7005);
+}
+
+#[test]
+#[ignore = "more than an hour of computing, and 15 gigabytes"]
 fn a_thousand_members() {
     measure(1000, 60, 7002);
 }
