@@ -162,6 +162,12 @@ impl Paths {
         self.relayed.drop_silent(now, used)
     }
 
+    /// Says whether a relay's way is in use, and no other relay's is known.
+    pub fn hangs_on_one_relay(&self) -> bool {
+        let used = self.path().and_then(|path| self.relay_of(&path));
+        used.is_some_and(|used| self.relayed().all(|(relay, _)| relay == used))
+    }
+
     /// Says whether ways through a relay led nowhere again and again of late.
     pub fn is_shunned(&self, now: Instant, relay: &TransportKey) -> bool {
         self.relayed.is_shunned(now, relay)

@@ -133,7 +133,13 @@ impl PeerTable {
                 }
                 self.ask_ways(ctx, key, &paths);
             }
-            PathCheck::Warm(paths) => self.ask_ways(ctx, key, &paths),
+            PathCheck::Warm(paths) => {
+                // The relay in use may die: another one's way is to be there before.
+                if peer.paths.hangs_on_one_relay() {
+                    self.events.push_back(PeerEvent::Sought(key));
+                }
+                self.ask_ways(ctx, key, &paths);
+            }
             PathCheck::Reconnect => {
                 peer.paths.forget_local_ends();
                 // None of them answered, though they were asked: their labels may lead nowhere any more.

@@ -250,6 +250,20 @@ fn the_next_best_ways_are_kept_warm_while_something_of_a_users_passes() {
 }
 
 #[test]
+fn a_second_relay_is_missed_while_the_first_one_is_in_use() {
+    let mut paths = Paths::default();
+    let [one, other] = [8, 9].map(|seed| TransportKey([seed; 32]));
+    paths.add_relayed(one, relayed(8));
+    paths.established(seconds(1), relayed(8));
+    assert!(paths.hangs_on_one_relay());
+    paths.add_relayed(other, relayed(9));
+    assert!(!paths.hangs_on_one_relay());
+    paths.lose_relayed(|relay, _| *relay == other);
+    paths.established(seconds(2), path(1));
+    assert!(!paths.hangs_on_one_relay(), "a direct path hangs on none");
+}
+
+#[test]
 fn who_only_tries_a_path_does_not_move() {
     let mut paths = Paths::default();
     paths.established(seconds(1), path(1));
