@@ -417,32 +417,20 @@ fn who_knows_one_member_alone_finds_neighbours_though_most_members_are_away() {
     }
 }
 
-#[test]
-#[ignore = "minutes of computing"]
-fn thirty_members_among_three_thousand() {
-    measure_among(3000, 30, 7003);
+/// How many members a measurement is of: as `P2PLUS_MEMBERS` says, or so many. A thousand take an hour and 15 GB.
+fn members(usual: usize) -> usize {
+    std::env::var("P2PLUS_MEMBERS").map_or(usual, |text| text.parse().expect("a number of members, 50 or more"))
 }
 
 #[test]
-#[ignore = "more than an hour of computing, and 20 gigabytes"]
-fn a_hundred_members_among_ten_thousand() {
-    measure_among(10_000, 100, 7004);
+#[ignore = "minutes: run by scripts/test.sh --all, prints figures of docs/reachability.md"]
+fn what_a_network_costs() {
+    measure(members(100), 20, 7001);
 }
 
 #[test]
-#[ignore = "minutes of computing"]
-fn a_hundred_members() {
-    measure(100, 20, 7001);
-}
-
-#[test]
-#[ignore = "minutes of computing, and three gigabytes"]
-fn three_hundred_members() {
-    measure(300, 20, 7005);
-}
-
-#[test]
-#[ignore = "more than an hour of computing, and 15 gigabytes"]
-fn a_thousand_members() {
-    measure(1000, 60, 7002);
+#[ignore = "minutes: run by scripts/test.sh --all, prints figures of docs/reachability.md"]
+fn what_a_node_costs_among_many() {
+    let members = members(3000);
+    measure_among(members, members / 100, 7003);
 }
