@@ -89,8 +89,8 @@ pub struct Paths {
     watch: Watch,
     /// The other path that the peer was last heard on.
     moved_to: Option<Path>,
-    /// When such a path was last asked.
-    asked_at: Option<Instant>,
+    /// When such a path was last asked: a direct one, whose end may be made up, and any other, so that neither takes the other's turn.
+    asked_at: [Option<Instant>; 2],
 }
 
 impl Paths {
@@ -270,7 +270,7 @@ impl Paths {
     }
 
     /// Something authenticated came by `path`, which says so much of it. Returns it when it deserves a probe: it is not the one in use, and no
-    /// such path of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
+    /// path of its kind of this peer's was asked within a second, whichever it was: a member that makes up sources floods nobody through us.
     pub fn heard_from(&mut self, now: Instant, path: Path, speech: Speech) -> Option<Path> {
         self.note(now, path);
         if self.path() == Some(path) {
@@ -286,9 +286,10 @@ impl Paths {
         // The peer may use a relay a moment longer than this node; that it speaks there is no reason to follow.
         if self.is_worse(path) && self.watch.owed_since().is_none() {
             // Over TLS comes only whom UDP failed: whether this end's does is soon known.
-            let is_due = self.asked_at.is_none_or(|at| now.saturating_since(at) >= ROAMING_PROBE_INTERVAL);
-            let in_use = self.path().filter(|_| path.is_stream() && is_due)?;
-            self.asked_at = Some(now);
+            let in_use = self.path().filter(|_| path.is_stream())?;
+            if !self.take_turn(now, path, ROAMING_PROBE_INTERVAL) {
+                return None;
+            }
             self.watch.owe(now);
             return Some(in_use);
         }
@@ -303,11 +304,17 @@ impl Paths {
         let usual = self.rtt().unwrap_or(UNMEASURED_RTT);
         let is_left = path.is_stream() && self.is_worse(path) && self.watch.is_silent(now, usual);
         let interval = if is_left { LEFT_PROBE_INTERVAL } else { ROAMING_PROBE_INTERVAL };
-        if self.asked_at.is_some_and(|at| now.saturating_since(at) < interval) {
-            return None;
+        self.take_turn(now, path, interval).then_some(path)
+    }
+
+    /// Says whether a path on which the peer was heard elsewhere may be asked, one of its kind in so long, and notes that it is.
+    fn take_turn(&mut self, now: Instant, path: Path, interval: Duration) -> bool {
+        let asked_at = &mut self.asked_at[usize::from(path.is_direct())];
+        let may = asked_at.is_none_or(|at| now.saturating_since(at) >= interval);
+        if may {
+            *asked_at = Some(now);
         }
-        self.asked_at = Some(now);
-        Some(path)
+        may
     }
 
     /// Notes a probe with `id` that leaves by `path` now.

@@ -37,6 +37,18 @@ fn a_packet_from_elsewhere_moves_nothing_until_its_pong() {
     assert_eq!(paths.handle_pong(seconds(3), ProbeId(8)), None, "an unknown probe");
 }
 
+#[test]
+fn a_direct_way_that_opens_is_asked_though_another_relay_s_was_a_moment_ago() {
+    let mut paths = Paths::default();
+    for number in [1, 2] {
+        paths.add_relayed(TransportKey([number; 32]), relayed(number));
+    }
+    answer(&mut paths, seconds(1), relayed(1), Duration::from_millis(40));
+    assert_eq!(paths.heard_from(seconds(2), relayed(2), Speech::Using), Some(relayed(2)));
+    assert_eq!(paths.heard_from(seconds(2), path(1), Speech::Trying), Some(path(1)));
+    assert_eq!(paths.heard_from(seconds(2), path(2), Speech::Trying), None, "one of its kind a second");
+}
+
 /// A link over TLS to the peer, or with a label through it.
 fn stream(label: Option<Label>) -> Path {
     Path { local: Some(LocalEnd::STREAM), label, remote: SocketAddr::from(([192, 0, 2, 9], 443)) }
