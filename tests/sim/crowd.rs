@@ -81,14 +81,14 @@ impl Overlay {
         }
         assert_eq!(overlay.node(0).node.policy().members().count(), members);
         let founder = &overlay.node(0).machine;
-        let (image, mark, known) = (founder.disk.image(), founder.mark.bytes(), vec![(founder.id(), founder.address)]);
+        let (ledger, known) = (founder.after_kill(), vec![(founder.id(), founder.address)]);
         for number in 1..running {
             let (public, home) = places(number);
             if let Some(kind) = nat_of(number) {
                 overlay.world.put_behind(home, Nat::new(kind, public));
             }
             let mut machine = overlay.machine(number);
-            machine.take_ledger(image.clone(), mark.clone());
+            machine.take_ledger(&ledger);
             machine.remember(known.clone());
             let now = overlay.world.now_at(home);
             overlay.world.insert(home, machine.restart(now).unwrap());

@@ -214,9 +214,8 @@ impl Machine {
     }
 
     /// Gives it a ledger that another machine wrote.
-    pub fn take_ledger(&mut self, image: Vec<u8>, mark: Option<Vec<u8>>) {
-        self.disk = Disk::new(image);
-        self.mark = MemoryMark::new(mark);
+    pub fn take_ledger(&mut self, other: &Machine) {
+        (self.disk, self.mark) = (other.disk.after_kill(), MemoryMark::new(other.mark.bytes()));
     }
 
     /// Lets the power go after so many more writes, changes of length and syncs of one of its stores: in the middle of whatever it does.
@@ -279,7 +278,7 @@ impl Machine {
 
     /// The machine as SIGKILL leaves it.
     pub fn after_kill(&self) -> Self {
-        let (disk, log) = (Disk::new(self.disk.image()), self.log.after_kill());
+        let (disk, log) = (self.disk.after_kill(), self.log.after_kill());
         Self { disk, log, mark: MemoryMark::new(self.mark.bytes()), last_operation: None, ..self.clone() }
     }
 

@@ -103,7 +103,7 @@ impl Node {
     /// Kills the node and starts it again from its disk.
     fn restart(&mut self) -> Result<(), OpenError> {
         let chain = *self.ledger.network_id();
-        let disk = Disk::new(self.disk.image());
+        let disk = self.disk.after_kill();
         let store = Store::open(disk.clone(), Box::new(self.mark.clone()), chain, Behind::Refuse)?;
         self.ledger = Ledger::open(store, None)?;
         self.disk = disk;

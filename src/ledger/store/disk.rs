@@ -2,9 +2,9 @@
 //!
 //! It keeps what was synced apart from what was only written, so that a power cut can lose, keep or tear any of the latter.
 
+use super::image::Image;
 use redb::StorageBackend;
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How writes, changes of length and syncs fail from some point on.
@@ -25,9 +25,9 @@ enum Pending {
 #[derive(Debug, Default)]
 struct Platter {
     /// What a read returns.
-    seen: Vec<u8>,
+    seen: Image,
     /// What is there after a power cut.
-    synced: Vec<u8>,
+    synced: Image,
     pending: Vec<Pending>,
     operations: u64,
     fault: Option<(u64, Fault)>,
@@ -40,12 +40,21 @@ pub struct Disk(Arc<Mutex<Platter>>);
 impl Disk {
     /// Makes a disk with `image` on it.
     pub fn new(image: Vec<u8>) -> Self {
+        Self::holding(Image::from(image.as_slice()))
+    }
+
+    fn holding(image: Image) -> Self {
         Self(Arc::new(Mutex::new(Platter { seen: image.clone(), synced: image, ..Platter::default() })))
     }
 
-    /// Returns what is on the disk, synced or not: what a killed process leaves.
+    /// Makes another disk, with what is on this one, synced or not: what a killed process leaves.
+    pub fn after_kill(&self) -> Self {
+        Self::holding(self.platter().seen.clone())
+    }
+
+    /// Returns what is on the disk, synced or not.
     pub fn image(&self) -> Vec<u8> {
-        self.platter().seen.clone()
+        self.platter().seen.to_vec()
     }
 
     /// Returns the number of writes, changes of length and syncs so far, failed ones included.
@@ -68,17 +77,15 @@ impl Disk {
             let luck = split_mix(&mut luck);
             match (pending, luck % 4) {
                 (_, 0) => {}
-                (Pending::Length(len), _) => image.resize(*len, 0),
+                (Pending::Length(len), _) => image.resize(*len),
                 (Pending::Write { offset, bytes }, torn) => {
                     let kept = if torn == 1 { (luck >> 8) as usize % (bytes.len() + 1) } else { bytes.len() };
-                    let end = (offset + kept).min(image.len());
-                    if let Some(place) = image.get_mut(*offset..end) {
-                        place.copy_from_slice(&bytes[..place.len()]);
-                    }
+                    let kept = kept.min(image.len().saturating_sub(*offset));
+                    image.write(*offset, &bytes[..kept]);
                 }
             }
         }
-        Self::new(image)
+        Self::holding(image)
     }
 
     fn platter(&self) -> MutexGuard<'_, Platter> {
@@ -104,16 +111,14 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let platter = self.platter();
-        let range = range(offset, out.len())?;
-        out.copy_from_slice(platter.seen.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let is_there = self.platter().seen.read(place(offset)?, out);
+        if is_there { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut platter = self.operate(false)?;
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        platter.seen.resize(len, 0);
+        let len = place(len)?;
+        platter.seen.resize(len);
         platter.pending.push(Pending::Length(len));
         Ok(())
     }
@@ -127,17 +132,17 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut platter = self.operate(false)?;
-        let range = range(offset, bytes.len())?;
-        let offset = range.start;
-        platter.seen.get_mut(range).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
+        let offset = place(offset)?;
+        if !platter.seen.write(offset, bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         platter.pending.push(Pending::Write { offset, bytes: bytes.to_vec() });
         Ok(())
     }
 }
 
-fn range(offset: u64, len: usize) -> io::Result<Range<usize>> {
-    let start = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    Ok(start..start.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?)
+fn place(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 /// The next number of SplitMix64 (Steele, Lea, Flood 2014): enough luck for a disk.

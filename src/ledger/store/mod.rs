@@ -15,6 +15,7 @@
 
 pub mod disk;
 mod error;
+pub mod image;
 mod mark;
 mod pages;
 mod read;

@@ -43,14 +43,14 @@ fn a_file_left_by_a_refused_or_killed_opening_or_a_clean_close_is_verified_as_an
     let (disk, mark) = filled(4);
     let mut images = Vec::new();
     let ahead = Mark { writes: 1000, ..Mark::decode(&mark.bytes().unwrap()).unwrap() };
-    let refused = Disk::new(disk.image());
+    let refused = disk.after_kill();
     assert!(matches!(opened(&refused, &MemoryMark::new(Some(ahead.encode()))), Err(StoreError::RolledBack { .. })));
     images.push(refused.image());
-    let closed = Disk::new(disk.image());
+    let closed = disk.after_kill();
     tamper(&closed, |_| {});
     images.push(closed.image());
     for operations in 0..12 {
-        let killed = Disk::new(disk.image());
+        let killed = disk.after_kill();
         killed.fail_after(operations, Some(Fault::Broken));
         let _ = opened(&killed, &mark);
         images.push(killed.image());

@@ -49,7 +49,7 @@ fn a_kill_or_power_cut_at_any_write_leaves_the_old_block_or_the_new() {
     for point in 0..=points {
         let (disk, mark, result) = append_failing(&image, &mark, point, Fault::Broken);
         assert_eq!(result.is_ok(), point == points);
-        let killed = std::iter::once(Disk::new(disk.image()));
+        let killed = std::iter::once(disk.after_kill());
         for left in killed.chain((0..30).map(|seed| disk.after_power_cut(seed * 1000 + point))) {
             let found = content(&opened(&left, &mark).unwrap()).unwrap();
             assert!(found == old || found == new, "point {point}");
