@@ -27,6 +27,7 @@ pub mod lan;
 pub mod membership;
 pub mod names;
 mod neighbourhood;
+mod neighbours;
 mod numbering;
 mod packet_queue;
 mod peer;
@@ -70,6 +71,7 @@ pub use fallback::UdpFailure;
 use gossip::Gossip;
 use lan::LanView;
 use membership::{Invitation, Membership, Refusal};
+use neighbours::Choice;
 use peers::{Context, PeerEvent, PeerTable, Transmit};
 use pulse::Pulse;
 use rand_core::CryptoRng;
@@ -138,6 +140,7 @@ pub struct Node<R> {
     link: ControlLink,
     gossip: Gossip,
     reach: Reach,
+    choice: Choice,
     relaying: Relaying,
     calls: Calls,
     fallback: Fallback,
@@ -202,6 +205,7 @@ impl<R: CryptoRng> Node<R> {
             link,
             gossip: Gossip::new(own_id, network_id),
             reach: Reach::new(),
+            choice: Choice::default(),
             relaying: Relaying::new(relay),
             calls: Calls::default(),
             fallback: Fallback::default(),

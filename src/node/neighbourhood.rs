@@ -1,8 +1,9 @@
-//! Whom this node keeps close, and what they tell each other of where they are.
+//! What members who are in touch tell each other of where they are, and what begins and ends with their sessions.
 
 use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
-use super::gossip::{self, GossipMessage, GossipOutcome, NEIGHBOURS};
-use super::peers::{Context, PeerTable};
+use super::gossip::{GossipMessage, GossipOutcome};
+use super::neighbours::member_sessions;
+use super::peers::Context;
 use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -12,15 +13,8 @@ use crate::time::Now;
 use crate::wire::control::{NodeRecord, SignedRecord};
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// The first so many members in the order of neighbours are tried before those that are away are tried again.
-const MAX_TRIED: usize = 32;
-
-/// Members that are tried between two reviews by who is in touch with nobody.
-const ACQUAINTANCES: usize = 16;
 
 /// Members that news goes to, the neighbours among them.
 const MAX_PUSH: usize = 16;
@@ -132,6 +126,9 @@ impl<R: CryptoRng> Node<R> {
         let kept = || member_sessions(&self.peers).filter(|key| self.peers.is_kept(key)).collect();
         if let Some((key, compare)) = self.gossip.handle_timeout(now.instant, kept) {
             self.send_gossip(now, key, &compare);
+            if let Some(wanted) = self.ask_who_is_there(now, key) {
+                self.send_gossip(now, key, &wanted);
+            }
         }
         if self.reach.take_due(now.instant) {
             self.publish_record(now);
@@ -145,14 +142,14 @@ impl<R: CryptoRng> Node<R> {
             self.peers.keep(hosts.collect());
             return;
         }
-        let members = self.close_members(now).into_iter().chain(self.acquaintances());
+        let members = [self.close_members(now), self.acquaintances()].concat();
         let validators = if self.policy.has_validator(&self.own_id) { self.other_validators() } else { Vec::new() };
         let relays = self
             .relays_to_keep()
             .into_iter()
             .chain(self.peers.relays_in_use())
             .chain(self.relaying.next_relays(&self.policy));
-        let kept = members.chain(validators).chain(relays).collect();
+        let kept = members.into_iter().chain(validators).chain(relays).collect();
         self.peers.keep(kept);
         // Others look there for this node.
         let (homes, told) = (self.home_relays(), self.told_homes());
@@ -160,33 +157,6 @@ impl<R: CryptoRng> Node<R> {
         if is_news && self.reach.take_homes_turn(now.instant, told.is_empty()) {
             self.publish_record(now);
         }
-    }
-
-    /// The members to keep sessions with: the first in their order that are not away; where too few are there, the first of all.
-    fn close_members(&self, now: Now) -> Vec<TransportKey> {
-        let order = gossip::neighbours(&self.own_id, &self.policy, now.wall);
-        let keys = order.iter().take(MAX_TRIED).filter_map(|id| self.policy.member(id)).map(|it| it.transport_key);
-        let (away, there): (Vec<_>, Vec<_>) = keys.partition(|key| self.peers.is_away(now.instant, key));
-        // Beyond the first ones, who is in touch stays.
-        let in_touch = member_sessions(&self.peers).filter(|key| !there.contains(key));
-        let wanted: Vec<_> = there.iter().copied().chain(in_touch).chain(away).collect();
-        let mut chosen = BTreeSet::new();
-        wanted.into_iter().filter(|key| chosen.insert(*key)).take(NEIGHBOURS).collect()
-    }
-
-    /// While this node is in touch with nobody: members of whom it knows some place, others at each review. One that it finds there knows where
-    /// the rest is.
-    fn acquaintances(&self) -> Vec<TransportKey> {
-        if member_sessions(&self.peers).next().is_some() {
-            return Vec::new();
-        }
-        let is_known =
-            |key: &TransportKey| self.peers.peer(key).is_some_and(|peer| !peer.paths.candidates().ranked().is_empty());
-        let others = self.policy.members().filter(|member| member.id != self.own_id);
-        let known: Vec<_> = others.map(|member| member.transport_key).filter(is_known).collect();
-        let turns = known.len().div_ceil(ACQUAINTANCES).max(1);
-        let turn = self.reach.reviews() % turns;
-        known.into_iter().skip(turn * ACQUAINTANCES).take(ACQUAINTANCES).collect()
     }
 
     /// Says whether this node takes part: as a member, or as a validator that goes on ordering although it was revoked on sight.
@@ -201,7 +171,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes a gossip message of a member.
     pub(super) fn handle_gossip(&mut self, now: Now, from: TransportKey, bytes: &[u8]) {
-        let outcome = match GossipMessage::decode(bytes) {
+        let mut outcome = match GossipMessage::decode(bytes) {
             Ok(message) => self.gossip.handle(now, from, message, &self.policy),
             Err(error) => GossipOutcome { refused: vec![error], ..GossipOutcome::default() },
         };
@@ -209,6 +179,10 @@ impl<R: CryptoRng> Node<R> {
             tracing::debug!(?from, %error, "gossip refused");
             self.drops.count(DropReason::ControlRefused);
         }
+        if outcome.is_asked_who_is_there {
+            outcome.replies.extend(self.present_for(now, &from));
+        }
+        self.take_present(from, std::mem::take(&mut outcome.present));
         for reply in &outcome.replies {
             self.send_gossip(now, from, reply);
         }
@@ -339,9 +313,4 @@ impl<R: CryptoRng> Node<R> {
         let mut ctx = Context { now, policy: &self.policy, rng: &mut self.rng };
         self.peers.connect(&mut ctx, key);
     }
-}
-
-/// The members with a session.
-fn member_sessions(peers: &PeerTable) -> impl Iterator<Item = TransportKey> {
-    peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
 }

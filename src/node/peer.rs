@@ -21,8 +21,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// How long a guest stays: then its sessions end, and its place is free for others. It may come again.
 pub(super) const GUEST_STAY: Duration = Duration::from_secs(600);
 
-/// How long one that was not reached counts as away, beyond the wait before it is tried again.
-const AWAY_FOR: Duration = Duration::from_secs(600);
+/// How long one that was not reached counts as away, beyond the wait before it may be tried again: the first time, doubling up to the longest.
+const FIRST_AWAY: Duration = Duration::from_secs(600);
+const LONGEST_AWAY: Duration = Duration::from_secs(9600);
 
 /// A goodbye to a session younger than this says that there is no place for this node.
 const DISMISSAL_AGE: Duration = Duration::from_secs(5);
@@ -95,7 +96,7 @@ pub(super) struct Peer {
     /// Its ways.
     pub(super) paths: Paths,
     /// The handshake that this node began.
-    pub(super) attempt: Option<Attempt>,
+    pub(super) attempt: Option<Box<Attempt>>,
     /// What its path in use takes.
     pub(super) mtu: MtuSearch,
     /// The direct path that is being opened.
@@ -230,8 +231,19 @@ impl Peer {
     /// Says whether nothing is known of where it is, or the last attempt to reach it led nowhere, not long ago.
     pub(super) fn is_away(&self, now: Instant) -> bool {
         let is_lost = self.paths.candidates().ranked().is_empty() && self.other_targets().next().is_none();
-        let has_failed = self.has_failed() && now < self.attempts.over_at() + AWAY_FOR;
+        let has_failed = self.has_failed() && now < self.attempts.over_at() + self.away_for();
         !self.is_usable() && self.attempt.is_none() && (is_lost || has_failed)
+    }
+
+    /// How long it counts as away after so many failures.
+    fn away_for(&self) -> Duration {
+        let doublings = self.attempts.failures.saturating_sub(1).min(16);
+        FIRST_AWAY.saturating_mul(1 << doublings).min(LONGEST_AWAY)
+    }
+
+    /// When the next attempt may begin, as far as the last one that failed is concerned.
+    pub(super) fn next_attempt(&self) -> Instant {
+        self.attempts.over_at()
     }
 
     /// Notes an attempt that came to a session.

@@ -60,7 +60,6 @@ pub(super) struct Reach {
     /// What the newest record says.
     published: Vec<SocketAddr>,
     review_at: Instant,
-    reviews: usize,
     /// When a record with what was observed since the last one is due.
     publish_at: Option<Instant>,
     /// When there last was such a record.
@@ -86,7 +85,6 @@ impl Reach {
             observed_aside: Vec::new(),
             published: Vec::new(),
             review_at: Instant::ZERO,
-            reviews: 0,
             publish_at: None,
             observed_published: None,
             callers: BTreeSet::new(),
@@ -179,14 +177,8 @@ impl Reach {
         let is_due = now >= self.review_at;
         if is_due {
             self.review_at = now + REVIEW_INTERVAL;
-            self.reviews = self.reviews.wrapping_add(1);
         }
         is_due
-    }
-
-    /// How often it was.
-    pub(super) fn reviews(&self) -> usize {
-        self.reviews
     }
 
     /// Says whether a change of the home relays may make the record anew; the first choice always does. Everybody hears of it: a relay that comes

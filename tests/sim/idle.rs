@@ -12,7 +12,8 @@ use std::time::Duration;
 const IDLE: Duration = Duration::from_secs(400);
 
 fn keeps(overlay: &Overlay, from: usize, to: usize) -> bool {
-    let chosen = neighbours(&overlay.id(from), overlay.node(from).node.policy(), overlay.world.now().wall);
+    let members = overlay.node(from).node.policy().members().map(|member| member.id);
+    let chosen = neighbours(&overlay.id(from), members, overlay.world.now().wall);
     // Who is not known to be reached by everybody keeps a few relays close.
     chosen[..NEIGHBOURS].contains(&overlay.id(to)) || overlay.node(from).node.home_relays().contains(&overlay.id(to))
 }

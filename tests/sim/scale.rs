@@ -5,6 +5,7 @@ use crate::crowd::{Reached, nat_of, public_of};
 use crate::machine::Machine;
 use crate::nat::NatType;
 use crate::overlay::{Overlay, PATIENCE};
+use p2plus::ledger::store::image;
 use p2plus::node::dht::{Report, places, seal};
 use p2plus::node::gossip::NEIGHBOURS;
 use p2plus::time::Instant;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 /// How long everybody has to find its place before anything is measured.
 const SETTLING: Duration = Duration::from_secs(300);
+
+/// Three rounds of comparisons, and some.
+const ROUNDS: Duration = Duration::from_secs(100);
 
 /// How long what idle members send is counted.
 const IDLE: Duration = Duration::from_secs(300);
@@ -46,12 +50,37 @@ struct Absent {
 }
 
 impl Absent {
+    /// Those of so many members who do not run.
+    fn of(overlay: &Overlay, members: usize, seed: u64) -> Self {
+        let numbers = overlay.addresses.len()..members;
+        Self { numbers, next: overlay.world.now().instant, rng: ChaCha20Rng::seed_from_u64(seed) }
+    }
+
+    /// Tells one running member of all of them. Returns when all others know them too, if that is not too late.
+    fn tell_all(&mut self, overlay: &mut Overlay, within: Duration) -> Option<Duration> {
+        for number in self.numbers.clone() {
+            self.tell(overlay, number, Duration::from_secs(3600), 1);
+        }
+        let start = overlay.world.now().instant;
+        let others = self.numbers.end - 1;
+        let knows_all =
+            |at: &SocketAddr, overlay: &Overlay| overlay.world.host(*at).node.known_endpoints().len() >= others;
+        while !overlay.world.addresses().iter().all(|at| knows_all(at, overlay)) {
+            overlay.world.run_for(Duration::from_secs(1));
+            if overlay.world.now().instant.saturating_since(start) > within {
+                return None;
+            }
+        }
+        Some(overlay.world.now().instant.saturating_since(start))
+    }
+
     /// The record of one, as it is after a start at `age` ago: behind a NAT, at home at three relays.
     fn record(&mut self, overlay: &Overlay, number: usize, age: Duration) -> SignedRecord {
         let machine = overlay.machine(number);
         let wall = overlay.world.now().wall.0 - u64::try_from(age.as_millis()).unwrap();
         let port = 1024 + (self.rng.next_u64() % 60_000) as u16;
-        let homes = (0..3).map(|home| HomeRelay { id: overlay.id(10 * home), rtt_millis: 30 }).collect();
+        let relays = (0..overlay.addresses.len()).step_by(10).take(3);
+        let homes = relays.map(|relay| HomeRelay { id: overlay.id(relay), rtt_millis: 30 }).collect();
         let record = NodeRecord {
             id: machine.id(),
             sequence: wall,
@@ -145,11 +174,14 @@ fn count(overlay: &mut Overlay, act: impl FnOnce(&mut Overlay)) -> Load {
     Load { each: Sample::new(overlay.addresses.iter().map(total)), kinds }
 }
 
-/// What each node holds in memory beside the image of its disk.
+/// What this thread holds in memory beside the images of disks.
+fn held_by_nodes() -> isize {
+    held() - image::held().cast_signed()
+}
+
+/// What each node holds beyond what was held before.
 fn memory(overlay: &Overlay, before: isize) -> f64 {
-    let disks: usize =
-        overlay.world.addresses().iter().map(|at| overlay.world.host(*at).machine.disk.image().len()).sum();
-    ((held() - before) as f64 - disks as f64) / overlay.addresses.len() as f64
+    (held_by_nodes() - before) as f64 / overlay.addresses.len() as f64
 }
 
 /// Different pairs of running members.
@@ -164,11 +196,14 @@ fn pairs(running: usize, count: usize, rng: &mut ChaCha20Rng, fits: impl Fn(usiz
     pairs.into_iter().collect()
 }
 
-fn sessions(overlay: &Overlay) -> usize {
+/// With how many others a running member has a session.
+fn sessions_of(overlay: &Overlay, at: SocketAddr) -> usize {
     let now = overlay.world.now();
-    let of =
-        |at: &SocketAddr| overlay.world.host(*at).node.peers(now).iter().filter(|peer| peer.session.is_some()).count();
-    overlay.addresses.iter().map(of).sum()
+    overlay.world.host(at).node.peers(now).iter().filter(|peer| peer.session.is_some()).count()
+}
+
+fn sessions(overlay: &Overlay) -> usize {
+    overlay.addresses.iter().map(|at| sessions_of(overlay, *at)).sum()
 }
 
 /// Has each pair say something both ways every few seconds.
@@ -293,7 +328,7 @@ fn forget_delivered(overlay: &mut Overlay) {
 fn measure(running: usize, failovers: usize, seed: u64) {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     println!("== {running} members");
-    let before = held();
+    let before = held_by_nodes();
     let mut overlay = Overlay::crowd(running, running, seed);
     overlay.world.run_for(SETTLING);
     count(&mut overlay, |overlay| overlay.world.run_for(IDLE)).print("idle");
@@ -358,25 +393,13 @@ fn measure(running: usize, failovers: usize, seed: u64) {
 /// Measures what so many members cost, of whom few run here, and the others are known by their records, which change as everybody's do.
 fn measure_among(members: usize, running: usize, seed: u64) {
     println!("== {running} members among {members}");
-    let before = held();
+    let before = held_by_nodes();
     let mut overlay = Overlay::crowd(members, running, seed);
-    let next = overlay.world.now().instant;
-    let mut absent = Absent { numbers: running..members, next, rng: ChaCha20Rng::seed_from_u64(seed) };
     overlay.world.run_for(Duration::from_secs(60));
     let early = memory(&overlay, before);
-    for number in absent.numbers.clone() {
-        absent.tell(&mut overlay, number, Duration::from_secs(3600), 1);
-    }
-    let start = overlay.world.now().instant;
-    let knows_all = |overlay: &Overlay| {
-        overlay.world.addresses().iter().all(|at| overlay.world.host(*at).node.known_endpoints().len() >= members - 1)
-    };
-    while !knows_all(&overlay) {
-        overlay.world.run_for(Duration::from_secs(5));
-        let took = overlay.world.now().instant.saturating_since(start);
-        assert!(took < SETTLING, "everybody learns all records: {took:?}");
-    }
-    println!("all records known everywhere after {:?}", overlay.world.now().instant.saturating_since(start));
+    let mut absent = Absent::of(&overlay, members, seed);
+    let took = absent.tell_all(&mut overlay, SETTLING).expect("everybody learns all records");
+    println!("all records known everywhere after {took:?}");
     absent.next = overlay.world.now().instant;
     let mut pass = |overlay: &mut Overlay, span: Duration| {
         let end = overlay.world.now().instant + span;
@@ -409,12 +432,28 @@ fn who_uses_nothing_says_little() {
 fn who_knows_one_member_alone_finds_neighbours_though_most_members_are_away() {
     let mut overlay = Overlay::crowd(60, 20, 7011);
     overlay.world.run_for(Duration::from_secs(120));
-    let now = overlay.world.now();
     for at in overlay.world.addresses() {
-        let peers = overlay.world.host(at).node.peers(now);
-        let sessions = peers.iter().filter(|peer| peer.session.is_some()).count();
-        assert!(sessions >= NEIGHBOURS, "{at}: {sessions}");
+        assert!(sessions_of(&overlay, at) >= NEIGHBOURS, "{at}: {}", sessions_of(&overlay, at));
     }
+}
+
+#[test]
+fn where_hardly_anybody_is_there_each_is_told_who_is_and_nobody_hangs_on_one_alone() {
+    let mut overlay = Overlay::crowd(600, 12, 7014);
+    overlay.world.run_for(Duration::from_secs(60));
+    assert!(Absent::of(&overlay, 600, 7014).tell_all(&mut overlay, ROUNDS).is_some());
+    overlay.world.run_for(Duration::from_secs(120));
+    for at in overlay.world.addresses() {
+        assert!(sessions_of(&overlay, at) >= NEIGHBOURS, "{at}: {}", sessions_of(&overlay, at));
+    }
+}
+
+#[test]
+fn what_one_member_is_told_of_many_who_are_away_all_others_learn_though_each_tries_to_reach_them() {
+    let mut overlay = Overlay::crowd(600, 12, 1);
+    overlay.world.run_for(Duration::from_secs(60));
+    let took = Absent::of(&overlay, 600, 7012).tell_all(&mut overlay, ROUNDS);
+    assert!(took.is_some());
 }
 
 /// How many members a measurement is of: as `P2PLUS_MEMBERS` says, or so many. A thousand take an hour and 15 GB.

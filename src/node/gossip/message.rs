@@ -11,6 +11,9 @@ pub(super) const MAX_RECORDS: usize = 64;
 /// Entries of one summary: with the rest of the message, one datagram.
 pub(super) const MAX_SUMMARY: usize = 24;
 
+/// Members that one answer names.
+pub(super) const MAX_PRESENT: usize = 16;
+
 /// Into how many parts ids are divided at each step.
 pub(super) const PARTS: usize = 16;
 
@@ -51,6 +54,10 @@ pub enum GossipMessage {
     Summary(Summary),
     /// Ids of which the receiver has newer records than the sender. Answered with them and nothing else, so that a comparison ends.
     Request(Vec<NodeId>),
+    /// The sender is in touch with too few members: answered with some that are there.
+    Wanted,
+    /// Members that the sender is in touch with, for one that asked: a hint whom to try.
+    Present(Vec<NodeId>),
 }
 
 /// The first hexadecimal digits of ids.
@@ -124,7 +131,8 @@ impl GossipMessage {
             Self::Summary(summary) => (summary.entries.len() <= MAX_SUMMARY, summary.prefix.is_valid()),
             Self::Request(ids) => (ids.len() <= MAX_RECORDS, true),
             Self::Branch(branch) => (true, branch.prefix.is_valid()),
-            Self::Compare(_) => (true, true),
+            Self::Compare(_) | Self::Wanted => (true, true),
+            Self::Present(ids) => (ids.len() <= MAX_PRESENT, true),
         };
         match (fits, is_valid) {
             (true, true) => Ok(message),
@@ -159,6 +167,8 @@ mod tests {
         let entries = vec![(NodeId([1; 32]), 1); MAX_SUMMARY + 1];
         let summary = |prefix, entries| GossipMessage::Summary(Summary { prefix, entries });
         assert_eq!(decode(summary(IdPrefix::ALL, entries)), Err(GossipError::TooMany));
+        let present = GossipMessage::Present(vec![NodeId([1; 32]); MAX_PRESENT + 1]);
+        assert_eq!(GossipMessage::decode(&present.encode()), Err(GossipError::TooMany));
         let request = GossipMessage::Request(vec![NodeId([1; 32]); MAX_RECORDS + 1]);
         assert_eq!(decode(request), Err(GossipError::TooMany));
         assert_eq!(GossipMessage::decode(&[7]), Err(GossipError::Malformed));

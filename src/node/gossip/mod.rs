@@ -4,6 +4,7 @@
 //!   a new record ──► every neighbour, which passes it on if it is new there
 //!   every 30 s:  Compare(digest of all) ──► equal: silence
 //!                                           else ◄── Branch(16 digests) ──► for each that differs: Branch │ Summary ◄──► Records, Request
+//!                while it is in touch with too few: Wanted ──► ◄── Present(who is there)
 //! ```
 //! Whoever chose a neighbour compares, the chosen one answers. What differs is found along the digits of the ids, so that one record among
 //! ten thousand costs three kilobytes, and a node that knows nothing gets everything in three round trips. A record is believed only under
@@ -20,7 +21,7 @@ use crate::crypto::identity::NodeId;
 use crate::policy::Policy;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::wire::control::{NodeRecord, SignedRecord};
-use message::{MAX_RECORDS, MAX_SUMMARY, PARTS, PartDigest};
+use message::{MAX_PRESENT, MAX_RECORDS, MAX_SUMMARY, PARTS, PartDigest};
 use schedule::Schedule;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +51,10 @@ pub struct GossipOutcome {
     pub replies: Vec<GossipMessage>,
     /// Somebody holds a newer record of this node than it knows of, from before its clock or disk went back.
     pub own_is_outdated: bool,
+    /// The sender is to be told who is there.
+    pub is_asked_who_is_there: bool,
+    /// Members that are there, as the sender says.
+    pub present: Vec<NodeId>,
 }
 
 /// The records that this node holds, at most one per member.
@@ -136,6 +141,8 @@ impl Gossip {
             }
             GossipMessage::Summary(summary) => outcome.replies = self.settle(&summary, policy),
             GossipMessage::Request(ids) => outcome.replies.extend(self.held_of(&ids)),
+            GossipMessage::Wanted => outcome.is_asked_who_is_there = true,
+            GossipMessage::Present(ids) => outcome.present = ids,
         }
         outcome
     }
@@ -283,15 +290,26 @@ impl Gossip {
     }
 }
 
-/// The other members in the order in which `own` keeps sessions with them, the first that are there: the highest by rendezvous hash of (own id,
-/// epoch, candidate), so that every node chooses differently and nobody can arrange to be chosen by all.
-pub fn neighbours(own: &NodeId, policy: &Policy, wall: UnixMillis) -> Vec<NodeId> {
-    let epoch = wall.0 / (NEIGHBOUR_EPOCH_HOURS * 3_600_000);
+/// Of these members, others than `own`, the order in which it keeps sessions with them, the first that are there: the highest by rendezvous hash
+/// of (own id, epoch, candidate), so that every node chooses differently and nobody can arrange to be chosen by all.
+pub fn neighbours(own: &NodeId, members: impl Iterator<Item = NodeId>, wall: UnixMillis) -> Vec<NodeId> {
+    let epoch = neighbour_epoch(wall);
     let weight = |id: &NodeId| domain_hash("p2plus neighbour 1", &[&own.0, &epoch.to_le_bytes(), &id.0]);
-    let mut others: Vec<_> =
-        policy.members().map(|member| member.id).filter(|id| id != own).map(|id| (weight(&id), id)).collect();
+    let mut others: Vec<_> = members.filter(|id| id != own).map(|id| (weight(&id), id)).collect();
     others.sort_unstable();
     others.into_iter().rev().map(|(_, id)| id).collect()
+}
+
+/// The number of the span of time for which a choice of neighbours stays.
+pub fn neighbour_epoch(wall: UnixMillis) -> u64 {
+    wall.0 / (NEIGHBOUR_EPOCH_HOURS * 3_600_000)
+}
+
+/// The answer to one that is in touch with too few members: of those that are there, the first in its order.
+pub fn present(asker: &NodeId, in_touch: impl Iterator<Item = NodeId>, wall: UnixMillis) -> GossipMessage {
+    let mut members = neighbours(asker, in_touch, wall);
+    members.truncate(MAX_PRESENT);
+    GossipMessage::Present(members)
 }
 
 #[cfg(test)]

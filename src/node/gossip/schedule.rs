@@ -1,7 +1,7 @@
 //! With whom records are compared, one peer at a time, and how much of that is answered.
 //!
 //! Several peers that all bring the same at once are a waste, and one that may take every turn can keep all others from theirs: so each peer is
-//! asked in its own turn, and only the answer of the one that was asked last begins a closer look.
+//! asked in its own turn, and a closer look begins only with the one that was asked last, and with the one that was answered last.
 
 use crate::crypto::exchange::TransportKey;
 use crate::router::budget::TokenBucket;
@@ -33,6 +33,8 @@ pub(super) struct Schedule {
     /// Who was asked last, and did not answer yet.
     asked: Option<TransportKey>,
     answer_at: Instant,
+    /// Who was answered last, and may hold more than one message names.
+    answering: Option<TransportKey>,
     /// Whose comparison was answered lately.
     answered: BTreeMap<TransportKey, Instant>,
     paces: BTreeMap<TransportKey, TokenBucket>,
@@ -76,9 +78,10 @@ impl Schedule {
         self.round_at = Instant::ZERO;
     }
 
-    /// Says, once for each time that it was asked, whether a peer's answer is to be followed.
+    /// Says, once for each time that it asked or was asked, whether a closer look at everything with a peer is to begin.
     pub(super) fn follow(&mut self, peer: &TransportKey) -> bool {
-        self.asked.take_if(|asked| asked == peer).is_some()
+        let take = |turn: &mut Option<TransportKey>| turn.take_if(|whose| whose == peer).is_some();
+        take(&mut self.asked) || take(&mut self.answering)
     }
 
     /// Says whether a peer's comparison is to be answered.
@@ -87,6 +90,7 @@ impl Schedule {
         let may = now >= self.answer_at && !self.answered.contains_key(&peer);
         if may {
             self.answer_at = now + COMPARE_PAUSE;
+            self.answering = Some(peer);
             self.answered.insert(peer, now);
         }
         may
@@ -101,7 +105,9 @@ impl Schedule {
     /// Forgets a peer whose last session ended.
     pub(super) fn forget(&mut self, peer: &TransportKey) {
         self.due.remove(peer);
-        self.asked.take_if(|asked| asked == peer);
+        [&mut self.asked, &mut self.answering].into_iter().for_each(|turn| {
+            turn.take_if(|whose| whose == peer);
+        });
         self.paces.remove(peer);
     }
 }
@@ -136,11 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_answer_of_who_was_asked_last_is_followed_and_once() {
+    fn only_who_was_asked_or_answered_last_is_followed_and_once() {
         let mut schedule = Schedule::default();
         assert!(!schedule.follow(&peer(1)), "nobody was asked");
         schedule.take(seconds(1), || vec![peer(1)]);
         assert!(!schedule.follow(&peer(2)) && schedule.follow(&peer(1)) && !schedule.follow(&peer(1)));
+        assert!(schedule.answer(seconds(1), peer(2)) && !schedule.answer(seconds(1), peer(3)));
+        assert!(!schedule.follow(&peer(3)) && schedule.follow(&peer(2)) && !schedule.follow(&peer(2)));
     }
 
     #[test]

@@ -138,6 +138,17 @@ fn who_knows_nothing_gets_everything_in_three_round_trips_and_each_record_once()
 }
 
 #[test]
+fn who_knows_everything_brings_it_to_one_that_knows_little_whoever_began() {
+    let (policy, mut left, mut right) = two_of_many(2000, |number| [false, number > 1]);
+    compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
+    assert_eq!(left.digest(), right.digest());
+    // What it does not ask for, and was not asked for, begins nothing.
+    let unasked = left.branch(IdPrefix::ALL);
+    let (_, _, mut other) = two_of_many(2000, |_| [true; 2]);
+    assert_eq!(other.handle(NOW, PEER, unasked, &policy), GossipOutcome::default());
+}
+
+#[test]
 fn one_record_among_many_is_found_for_few_bytes() {
     let (policy, mut left, mut right) = two_of_many(2000, |number| [number == 77, false]);
     let spoken = compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
@@ -209,9 +220,22 @@ fn a_record_that_is_not_believed_costs_none_of_the_others() {
 fn neighbours_are_others_in_an_order_that_changes_with_the_epoch() {
     let policy = policy(1..=20);
     let own = key(1).node_id();
-    let first = neighbours(&own, &policy, UnixMillis(0));
+    let order = |hours: u64| neighbours(&own, policy.members().map(|member| member.id), UnixMillis(hours * 3_600_000));
+    let first = order(0);
     assert_eq!(first.len(), 19);
     assert!(!first.contains(&own));
-    assert_eq!(first, neighbours(&own, &policy, UnixMillis(3_600_000)));
-    assert_ne!(first, neighbours(&own, &policy, UnixMillis(7 * 3_600_000)));
+    assert_eq!(first, order(1));
+    assert_ne!(first, order(7));
+}
+
+#[test]
+fn who_asks_is_told_the_first_in_its_own_order_of_those_that_are_there() {
+    let policy = policy(1..=40);
+    let (asker, ids) = (key(1).node_id(), policy.members().map(|member| member.id).collect::<Vec<_>>());
+    let order = neighbours(&asker, ids.iter().copied(), UnixMillis(0));
+    let GossipMessage::Present(told) = present(&asker, ids.into_iter(), UnixMillis(0)) else { panic!() };
+    assert_eq!(told, order[..MAX_PRESENT]);
+    let mut gossip = Gossip::new(asker, NETWORK);
+    assert!(gossip.handle(NOW, PEER, GossipMessage::Wanted, &policy).is_asked_who_is_there);
+    assert_eq!(gossip.handle(NOW, PEER, GossipMessage::Present(told.clone()), &policy).present, told);
 }

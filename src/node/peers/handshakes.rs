@@ -72,7 +72,7 @@ impl PeerTable {
             return;
         };
         let relays_at = is_direct_likely.then(|| now + HEAD_START);
-        peer.attempt = Some(Attempt { initiator, targets, begun_at: now, relays_at, paid: BTreeSet::new() });
+        peer.attempt = Some(Box::new(Attempt { initiator, targets, begun_at: now, relays_at, paid: BTreeSet::new() }));
         self.owners.insert(index, key);
         Arc::make_mut(&mut self.attempts).insert(index);
         self.is_gate_changed = true;

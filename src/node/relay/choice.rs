@@ -123,14 +123,19 @@ impl<R: CryptoRng> Node<R> {
         }
         let homes = self.home_relays();
         let missing = MAX_HOMES.saturating_sub(homes.len());
+        let keys = |ids: Vec<NodeId>| {
+            ids.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key).collect()
+        };
+        if missing == 0 {
+            return keys(homes);
+        }
         let approved = self.policy.members().filter(|member| member.relay.is_some()).map(|member| member.id);
         let others: BTreeSet<_> = self.gossip.relays().chain(approved).collect();
         let others = others.into_iter().filter(|id| *id != self.own_id && !homes.contains(id));
         // Each node tries others first, so that no relay is everybody's.
         let weight = |id: &NodeId| (self.handicap(id), domain_hash("p2plus home relay 1", &[&self.own_id.0, &id.0]));
-        let mut others: Vec<_> = if missing == 0 { Vec::new() } else { others.map(|id| (weight(&id), id)).collect() };
+        let mut others: Vec<_> = others.map(|id| (weight(&id), id)).collect();
         others.sort_unstable();
-        let wanted: Vec<_> = homes.into_iter().chain(others.into_iter().map(|(_, id)| id).take(missing)).collect();
-        wanted.iter().filter_map(|id| self.policy.member(id)).map(|member| member.transport_key).collect()
+        keys(homes.into_iter().chain(others.into_iter().map(|(_, id)| id).take(missing)).collect())
     }
 }
