@@ -39,8 +39,8 @@ pub struct Disk(Arc<Mutex<Platter>>);
 
 impl Disk {
     /// Makes a disk with `image` on it.
-    pub fn new(image: Vec<u8>) -> Self {
-        Self::holding(Image::from(image.as_slice()))
+    pub fn new(image: &[u8]) -> Self {
+        Self::holding(Image::from(image))
     }
 
     fn holding(image: Image) -> Self {

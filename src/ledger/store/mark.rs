@@ -224,12 +224,12 @@ mod tests {
         DiskMark::new(disk.clone()).write(&mark(3).encode()).unwrap();
         let image = disk.image();
         for len in 1..image.len() {
-            assert!(matches!(read(&Disk::new(image[..len].to_vec())), Err(StoreError::MarkCorrupt)));
+            assert!(matches!(read(&Disk::new(&image[..len])), Err(StoreError::MarkCorrupt)));
         }
         for at in 0..=mark(3).encode().len() {
             let mut image = image.clone();
             image[at] ^= 0x81;
-            assert!(matches!(read(&Disk::new(image)), Err(StoreError::MarkCorrupt)), "byte {at}");
+            assert!(matches!(read(&Disk::new(&image)), Err(StoreError::MarkCorrupt)), "byte {at}");
         }
     }
 }

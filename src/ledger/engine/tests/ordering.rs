@@ -167,7 +167,7 @@ fn a_founder_restored_from_an_older_copy_makes_no_second_block_at_a_height() {
     // Store, mark and log are put back together, long after the network began: nothing on the disk tells.
     world.now = world.now + HOUR;
     let node = &mut world.nodes[0];
-    (node.disk, node.mark, node.log) = (Disk::new(image.0), MemoryMark::new(image.1), image.2);
+    (node.disk, node.mark, node.log) = (Disk::new(&image.0), MemoryMark::new(image.1), image.2);
     node.restart().unwrap();
     let transaction = world.sign(&[ADMIN], vec![Operation::Admit(admit(NODE + 3, 0))]);
     let now = world.now;
@@ -208,7 +208,7 @@ fn image(node: &Node) -> Image {
 
 /// Puts an image back in place of a node's disk, and starts the node.
 fn put_back(node: &mut Node, (disk, mark, log): Image) {
-    node.disk = Disk::new(disk);
+    node.disk = Disk::new(&disk);
     node.mark = MemoryMark::new(mark);
     node.log = MemoryLog(Arc::new(Mutex::new(log)));
     node.restart().unwrap();
@@ -308,7 +308,7 @@ fn what_was_under_way_at_a_kill_waits_again_and_keeps_its_sequence_number() {
     let (disk, mark) = (world.nodes[0].disk.image(), world.nodes[0].mark.bytes());
     let transaction = world.order(0, Operation::Admit(admit(NODE + 1, 0)));
     // Killed when the block was in the log and not in the store.
-    (world.nodes[0].disk, world.nodes[0].mark) = (Disk::new(disk), MemoryMark::new(mark));
+    (world.nodes[0].disk, world.nodes[0].mark) = (Disk::new(&disk), MemoryMark::new(mark));
     world.nodes[0].restart().unwrap();
     assert_eq!(world.heights()[0], 1);
     // Its author's next one does not get the number that this one has.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Opens an image and reads everything in it; `catch_unwind` only to name the damage that would make it panic.
 fn read_all(image: &[u8], mark: &MemoryMark, damage: &str) -> Result<Content, StoreError> {
     let mark = MemoryMark::new(mark.bytes());
-    let disk = Disk::new(image.to_vec());
+    let disk = Disk::new(image);
     let result = catch_unwind(AssertUnwindSafe(|| content(&opened(&disk, &mark)?)));
     result.unwrap_or_else(|_| panic!("panic: {damage}"))
 }
@@ -261,7 +261,7 @@ fn an_older_copy_of_the_store_is_rolled_back_and_can_be_filled_up() {
     store.append(&block).unwrap();
     drop(store);
 
-    let old = Disk::new(old);
+    let old = Disk::new(&old);
     assert!(matches!(opened(&old, &mark), Err(StoreError::RolledBack { mark }) if mark.height() == 4));
     let resync = || Store::open(old.clone(), Box::new(mark.clone()), CHAIN, Behind::Resync).unwrap();
     let mut store = resync();
@@ -284,7 +284,7 @@ fn a_store_that_lacks_only_the_last_revocation_is_rolled_back() {
     let (disk, mark) = filled(4);
     let old = disk.image();
     opened(&disk, &mark).unwrap().put_revocation(id(3, 1), b"later").unwrap();
-    assert!(matches!(opened(&Disk::new(old), &mark), Err(StoreError::RolledBack { .. })));
+    assert!(matches!(opened(&Disk::new(&old), &mark), Err(StoreError::RolledBack { .. })));
 }
 
 #[test]

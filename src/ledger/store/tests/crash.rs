@@ -10,7 +10,7 @@ fn append_failing(
     operations: u64,
     fault: Fault,
 ) -> (Disk, MemoryMark, Result<(), StoreError>) {
-    let (disk, mark) = (Disk::new(image.to_vec()), MemoryMark::new(mark.bytes()));
+    let (disk, mark) = (Disk::new(image), MemoryMark::new(mark.bytes()));
     let mut store = opened(&disk, &mark).unwrap();
     let block = next_block(&store);
     disk.fail_after(operations, Some(fault));
@@ -22,7 +22,7 @@ fn append_failing(
 
 /// The contents before and after the next block.
 fn old_and_new(image: &[u8], mark: &MemoryMark) -> [Content; 2] {
-    let (disk, mark) = (Disk::new(image.to_vec()), MemoryMark::new(mark.bytes()));
+    let (disk, mark) = (Disk::new(image), MemoryMark::new(mark.bytes()));
     let mut store = opened(&disk, &mark).unwrap();
     let old = content(&store).unwrap();
     grow(&mut store, 1);
@@ -31,7 +31,7 @@ fn old_and_new(image: &[u8], mark: &MemoryMark) -> [Content; 2] {
 
 /// The number of disk operations of the next block.
 fn operations_of_append(image: &[u8], mark: &MemoryMark) -> u64 {
-    let disk = Disk::new(image.to_vec());
+    let disk = Disk::new(image);
     let mut store = opened(&disk, &MemoryMark::new(mark.bytes())).unwrap();
     let block = next_block(&store);
     let before = disk.operations();
@@ -105,7 +105,7 @@ fn a_full_disk_keeps_the_old_head_readable_and_refuses_further_writes() {
     let image = disk.image();
     let [old, new] = old_and_new(&image, &mark);
     for point in 0..operations_of_append(&image, &mark) {
-        let (disk, mark) = (Disk::new(image.clone()), MemoryMark::new(mark.bytes()));
+        let (disk, mark) = (Disk::new(&image), MemoryMark::new(mark.bytes()));
         let mut store = opened(&disk, &mark).unwrap();
         let block = next_block(&store);
         disk.fail_after(point, Some(Fault::NoSpace));
@@ -134,7 +134,7 @@ fn a_store_on_a_full_disk_opens_to_be_read() {
     let before = content(&opened(&disk, &mark).unwrap()).unwrap();
     let image = disk.image();
     for operations in 0..6 {
-        let disk = Disk::new(image.clone());
+        let disk = Disk::new(&image);
         disk.fail_after(operations, Some(Fault::NoSpace));
         let mut store = opened(&disk, &mark).unwrap();
         assert_eq!(content(&store).unwrap(), before);
