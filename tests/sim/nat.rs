@@ -44,10 +44,15 @@ impl NatType {
 pub struct Nat {
     pub kind: NatType,
     public: IpAddr,
-    /// By the inside endpoint, and the remote one where each has a mapping of its own.
-    mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), Mapping>,
+    mappings: BTreeMap<Inside, Mapping>,
+    by_port: BTreeMap<u16, Inside>,
     next_port: u16,
+    /// When all that nobody used is thrown away.
+    purge_at: Instant,
 }
+
+/// An inside endpoint, and the remote one where each has a mapping of its own.
+type Inside = (SocketAddr, Option<SocketAddr>);
 
 struct Mapping {
     port: u16,
@@ -58,7 +63,8 @@ struct Mapping {
 
 impl Nat {
     pub fn new(kind: NatType, public: IpAddr) -> Self {
-        Self { kind, public, mappings: BTreeMap::new(), next_port: FIRST_PORT }
+        let (mappings, by_port) = (BTreeMap::new(), BTreeMap::new());
+        Self { kind, public, mappings, by_port, next_port: FIRST_PORT, purge_at: Instant::ZERO }
     }
 
     pub fn public(&self) -> IpAddr {
@@ -67,10 +73,16 @@ impl Nat {
 
     /// The source that others see of what an inside endpoint sends.
     pub fn outbound(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) -> SocketAddr {
-        self.mappings.retain(|_, mapping| now.saturating_since(mapping.used) < MAPPING_LIFETIME);
+        if now >= self.purge_at {
+            self.purge(now);
+        }
         let key = (from, (self.kind.mapping == Behaviour::Dependent).then_some(to));
-        if !self.mappings.contains_key(&key) {
+        if !self.mappings.get(&key).is_some_and(|mapping| is_fresh(now, mapping.used)) {
+            if let Some(stale) = self.mappings.remove(&key) {
+                self.by_port.remove(&stale.port);
+            }
             let port = self.take_port();
+            self.by_port.insert(port, key);
             self.mappings.insert(key, Mapping { port, used: now, friends: BTreeMap::new() });
         }
         let mapping = self.mappings.get_mut(&key).expect("it is there now");
@@ -83,7 +95,7 @@ impl Nat {
     fn take_port(&mut self) -> u16 {
         loop {
             self.next_port = self.next_port.checked_add(7).unwrap_or(FIRST_PORT);
-            if self.mappings.values().all(|mapping| mapping.port != self.next_port) {
+            if !self.by_port.contains_key(&self.next_port) {
                 return self.next_port;
             }
         }
@@ -91,16 +103,26 @@ impl Nat {
 
     /// The inside endpoint that gets what comes from outside, if it is let in.
     pub fn inbound(&self, now: Instant, from: SocketAddr, port: u16) -> Option<SocketAddr> {
-        let fresh = |at: &Instant| now.saturating_since(*at) < MAPPING_LIFETIME;
-        let mut mappings = self.mappings.iter().filter(|(_, mapping)| mapping.port == port && fresh(&mapping.used));
-        let ((inside, _), mapping) = mappings.next()?;
-        let is_friend = mapping.friends.get(&from).is_some_and(fresh);
-        (self.kind.filtering == Behaviour::Independent || is_friend).then_some(*inside)
+        let inside = self.by_port.get(&port)?;
+        let mapping = self.mappings.get(inside).filter(|mapping| is_fresh(now, mapping.used))?;
+        let is_friend = mapping.friends.get(&from).is_some_and(|at| is_fresh(now, *at));
+        (self.kind.filtering == Behaviour::Independent || is_friend).then_some(inside.0)
+    }
+
+    fn purge(&mut self, now: Instant) {
+        self.purge_at = now + MAPPING_LIFETIME;
+        self.mappings.retain(|_, mapping| is_fresh(now, mapping.used));
+        self.by_port.retain(|_, inside| self.mappings.contains_key(inside));
     }
 
     /// Forgets everything, as when it is switched off and on.
     pub fn reboot(&mut self) {
         self.mappings.clear();
+        self.by_port.clear();
         self.next_port = self.next_port.checked_add(1000).unwrap_or(FIRST_PORT);
     }
+}
+
+fn is_fresh(now: Instant, used: Instant) -> bool {
+    now.saturating_since(used) < MAPPING_LIFETIME
 }

@@ -117,6 +117,8 @@ pub struct ControlLink {
     next_serial: u64,
     /// `poll_transmit` gave nothing since anything last happened.
     is_drained: bool,
+    /// When something is due, as it was found since then: to find it every connection is looked at.
+    due: Option<Option<Instant>>,
 }
 
 /// What is kept of an attached peer besides its connections.
@@ -163,6 +165,7 @@ impl ControlLink {
             next_port: FIRST_PORT + (rng.next_u32() as u16 >> 2),
             next_serial: 0,
             is_drained: false,
+            due: None,
         }
     }
 
@@ -197,6 +200,7 @@ impl ControlLink {
     /// # Errors
     /// [`AttachError`]; the peer is then not attached, also if it was before.
     pub fn attach(&mut self, peer: LinkId, standing: impl Into<Standing>) -> Result<(), AttachError> {
+        self.stir();
         let result = self.try_attach(peer, standing.into());
         if result.is_err() {
             self.close_peer(peer);
@@ -229,6 +233,7 @@ impl ControlLink {
 
     /// Forgets `peer`: its connections, its messages in both directions, its packets that wait, its events.
     pub fn close_peer(&mut self, peer: LinkId) {
+        self.stir();
         for key in self.keys_of(peer) {
             self.remove(key);
         }
@@ -341,6 +346,9 @@ impl ControlLink {
 
     /// Returns the next packet: to whom, and one IP packet of at most [`CONTROL_MTU`] bytes.
     pub fn poll_transmit(&mut self) -> Option<(LinkId, Vec<u8>)> {
+        if self.is_drained {
+            return None;
+        }
         loop {
             if let Some(resent) = self.resent.pop_front() {
                 return Some(resent);
@@ -365,14 +373,26 @@ impl ControlLink {
         if !self.resent.is_empty() {
             return Some(self.now);
         }
+        if let Some(due) = self.due {
+            return due;
+        }
         let own = self.connections.iter().map(|(key, connection)| connection.deadline(key.opener)).min();
         let smoltcp = self.interface.poll_at(to_smoltcp(self.now), &self.sockets).map(from_smoltcp);
-        let deadline = [own, smoltcp].into_iter().flatten().min()?;
-        Some(if self.is_drained { deadline.max(self.now + MIN_WAIT) } else { deadline })
+        let deadline = [own, smoltcp].into_iter().flatten().min();
+        if !self.is_drained {
+            return deadline;
+        }
+        let due = deadline.map(|deadline| deadline.max(self.now + MIN_WAIT));
+        self.due = Some(due);
+        due
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| due.is_none_or(|due| now < due)) {
+            self.now = self.now.max(now);
+            return;
+        }
         self.advance_clock(now);
         self.settle_all();
     }
@@ -391,7 +411,13 @@ impl ControlLink {
 
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        self.stir();
+    }
+
+    /// Something happens: there may be packets again, and other things due.
+    fn stir(&mut self) {
         self.is_drained = false;
+        self.due = None;
     }
 }
 

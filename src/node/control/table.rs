@@ -222,7 +222,7 @@ impl ControlLink {
     /// Lets connections read on that waited for memory.
     pub(super) fn wake_blocked(&mut self) {
         for key in std::mem::take(&mut self.blocked) {
-            self.is_drained = false;
+            self.stir();
             self.settle(key);
         }
     }
