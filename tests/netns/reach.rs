@@ -54,37 +54,34 @@ impl Scene {
         if nats.contains(&Nat::UdpBlocked) {
             relay_by_tls(&founder, &founder);
         }
-        let members = [("ada", nats[0]), ("ben", nats[1])].map(|(name, nat)| {
-            // Who joins where UDP is blocked cannot know of a relay yet.
-            let at_first = if nat == Nat::UdpBlocked { Nat::Symmetric } else { nat };
-            let (gate, host) = behind_nat(lab, at_first, name);
-            let (cable, gate) = delayed(lab, &gate);
-            cables.push(cable);
-            if nat == Nat::Ipv6Firewall {
-                lab.route_ipv6(&gate);
-            }
-            let mut node = Node::new(&host, name);
-            node.join(&founder.invite(&["--name", name]));
-            (node, gate, nat)
-        });
-        for (node, gate, nat) in &members {
-            node.meet(&founder);
-            if *nat == Nat::UdpBlocked {
-                block_udp(gate, 443);
-                assert!(
-                    eventually(PATIENCE, || node.peer(&founder)["path"]["kind"] == "tls"),
-                    "{}",
-                    node.peer(&founder)
-                );
-            }
-        }
-        let [(mut ada, ..), (ben, ..)] = members;
-        // Everybody is at home at the founder, which knows by now that it can be reached.
-        for node in [&ada, &ben] {
-            node.meet(&founder);
-        }
+        let mut ada = Self::member(lab, &mut cables, &founder, ("ada", nats[0]));
+        // The two never spoke: what goes to a gate that nobody spoke through yet makes some gates choose another port.
         ada.stop();
+        let ben = Self::member(lab, &mut cables, &founder, ("ben", nats[1]));
         Self { _cables: cables, _founder: founder, ada, ben }
+    }
+
+    /// A member behind a gate, at home at the founder.
+    fn member(lab: &mut Lab, cables: &mut Vec<Cable>, founder: &Node, (name, nat): (&str, Nat)) -> Node {
+        // Who joins where UDP is blocked cannot know of a relay yet.
+        let at_first = if nat == Nat::UdpBlocked { Nat::Symmetric } else { nat };
+        let (gate, host) = behind_nat(lab, at_first, name);
+        let (cable, gate) = delayed(lab, &gate);
+        cables.push(cable);
+        if nat == Nat::Ipv6Firewall {
+            lab.route_ipv6(&gate);
+        }
+        let mut node = Node::new(&host, name);
+        node.join(&founder.invite(&["--name", name]));
+        node.meet(founder);
+        if nat == Nat::UdpBlocked {
+            block_udp(&gate, 443);
+            let is_by_tls = eventually(PATIENCE, || node.peer(founder)["path"]["kind"] == "tls");
+            assert!(is_by_tls, "{}", node.peer(founder));
+        }
+        // The founder knows by now that it can be reached.
+        node.meet(founder);
+        node
     }
 
     /// Starts the caller and has it ask the other one until it answers.
