@@ -45,6 +45,24 @@ fn two_behind_nats_that_let_nobody_in_reach_each_other_through_a_member_that_eve
 }
 
 #[test]
+fn who_starts_asks_its_relay_for_a_way_before_it_is_told_where_anybody_is() {
+    let mut overlay = Overlay::found(205, Weather::FAIR);
+    let [ada, ben] = [(); 2].map(|()| overlay.invite_behind(NatType::SYMMETRIC));
+    overlay.wait_for_everybody();
+    overlay.world.run_for(Duration::from_secs(15));
+    // Of a link's length: four until the founder is known to be there, two for the question, four for the member's handshake through it, two for
+    // the packet.
+    let far = Duration::from_millis(100);
+    overlay.world.distance = Some(Box::new(move |_, _| far));
+    let mut machine = overlay.kill(ada);
+    machine.remember(vec![(overlay.id(0), overlay.addresses[0])]);
+    overlay.world.run_for(Duration::from_secs(10));
+    overlay.revive(machine);
+    let took = overlay.talk(ada, ben, false, PATIENCE).expect("a way through the founder");
+    assert!(took <= far * 13, "{took:?}");
+}
+
+#[test]
 fn each_pair_of_nats_comes_to_what_their_behaviour_permits_and_never_waits() {
     for (number, one) in NatType::ALL.into_iter().enumerate() {
         for (other_number, other) in NatType::ALL.into_iter().enumerate() {

@@ -131,10 +131,12 @@ impl PeerTable {
         }
     }
 
-    /// The peers that this node tries to reach.
+    /// The peers that this node tries to reach, or would, if it knew of any place.
     pub fn sought(&self) -> Vec<TransportKey> {
-        let is_sought = |peer: &Peer| peer.attempt.is_some() && !peer.is_usable();
-        self.peers.iter().filter(|(_, peer)| is_sought(peer)).map(|(key, _)| *key).collect()
+        let is_sought = |(key, peer): &(&TransportKey, &Peer)| {
+            (peer.attempt.is_some() || self.staging.has(key)) && !peer.is_usable()
+        };
+        self.peers.iter().filter(is_sought).map(|(key, _)| *key).collect()
     }
 
     /// Says whether ways to a peer through this relay led nowhere again and again of late.

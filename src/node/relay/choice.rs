@@ -43,11 +43,12 @@ impl<R: CryptoRng> Node<R> {
     }
 
     /// The relays to ask for a way to a member, that with the shortest way first: those that it is at home at, and those that this node has a
-    /// session with.
+    /// session with. Who did not say yet whether it relays is asked, too: its record comes by a stream that is only being opened.
     pub(super) fn relays_for(&self, now: Instant, target: &NodeId, key: &TransportKey) -> Vec<TransportKey> {
         let homes = self.gossip.record(target, &self.policy).map(|record| record.homes.as_slice()).unwrap_or_default();
         let home_ids = homes.iter().map(|home| home.id);
-        let ids: BTreeSet<_> = self.members_in_touch().chain(home_ids).filter(|id| self.relays(id)).collect();
+        let may_relay = |id: &NodeId| self.relays(id) || !self.gossip.holds(id);
+        let ids: BTreeSet<_> = self.members_in_touch().chain(home_ids).filter(may_relay).collect();
         let way = |id: &NodeId| {
             let relay = self.policy.member(id)?.transport_key;
             let near = self.peers.direct_path(&relay).and_then(|_| self.rtt_of(&relay)).unwrap_or(UNKNOWN_RTT);
