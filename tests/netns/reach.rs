@@ -54,10 +54,15 @@ impl Scene {
         if nats.contains(&Nat::UdpBlocked) {
             relay_by_tls(&founder, &founder);
         }
+        // Each knows that the other is a member, and the two never spoke: what goes to a gate that nobody spoke through yet makes some gates
+        // choose another port.
+        let mut ben = Self::member(lab, &mut cables, &founder, ("ben", nats[1]));
+        ben.stop();
         let mut ada = Self::member(lab, &mut cables, &founder, ("ada", nats[0]));
-        // The two never spoke: what goes to a gate that nobody spoke through yet makes some gates choose another port.
         ada.stop();
-        let ben = Self::member(lab, &mut cables, &founder, ("ben", nats[1]));
+        ben.start();
+        ben.meet(&founder);
+        assert!(eventually(PATIENCE, || !ben.peer(&ada).is_null()), "ben learns that ada is a member");
         Self { _cables: cables, _founder: founder, ada, ben }
     }
 
