@@ -44,6 +44,26 @@ pub(super) struct Choice {
     turn: usize,
 }
 
+impl Choice {
+    /// Says whether a member is to be asked who is there, and notes that it is.
+    fn ask(&mut self, now: Instant, member: TransportKey) -> bool {
+        let may = self.asked_at.is_none_or(|at| now.saturating_since(at) >= ASK_INTERVAL);
+        if may {
+            (self.asked, self.asked_at) = (Some(member), Some(now));
+        }
+        may
+    }
+
+    /// Takes the answer of the member that was asked, once. Returns whether there is somebody to try.
+    fn take(&mut self, from: TransportKey, present: Vec<NodeId>) -> bool {
+        let is_answer = self.asked.take_if(|asked| *asked == from).is_some() && !present.is_empty();
+        if is_answer {
+            self.hinted = present;
+        }
+        is_answer
+    }
+}
+
 /// What is known of a member that may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
@@ -92,12 +112,7 @@ impl<R: CryptoRng> Node<R> {
     /// What this node asks a member that it compares records with, while it is in touch with too few.
     pub(super) fn ask_who_is_there(&mut self, now: Now, member: TransportKey) -> Option<GossipMessage> {
         let wants_more = member_sessions(&self.peers).take(NEIGHBOURS).count() < NEIGHBOURS;
-        let may = self.choice.asked_at.is_none_or(|at| now.instant.saturating_since(at) >= ASK_INTERVAL);
-        if !wants_more || !may {
-            return None;
-        }
-        (self.choice.asked, self.choice.asked_at) = (Some(member), Some(now.instant));
-        Some(GossipMessage::Wanted)
+        (wants_more && self.choice.ask(now.instant, member)).then_some(GossipMessage::Wanted)
     }
 
     /// What one that asked is told of who is there.
@@ -109,8 +124,7 @@ impl<R: CryptoRng> Node<R> {
 
     /// Takes who is there, as a member says that was asked.
     pub(super) fn take_present(&mut self, from: TransportKey, present: Vec<NodeId>) {
-        if !present.is_empty() && self.choice.asked.take_if(|asked| *asked == from).is_some() {
-            self.choice.hinted = present;
+        if self.choice.take(from, present) {
             self.reach.hurry();
         }
     }
@@ -189,6 +203,20 @@ mod tests {
             (TransportKey([name.as_bytes()[0]; 32]), presence)
         });
         choose(second(1000), order).into_iter().map(|key| char::from(key.0[0])).collect()
+    }
+
+    #[test]
+    fn only_who_was_asked_says_who_is_there_once_and_every_two_minutes() {
+        let [asked, liar] = [1, 2].map(|seed| TransportKey([seed; 32]));
+        let named = |seed| vec![NodeId([seed; 32])];
+        let at = |second| Instant::ZERO + Duration::from_secs(second);
+        let mut choice = Choice::default();
+        assert!(!choice.take(liar, named(9)), "nobody was asked");
+        assert!(choice.ask(at(1), asked) && !choice.ask(at(120), liar));
+        assert!(!choice.take(liar, named(9)) && choice.take(asked, named(3)) && !choice.take(asked, named(9)));
+        assert_eq!(choice.hinted, named(3));
+        assert!(choice.ask(at(121), liar) && !choice.take(liar, Vec::new()));
+        assert_eq!(choice.hinted, named(3));
     }
 
     #[test]
