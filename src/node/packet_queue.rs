@@ -4,8 +4,8 @@ use crate::time::Instant;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use std::collections::VecDeque;
 
-/// Packets that wait for `poll_transmit`: one from each socket in a pass, and answers to what came in meanwhile. When full, an answer
-/// is dropped and TCP asks again.
+/// Packets that wait for `poll_transmit`: one of a socket, and answers to what came in meanwhile. When full, an answer is dropped and TCP
+/// asks again.
 const TRANSMIT_QUEUE: usize = 1024;
 
 /// See the module.

@@ -7,9 +7,10 @@
 use super::account::cost;
 use super::resend::Resend;
 use super::service::{Class, LinkId, Service};
+use crate::node::packet_queue::{PacketQueue, from_smoltcp, to_smoltcp};
 use crate::router::budget::TokenBucket;
 use crate::time::Instant;
-use smoltcp::iface::SocketHandle;
+use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -84,10 +85,33 @@ pub(super) enum Step {
     Break(BrokenReason),
 }
 
-/// A connection's queues and clocks; the socket itself is in the socket set.
+/// A TCP socket, alone in its set: what concerns it does not touch any other.
+#[derive(Debug)]
+struct LoneSocket {
+    set: SocketSet<'static>,
+    handle: SocketHandle,
+}
+
+impl LoneSocket {
+    fn new(socket: Socket<'static>) -> Self {
+        let mut set = SocketSet::new(Vec::new());
+        let handle = set.add(socket);
+        Self { set, handle }
+    }
+
+    fn get(&self) -> &Socket<'static> {
+        self.set.get(self.handle)
+    }
+
+    fn get_mut(&mut self) -> &mut Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
+}
+
+/// A connection: its socket, queues and clocks.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) handle: SocketHandle,
+    socket: LoneSocket,
     /// The class whose socket it took.
     pub(super) class: Class,
     /// Grows with every connection: the newest of several has the greatest.
@@ -129,9 +153,9 @@ struct Inbound {
 }
 
 impl Connection {
-    pub(super) fn new(now: Instant, handle: SocketHandle, class: Class, serial: u64) -> Self {
+    pub(super) fn new(now: Instant, socket: Socket<'static>, class: Class, serial: u64) -> Self {
         Self {
-            handle,
+            socket: LoneSocket::new(socket),
             class,
             serial,
             resend: Resend::default(),
@@ -146,9 +170,19 @@ impl Connection {
     }
 
     /// Says whether a new message may go this way.
-    pub(super) fn is_usable(&self, socket: &Socket<'_>) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         matches!(self.phase, Phase::Opening | Phase::Open)
-            && matches!(socket.state(), State::SynSent | State::SynReceived | State::Established)
+            && matches!(self.socket.get().state(), State::SynSent | State::SynReceived | State::Established)
+    }
+
+    /// Takes the packet that lies in the device.
+    pub(super) fn ingress(&mut self, now: Instant, interface: &mut Interface, device: &mut PacketQueue) {
+        interface.poll_ingress_single(to_smoltcp(now), device, &mut self.socket.set);
+    }
+
+    /// Lays its next packet down in the device. Returns whether there was anything to do.
+    pub(super) fn egress(&mut self, now: Instant, interface: &mut Interface, device: &mut PacketQueue) -> bool {
+        interface.poll_egress(to_smoltcp(now), device, &mut self.socket.set) != PollResult::None
     }
 
     /// Queues a message whose cost is booked.
@@ -160,7 +194,8 @@ impl Connection {
     }
 
     /// Moves queued bytes into the socket, no faster than `pace`; returns the cost of the messages that it has wholly.
-    pub(super) fn write(&mut self, now: Instant, socket: &mut Socket<'_>, mut pace: Option<&mut TokenBucket>) -> usize {
+    pub(super) fn write(&mut self, now: Instant, mut pace: Option<&mut TokenBucket>) -> usize {
+        let socket = self.socket.get_mut();
         let mut released = 0;
         self.paced_until = None;
         while let Some(message) = self.outbound.front() {
@@ -197,7 +232,6 @@ impl Connection {
     pub(super) fn read(
         &mut self,
         now: Instant,
-        socket: &mut Socket<'_>,
         max_len: usize,
         mut reserve: impl FnMut(usize) -> bool,
         mut deliver: impl FnMut(Vec<u8>),
@@ -206,6 +240,7 @@ impl Connection {
         if self.phase == Phase::Dead {
             return Ok(());
         }
+        let socket = self.socket.get_mut();
         loop {
             if self.inbound.header_len == FRAME_HEADER_LEN && self.inbound.expected.is_none() {
                 let len = usize::try_from(u32::from_le_bytes(self.inbound.header)).unwrap_or(usize::MAX);
@@ -235,7 +270,8 @@ impl Connection {
     }
 
     /// Looks at the socket's state and the clocks, begins an orderly end, and says what becomes of the connection.
-    pub(super) fn step(&mut self, now: Instant, socket: &mut Socket<'_>, opener: Opener) -> Step {
+    pub(super) fn step(&mut self, now: Instant, opener: Opener) -> Step {
+        let socket = self.socket.get();
         if socket.send_queue() < self.unacknowledged {
             self.moved_at = now;
         }
@@ -245,17 +281,16 @@ impl Connection {
             self.moved_at = now;
         }
         let is_over = now >= self.expires_at(opener);
-        let is_read = socket.recv_queue() == 0;
-        match (self.phase, socket.state()) {
-            // The reset went out: nobody is remembered.
-            (Phase::Dead, _) if is_over || socket.remote_endpoint().is_none() => Step::Remove,
+        let (is_read, state) = (socket.recv_queue() == 0, socket.state());
+        match (self.phase, state) {
+            (Phase::Dead, _) if is_over || self.has_left() => Step::Remove,
             (Phase::Dead, _) => Step::Keep,
             // Both ends said that they are done. Who said so first stays to acknowledge that of the other one (RFC 9293 §3.6.1).
             (Phase::Closing, State::Closed) if is_read || is_over => Step::Remove,
             (Phase::Closing, State::TimeWait) if is_over => Step::Remove,
             (Phase::Closing, State::TimeWait | State::Closed) => Step::Keep,
             (Phase::Closing, _) if is_over => {
-                self.abort(socket);
+                self.abort();
                 Step::Keep
             }
             (Phase::Closing, _) => Step::Keep,
@@ -265,25 +300,31 @@ impl Connection {
             (Phase::Open, State::CloseWait) if is_read && self.inbound.header_len > 0 => {
                 Step::Break(BrokenReason::CutShort)
             }
-            (Phase::Open, State::CloseWait) if is_read && self.outbound.is_empty() => self.close(now, socket),
-            (Phase::Open, _) if is_over && self.is_idle() => self.close(now, socket),
+            (Phase::Open, State::CloseWait) if is_read && self.outbound.is_empty() => self.close(now),
+            (Phase::Open, _) if is_over && self.is_idle() => self.close(now),
             (Phase::Open, _) if is_over => Step::Break(BrokenReason::Stalled),
             (Phase::Opening | Phase::Open, _) => Step::Keep,
         }
     }
 
     /// Ends the connection at once; the peer gets a reset.
-    pub(super) fn abort(&mut self, socket: &mut Socket<'_>) {
-        socket.abort();
+    pub(super) fn abort(&mut self) {
+        self.socket.get_mut().abort();
         self.phase = Phase::Dead;
         self.outbound.clear();
         self.inbound = Inbound::default();
         self.resend = Resend::default();
     }
 
+    /// Says whether the peer knows nothing of it, or was told that it is over: a reset that went out has no other end any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.socket.get().remote_endpoint().is_none()
+    }
+
     /// When the connection must be looked at again, whatever comes.
-    pub(super) fn deadline(&self, opener: Opener) -> Instant {
-        let others = [self.paced_until, self.resend.deadline()];
+    pub(super) fn deadline(&self, now: Instant, interface: &mut Interface, opener: Opener) -> Instant {
+        let smoltcp = interface.poll_at(to_smoltcp(now), &self.socket.set).map(from_smoltcp);
+        let others = [self.paced_until, self.resend.deadline(), smoltcp];
         others.into_iter().flatten().fold(self.expires_at(opener), Instant::min)
     }
 
@@ -314,8 +355,8 @@ impl Connection {
         self.inbound.blocked
     }
 
-    fn close(&mut self, now: Instant, socket: &mut Socket<'_>) -> Step {
-        socket.close();
+    fn close(&mut self, now: Instant) -> Step {
+        self.socket.get_mut().close();
         self.phase = Phase::Closing;
         self.moved_at = now;
         Step::Keep

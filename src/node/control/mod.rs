@@ -12,6 +12,7 @@
 //! peer's own memory (the window closes).
 
 mod account;
+mod agenda;
 mod connection;
 mod refusal;
 mod resend;
@@ -26,17 +27,18 @@ pub use connection::{BrokenReason, IDLE_TIMEOUT};
 pub use refusal::{AttachError, LinkCounters, LinkError, LinkEvent, SendError};
 pub use service::{LinkId, MAX_MESSAGE_LEN, Service, Standing};
 
-use super::packet_queue::{PacketQueue, from_smoltcp, to_smoltcp};
+use super::packet_queue::{PacketQueue, to_smoltcp};
 use crate::router::budget::TokenBucket;
 use crate::time::Instant;
 use crate::wire::datagram::MIN_WIRE_LEN;
 use account::{Account, Accounts, Direction, Scarce, cost};
+use agenda::Agenda;
 use connection::{Connection, ConnectionKey, Opener};
 use rand_core::CryptoRng;
 use refusal::count;
 use segment::{FIRST_PORT, Segment, destination};
 use service::Class;
-use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{HardwareAddress, IpCidr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -100,11 +102,12 @@ pub struct ControlLink {
     now: Instant,
     interface: Interface,
     device: PacketQueue,
-    sockets: SocketSet<'static>,
     peers: BTreeMap<LinkId, Peer>,
     /// The peers by the addresses of their packets.
     addresses: BTreeMap<Ipv6Addr, LinkId>,
     connections: BTreeMap<ConnectionKey, Connection>,
+    /// Which connections are to be looked at when.
+    agenda: Agenda,
     /// Connections that wait for memory to read on.
     blocked: BTreeSet<ConnectionKey>,
     /// Segments that go out once more.
@@ -115,10 +118,6 @@ pub struct ControlLink {
     counters: LinkCounters,
     next_port: u16,
     next_serial: u64,
-    /// `poll_transmit` gave nothing since anything last happened.
-    is_drained: bool,
-    /// When something is due, as it was found since then: to find it every connection is looked at.
-    due: Option<Option<Instant>>,
 }
 
 /// What is kept of an attached peer besides its connections.
@@ -152,10 +151,10 @@ impl ControlLink {
             now: Instant::ZERO,
             interface,
             device,
-            sockets: SocketSet::new(Vec::new()),
             peers: BTreeMap::new(),
             addresses: BTreeMap::new(),
             connections: BTreeMap::new(),
+            agenda: Agenda::default(),
             blocked: BTreeSet::new(),
             resent: VecDeque::new(),
             accounts: Accounts::default(),
@@ -164,8 +163,6 @@ impl ControlLink {
             counters: LinkCounters::default(),
             next_port: FIRST_PORT + (rng.next_u32() as u16 >> 2),
             next_serial: 0,
-            is_drained: false,
-            due: None,
         }
     }
 
@@ -200,7 +197,6 @@ impl ControlLink {
     /// # Errors
     /// [`AttachError`]; the peer is then not attached, also if it was before.
     pub fn attach(&mut self, peer: LinkId, standing: impl Into<Standing>) -> Result<(), AttachError> {
-        self.stir();
         let result = self.try_attach(peer, standing.into());
         if result.is_err() {
             self.close_peer(peer);
@@ -233,7 +229,6 @@ impl ControlLink {
 
     /// Forgets `peer`: its connections, its messages in both directions, its packets that wait, its events.
     pub fn close_peer(&mut self, peer: LinkId) {
-        self.stir();
         for key in self.keys_of(peer) {
             self.remove(key);
         }
@@ -284,7 +279,13 @@ impl ControlLink {
         // reset from smoltcp, so that the peer opens a new one.
         if !matches!(accepted, Err(LinkError::TooManyOpenings | LinkError::TooEarly)) {
             self.device.put(packet);
-            self.interface.poll_ingress_single(to_smoltcp(self.now), &mut self.device, &mut self.sockets);
+            let (now, interface, device) = (self.now, &mut self.interface, &mut self.device);
+            match self.connections.get_mut(&key) {
+                Some(connection) => connection.ingress(now, interface, device),
+                None => {
+                    interface.poll_ingress_single(to_smoltcp(now), device, &mut SocketSet::new(Vec::new()));
+                }
+            }
             self.settle(key);
         }
         accepted
@@ -346,9 +347,6 @@ impl ControlLink {
 
     /// Returns the next packet: to whom, and one IP packet of at most [`CONTROL_MTU`] bytes.
     pub fn poll_transmit(&mut self) -> Option<(LinkId, Vec<u8>)> {
-        if self.is_drained {
-            return None;
-        }
         loop {
             if let Some(resent) = self.resent.pop_front() {
                 return Some(resent);
@@ -359,12 +357,16 @@ impl ControlLink {
                     return Some((peer, packet));
                 }
             }
-            let result = self.interface.poll_egress(to_smoltcp(self.now), &mut self.device, &mut self.sockets);
-            if result == PollResult::None {
-                self.is_drained = true;
-                return None;
+            let key = *self.agenda.touched().next()?;
+            let (now, interface, device) = (self.now, &mut self.interface, &mut self.device);
+            // Whatever is touched is there.
+            let connection = self.connections.get_mut(&key)?;
+            if connection.egress(now, interface, device) {
+                self.settle(key);
+            } else {
+                let deadline = connection.deadline(now, interface, key.opener);
+                self.agenda.rest(key, deadline.max(now + MIN_WAIT));
             }
-            self.settle_all();
         }
     }
 
@@ -373,28 +375,18 @@ impl ControlLink {
         if !self.resent.is_empty() {
             return Some(self.now);
         }
-        if let Some(due) = self.due {
-            return due;
-        }
-        let own = self.connections.iter().map(|(key, connection)| connection.deadline(key.opener)).min();
-        let smoltcp = self.interface.poll_at(to_smoltcp(self.now), &self.sockets).map(from_smoltcp);
-        let deadline = [own, smoltcp].into_iter().flatten().min();
-        if !self.is_drained {
-            return deadline;
-        }
-        let due = deadline.map(|deadline| deadline.max(self.now + MIN_WAIT));
-        self.due = Some(due);
-        due
+        let Self { now, interface, connections, agenda, .. } = self;
+        let touched = agenda.touched().filter_map(|key| Some((key, connections.get(key)?)));
+        let touched = touched.map(|(key, connection)| connection.deadline(*now, interface, key.opener)).min();
+        [touched, agenda.next_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.due.is_some_and(|due| due.is_none_or(|due| now < due)) {
-            self.now = self.now.max(now);
-            return;
-        }
         self.advance_clock(now);
-        self.settle_all();
+        for key in self.agenda.due(self.now) {
+            self.settle(key);
+        }
     }
 
     fn note_departure(&mut self, peer: LinkId, packet: &[u8]) {
@@ -411,13 +403,6 @@ impl ControlLink {
 
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        self.stir();
-    }
-
-    /// Something happens: there may be packets again, and other things due.
-    fn stir(&mut self) {
-        self.is_drained = false;
-        self.due = None;
     }
 }
 

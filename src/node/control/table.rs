@@ -29,9 +29,7 @@ impl ControlLink {
     /// Chooses the connection for a message: an own one, else the newest that the peer opened.
     pub(super) fn usable_connection(&self, peer: LinkId, service: Service) -> Option<ConnectionKey> {
         self.connections_of(peer)
-            .filter(|(key, connection)| {
-                key.service == service && connection.is_usable(self.sockets.get(connection.handle))
-            })
+            .filter(|(key, connection)| key.service == service && connection.is_usable())
             .max_by_key(|(key, connection)| (key.opener == Opener::Local, connection.serial))
             .map(|(key, _)| *key)
     }
@@ -116,31 +114,22 @@ impl ControlLink {
     fn insert(&mut self, key: ConnectionKey, class: Class, mut socket: Socket<'static>) {
         // A message is written at once; waiting for more would only delay it.
         socket.set_nagle_enabled(false);
-        let handle = self.sockets.add(socket);
-        self.connections.insert(key, Connection::new(self.now, handle, class, self.next_serial));
+        self.connections.insert(key, Connection::new(self.now, socket, class, self.next_serial));
         self.next_serial += 1;
-    }
-
-    pub(super) fn settle_all(&mut self) {
-        let keys: Vec<ConnectionKey> = self.connections.keys().copied().collect();
-        for key in keys {
-            self.settle(key);
-        }
     }
 
     /// Moves a connection's bytes both ways and sees to its end.
     pub(super) fn settle(&mut self, key: ConnectionKey) {
-        let Self { peers, connections, sockets, accounts, inbox, blocked, resent, now, .. } = self;
+        let Self { peers, connections, agenda, accounts, inbox, blocked, resent, now, .. } = self;
         let (Some(connection), Some(peer)) = (connections.get_mut(&key), peers.get_mut(&key.peer)) else { return };
+        agenda.touch(key);
         let (now, standing) = (*now, peer.standing);
         let class = standing.class();
-        let socket = sockets.get_mut::<Socket<'_>>(connection.handle);
         let pace = (class == Class::Guest).then_some(&mut peer.outbound_rate);
-        let written = connection.write(now, socket, pace);
+        let written = connection.write(now, pace);
         accounts.release(&mut peer.account, class, Direction::Outbound, written);
         let read = connection.read(
             now,
-            socket,
             standing.max_inbound_len(key.service),
             |cost| accounts.reserve(&mut peer.account, class, Direction::Inbound, cost).is_ok(),
             |message| inbox.push_back((key.peer, key.service, message)),
@@ -155,7 +144,7 @@ impl ControlLink {
             }
         });
         let step = match read {
-            Ok(()) => connection.step(now, socket, key.opener),
+            Ok(()) => connection.step(now, key.opener),
             Err(reason) => Step::Break(reason),
         };
         match step {
@@ -172,10 +161,11 @@ impl ControlLink {
         self.release(key.peer, Direction::Outbound, costs.0);
         self.release(key.peer, Direction::Inbound, costs.1);
         let Some(connection) = self.connections.get_mut(&key) else { return };
-        let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
-        connection.abort(socket);
-        if socket.remote_endpoint().is_none() {
+        connection.abort();
+        if connection.has_left() {
             self.remove(key);
+        } else {
+            self.agenda.touch(key);
         }
     }
 
@@ -186,7 +176,7 @@ impl ControlLink {
         self.release(key.peer, Direction::Outbound, outbound);
         self.release(key.peer, Direction::Inbound, inbound);
         self.blocked.remove(&key);
-        self.sockets.remove(connection.handle);
+        self.agenda.forget(&key);
     }
 
     fn report(&mut self, key: ConnectionKey, reason: BrokenReason) {
@@ -222,7 +212,6 @@ impl ControlLink {
     /// Lets connections read on that waited for memory.
     pub(super) fn wake_blocked(&mut self) {
         for key in std::mem::take(&mut self.blocked) {
-            self.stir();
             self.settle(key);
         }
     }

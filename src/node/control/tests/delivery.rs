@@ -24,6 +24,24 @@ fn a_mebibyte_arrives_intact_whatever_the_network_does() {
 }
 
 #[test]
+fn what_comes_for_one_connection_touches_no_other() {
+    let mut net = Net::new(7, 4, Faults::default());
+    for to in 1..4 {
+        net.send(0, to, Service::Sync, message(1, 100)).unwrap();
+    }
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.links[0].connection_count(), 3);
+    let touched = |net: &Net| net.links[0].agenda.touched().map(|key| key.peer).collect::<Vec<_>>();
+    assert!(touched(&net).is_empty());
+    net.send(2, 0, Service::Sync, message(2, 100)).unwrap();
+    net.drain();
+    let arrival = net.flying.keys().next().unwrap().0;
+    // The sender's own timers come later.
+    assert!(net.step(arrival));
+    assert_eq!(touched(&net), [id(2)]);
+}
+
+#[test]
 fn three_nodes_speak_all_at_once_and_in_order() {
     let mut net = Net::new(3, 3, Faults { loss_percent: 5, duplicate_percent: 5, jitter: LATENCY });
     let services = [Service::Sync, Service::Consensus, Service::Gossip, Service::Call];
