@@ -90,6 +90,11 @@ impl Staging {
         self.queues.contains_key(key)
     }
 
+    /// The peers that something waits for.
+    pub fn keys(&self) -> impl Iterator<Item = &TransportKey> {
+        self.queues.keys()
+    }
+
     fn front(&self, key: &TransportKey) -> Option<Instant> {
         self.queues.get(key)?.packets.front().map(|(at, ..)| *at)
     }

@@ -27,7 +27,7 @@ impl PeerTable {
 
     /// The sockets that come and go which paths leave from: those in use, and those where peers answered.
     pub fn spares_in_use(&self) -> BTreeSet<u8> {
-        self.peers.values().filter(|peer| peer.is_usable()).flat_map(|peer| peer.paths.spares()).collect()
+        self.peers.engaged().filter(|(_, peer)| peer.is_usable()).flat_map(|(_, peer)| peer.paths.spares()).collect()
     }
 
     /// Forgets that anything was heard at these sockets, which are closed.

@@ -68,7 +68,7 @@ impl PeerTable {
     /// Takes the news that the underlay changed: all sessions are renewed, all paths asked.
     pub fn handle_underlay_change(&mut self, ctx: &mut Context<'_, impl CryptoRng>) {
         let keys: Vec<_> =
-            self.peers.iter().filter(|(_, peer)| !peer.sessions.is_empty()).map(|(key, _)| *key).collect();
+            self.peers.engaged().filter(|(_, peer)| !peer.sessions.is_empty()).map(|(key, _)| *key).collect();
         for key in keys {
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.retry_at_once();

@@ -53,7 +53,7 @@ impl PeerTable {
     /// All guests but the one with this key.
     fn guests(&self, but: &TransportKey) -> impl Iterator<Item = (&TransportKey, &Peer)> {
         let is_guest = |peer: &Peer| peer.guest_origin.is_some() && peer.id.is_none() && !peer.sessions.is_empty();
-        self.peers.iter().filter(move |(key, peer)| *key != but && is_guest(peer))
+        self.peers.engaged().filter(move |(key, peer)| *key != but && is_guest(peer))
     }
 }
 

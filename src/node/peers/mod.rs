@@ -348,13 +348,13 @@ impl PeerTable {
             let mtu = if peer.is_unmeasured() { PathMtu::Unknown } else { peer.mtu.mtu() };
             Some((id, Outlet { session, path, mtu }))
         };
-        self.peers.values().filter_map(outlet).collect()
+        self.peers.engaged().filter_map(|(_, peer)| outlet(peer)).collect()
     }
 
     /// The sessions that datagrams may arrive for. `number` knows members by short numbers.
     pub fn inlets(&self, mut number: impl FnMut(NodeId) -> Option<PeerIndex>) -> BySession<Inlet> {
         let mut inlets = BySession::default();
-        for peer in self.peers.values() {
+        for (_, peer) in self.peers.engaged() {
             for session in peer.sessions.receiving() {
                 let rights = rights_of(session);
                 let inlet = Inlet {
@@ -378,7 +378,7 @@ impl PeerTable {
 
     /// The keys of peers that have a confirmed session.
     pub fn usable(&self) -> impl Iterator<Item = (TransportKey, Rights)> {
-        self.peers.iter().filter(|(_, peer)| peer.is_usable()).filter_map(|(key, peer)| {
+        self.peers.engaged().filter(|(_, peer)| peer.is_usable()).filter_map(|(key, peer)| {
             let session = peer.sessions.sending()?;
             Some((*key, rights_of(session)))
         })

@@ -53,6 +53,13 @@ impl Roster {
         self.peers.values()
     }
 
+    /// The peers with a session or an attempt, in the order of their keys. They are few, however many are known.
+    pub(super) fn engaged(&self) -> impl Iterator<Item = (&TransportKey, &Peer)> {
+        let candidates: BTreeSet<_> = self.deadlines.keys().chain(&self.lent).collect();
+        let known = candidates.into_iter().filter_map(|key| self.peers.get_key_value(key));
+        known.filter(|(_, peer)| peer.is_busy())
+    }
+
     /// The keys, apart from the map: for a walk that changes it.
     pub(super) fn keys(&self) -> Vec<TransportKey> {
         self.peers.keys().copied().collect()
@@ -121,15 +128,19 @@ mod tests {
 
         // An initiator's session wants to be confirmed, again after 100 ms, and after 200.
         let (_, _, near, _) = established_pair();
+        let engaged = |roster: &Roster| roster.engaged().map(|(key, _)| *key).collect::<Vec<_>>();
+        assert!(engaged(&roster).is_empty());
         roster.get_mut(&BUSY).unwrap().sessions.handle_established(at(0), near);
+        assert_eq!(engaged(&roster), [BUSY], "before anybody asked for deadlines");
         assert_eq!((roster.next_deadline(), roster.busy()), (Some(at(100)), vec![BUSY]));
+        assert_eq!(engaged(&roster), [BUSY], "and after");
         assert!(roster.due(at(99)).is_empty());
         assert_eq!(roster.due(at(100)), [BUSY]);
         roster.get_mut(&BUSY).unwrap().sessions.handle_timeout(at(100));
         assert_eq!(roster.next_deadline(), Some(at(200)));
         assert!(roster.due(at(199)).is_empty());
 
-        assert!(roster.remove(&BUSY).is_some());
+        assert!(roster.remove(&BUSY).is_some() && engaged(&roster).is_empty());
         assert!(!roster.is_any_busy() && roster.next_deadline().is_none() && roster.due(at(300)).is_empty());
     }
 }

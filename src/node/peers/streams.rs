@@ -69,7 +69,7 @@ impl PeerTable {
             !is_near && !is_private(remote)
         };
         let heard = |peer: &Peer| peer.sessions.receiving().filter_map(|session| session.last_received()).max();
-        self.peers.iter().filter_map(move |(key, peer)| {
+        self.peers.engaged().filter_map(move |(key, peer)| {
             let path = peer.paths.path().filter(|path| path.is_direct() && is_far(*path))?;
             let is_sound = peer.paths.owed_since().is_none_or(|since| now.saturating_since(since) < OWED_FOR_A_MOMENT);
             (is_sound && peer.is_usable()).then(|| (*key, path, heard(peer)))

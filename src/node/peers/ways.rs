@@ -10,6 +10,7 @@ use crate::wire::control::ControlMessage;
 use crate::wire::relay::Label;
 use crate::wire::transport_record::RECORD_CONTROL;
 use rand_core::CryptoRng;
+use std::collections::BTreeSet;
 
 impl PeerTable {
     /// The direct path to a peer with a usable session: what a relay's label may be put on.
@@ -115,7 +116,7 @@ impl PeerTable {
 
     /// The relays that are in use now.
     pub fn relays_in_use(&self) -> impl Iterator<Item = TransportKey> {
-        self.peers.values().filter_map(|peer| peer.paths.relay_of(&peer.paths.path()?))
+        self.peers.engaged().filter_map(|(_, peer)| peer.paths.relay_of(&peer.paths.path()?))
     }
 
     /// Takes whether a peer's record says that its NAT lets nobody in.
@@ -133,10 +134,10 @@ impl PeerTable {
 
     /// The peers that this node tries to reach, or would, if it knew of any place.
     pub fn sought(&self) -> Vec<TransportKey> {
-        let is_sought = |(key, peer): &(&TransportKey, &Peer)| {
-            (peer.attempt.is_some() || self.staging.has(key)) && !peer.is_usable()
-        };
-        self.peers.iter().filter(is_sought).map(|(key, _)| *key).collect()
+        let tried = self.peers.engaged().filter(|(_, peer)| peer.attempt.is_some()).map(|(key, _)| key);
+        let all: BTreeSet<_> = tried.chain(self.staging.keys()).collect();
+        let is_sought = |key: &TransportKey| self.peers.get(key).is_some_and(|peer| !peer.is_usable());
+        all.into_iter().filter(|key| is_sought(key)).copied().collect()
     }
 
     /// Says whether ways to a peer through this relay led nowhere again and again of late.
