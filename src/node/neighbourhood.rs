@@ -10,7 +10,7 @@ use crate::crypto::identity::NodeId;
 use crate::path::{CandidateSource, is_possible};
 use crate::policy::Rights;
 use crate::time::Now;
-use crate::wire::control::{NodeRecord, SignedRecord};
+use crate::wire::control::NodeRecord;
 use crate::wire::drops::DropReason;
 use rand_core::CryptoRng;
 use std::net::SocketAddr;
@@ -113,8 +113,7 @@ impl<R: CryptoRng> Node<R> {
         let (requests, refused) = self.requests.published();
         let (nat, is_relay) = (self.reach.nat(), self.is_relay());
         let record = NodeRecord { id: self.own_id, sequence, endpoints, requests, refused, nat, is_relay, homes };
-        let record = SignedRecord::sign(record, &self.signing.node, &self.peers.keys().network_id);
-        let message = self.gossip.publish(record);
+        let message = self.gossip.publish(record, &self.signing.node);
         for key in self.push_targets() {
             self.send_gossip(now, key, &message);
         }

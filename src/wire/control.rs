@@ -313,6 +313,11 @@ impl SignedRecord {
         Self { record, signature }
     }
 
+    /// What the record claims.
+    pub fn claimed(&self) -> &NodeRecord {
+        &self.record
+    }
+
     /// The identity that the record claims to be of.
     pub fn claimed_id(&self) -> NodeId {
         self.record.id

@@ -39,7 +39,11 @@ fn record(seed: u8, sequence: u64) -> SignedRecord {
 }
 
 fn record_of(key: &SigningKey, sequence: u64) -> SignedRecord {
-    let record = NodeRecord {
+    SignedRecord::sign(unsigned(key, sequence), key, &NETWORK)
+}
+
+fn unsigned(key: &SigningKey, sequence: u64) -> NodeRecord {
+    NodeRecord {
         id: key.node_id(),
         sequence,
         endpoints: Vec::new(),
@@ -48,8 +52,7 @@ fn record_of(key: &SigningKey, sequence: u64) -> SignedRecord {
         nat: NatKind::Unknown,
         is_relay: false,
         homes: Vec::new(),
-    };
-    SignedRecord::sign(record, key, &NETWORK)
+    }
 }
 
 fn at(instant: Instant) -> Now {
@@ -110,7 +113,7 @@ fn two_of_many(count: usize, lack: impl Fn(usize) -> [bool; 2]) -> (Policy, Goss
         let record = record_of(key, 1);
         for (gossip, lacks) in both.iter_mut().zip(lack(number)) {
             if !lacks {
-                gossip.records.insert(key.node_id(), record.clone());
+                gossip.records.insert(key.node_id(), Verified { record: record.clone(), by: key.verifying_key() });
             }
         }
     }
@@ -130,7 +133,7 @@ fn more_records_than_one_message_can_name_spread_in_one_comparison() {
 #[test]
 fn who_knows_nothing_gets_everything_in_three_round_trips_and_each_record_once() {
     let (policy, mut left, mut right) = two_of_many(2000, |number| [number > 0, false]);
-    let whole: usize = right.records.values().map(|record| borsh::to_vec(record).unwrap().len()).sum();
+    let whole: usize = right.records.values().map(|held| borsh::to_vec(&held.record).unwrap().len()).sum();
     let spoken = compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
     assert_eq!(left.digest(), right.digest());
     assert!(spoken.turns <= 6, "{}", spoken.turns);
@@ -171,14 +174,26 @@ fn records_spread_over_one_comparison() {
     let policy = policy([1, 2, 3]);
     let mut left = Gossip::new(key(1).node_id(), NETWORK);
     let mut right = Gossip::new(key(2).node_id(), NETWORK);
-    left.publish(record(1, 10));
-    right.publish(record(2, 20));
+    left.publish(unsigned(&key(1), 10), &key(1));
+    right.publish(unsigned(&key(2), 20), &key(2));
     right.handle(NOW, PEER, GossipMessage::Records(vec![record(3, 30)]), &policy);
 
     compare(&mut left, &mut right, Instant::ZERO, &policy, &policy);
     assert_eq!(left.digest(), right.digest());
     assert_eq!(left.sequence(&key(3).node_id()), 30);
     assert_eq!(right.sequence(&key(1).node_id()), 10);
+}
+
+#[test]
+fn a_record_counts_while_the_member_has_the_node_key_that_signed_it() {
+    let mut gossip = Gossip::new(key(1).node_id(), NETWORK);
+    let before = policy([1, 2]);
+    gossip.handle(NOW, PEER, GossipMessage::Records(vec![record(2, 5)]), &before);
+    assert_eq!(gossip.record(&key(2).node_id(), &before).map(|record| record.sequence), Some(5));
+    let changed = before.members().map(|member| Member { node_key: key(9).verifying_key(), ..member.clone() });
+    let after = Policy::new(changed, BTreeMap::new(), BTreeSet::new());
+    assert_eq!(gossip.record(&key(2).node_id(), &after), None);
+    assert_eq!(gossip.record(&key(2).node_id(), &policy([1])), None, "nor that of one who is no member");
 }
 
 #[test]
