@@ -2,7 +2,7 @@
 
 use super::control::{BrokenReason, LinkEvent, LinkId, Service, Standing};
 use super::gossip::{GossipMessage, GossipOutcome};
-use super::neighbours::member_sessions;
+use super::neighbours::{kept_sessions, member_sessions};
 use super::peers::Context;
 use super::{Node, NodeEvent};
 use crate::crypto::exchange::TransportKey;
@@ -122,8 +122,9 @@ impl<R: CryptoRng> Node<R> {
 
     /// Reviews whom to keep close, and compares records with them.
     pub(super) fn tend_neighbours(&mut self, now: Now) {
-        let kept = || member_sessions(&self.peers).filter(|key| self.peers.is_kept(key)).collect();
-        if let Some((key, compare)) = self.gossip.handle_timeout(now.instant, kept) {
+        self.pass_news_on(now);
+        let neighbours = || kept_sessions(&self.peers).collect();
+        if let Some((key, compare)) = self.gossip.handle_timeout(now.instant, neighbours) {
             self.send_gossip(now, key, &compare);
             if let Some(wanted) = self.ask_who_is_there(now, key) {
                 self.send_gossip(now, key, &wanted);
@@ -202,14 +203,18 @@ impl<R: CryptoRng> Node<R> {
             self.relaying.seek_soon(now.instant);
             self.reach.hurry();
         }
-        if !outcome.news.is_empty() {
-            let news = self.gossip.records_of(&outcome.news);
-            for key in self.push_targets().into_iter().filter(|key| Some(*key) != from) {
-                self.send_gossip(now, key, &news);
-            }
-        }
+        self.gossip.add_news(from, &outcome.news);
+        self.pass_news_on(now);
         if outcome.own_is_outdated {
             self.publish_record(now);
+        }
+    }
+
+    /// Tells the neighbours what is new here. Each keeps others, so that it comes everywhere, and to most nodes a few times only.
+    fn pass_news_on(&mut self, now: Now) {
+        let neighbours = || kept_sessions(&self.peers).collect();
+        for (key, news) in self.gossip.take_news(now.instant, neighbours) {
+            self.send_gossip(now, key, &news);
         }
     }
 
@@ -276,7 +281,7 @@ impl<R: CryptoRng> Node<R> {
     /// The members that this node keeps close, those with a session: what is compared with them every few seconds goes to nobody else,
     /// so that all other sessions are silent when they are idle. Who is kept by the other side alone answers.
     pub(super) fn neighbours(&self) -> Vec<TransportKey> {
-        member_sessions(&self.peers).filter(|key| self.peers.is_kept(key)).collect()
+        kept_sessions(&self.peers).collect()
     }
 
     /// Members with a session, the kept ones first: whom news goes to at once.

@@ -151,6 +151,11 @@ pub(super) fn member_sessions(peers: &PeerTable) -> impl Iterator<Item = Transpo
     peers.usable().filter(|(_, rights)| rights.is_member()).map(|(key, _)| key)
 }
 
+/// Those of them that this node keeps close.
+pub(super) fn kept_sessions(peers: &PeerTable) -> impl Iterator<Item = TransportKey> {
+    member_sessions(peers).filter(|key| peers.is_kept(key))
+}
+
 /// Of members in the order of neighbours, those to keep: the first ones in touch, and the first untried ones that come before them.
 ///
 /// While too few are in touch, the one that was not reached for the longest time is tried as well, after the wait of the one that was tried

@@ -423,9 +423,13 @@ fn measure_among(members: usize, running: usize, seed: u64) {
 fn who_uses_nothing_says_little() {
     let mut overlay = Overlay::crowd(20, 20, 7010);
     overlay.world.run_for(Duration::from_secs(240));
+    let before = overlay.world.wakeups;
     let load = count(&mut overlay, |overlay| overlay.world.run_for(Duration::from_secs(240)));
     load.print("idle");
     assert!(load.mean() < 1000.0, "{} bytes a second and node", load.mean());
+    let wakeups = (overlay.world.wakeups - before) as f64 / 240.0 / 20.0;
+    println!("{wakeups:.1} wakeups a second and node");
+    assert!(wakeups < 4.0, "{wakeups} wakeups a second and node");
 }
 
 #[test]
@@ -454,6 +458,37 @@ fn what_one_member_is_told_of_many_who_are_away_all_others_learn_though_each_tri
     overlay.world.run_for(Duration::from_secs(60));
     let took = Absent::of(&overlay, 600, 7012).tell_all(&mut overlay, ROUNDS);
     assert!(took.is_some());
+}
+
+#[test]
+fn a_record_that_changed_is_soon_known_to_almost_everybody_and_to_the_rest_by_comparing() {
+    let (members, running) = (70, 50);
+    let mut overlay = Overlay::crowd(members, running, 7015);
+    overlay.world.run_for(Duration::from_secs(120));
+    let mut absent = Absent::of(&overlay, members, 7015);
+    let mut times = Vec::new();
+    for number in absent.numbers.clone() {
+        let id = overlay.machine(number).id();
+        absent.tell(&mut overlay, number, Duration::ZERO, number % running);
+        let start = overlay.world.now().instant;
+        let mut unaware = overlay.world.addresses();
+        while !unaware.is_empty() {
+            overlay.world.run_for(Duration::from_millis(250));
+            let span = overlay.world.now().instant.saturating_since(start);
+            let knows =
+                |at: &SocketAddr| overlay.world.host(*at).node.known_endpoints().iter().any(|(of, _)| *of == id);
+            times.extend(unaware.extract_if(.., |at| knows(at)).map(|_| span.as_secs_f64()));
+        }
+    }
+    let times = Sample::new(times);
+    println!(
+        "known after: median {:.2} s, p90 {:.2} s, p99 {:.2} s, most {:.2} s",
+        times.quantile(0.5),
+        times.quantile(0.9),
+        times.quantile(0.99),
+        times.quantile(1.0)
+    );
+    assert!(times.quantile(0.9) < 3.0 && times.quantile(1.0) < 45.0);
 }
 
 /// How many members a measurement is of: as `P2PLUS_MEMBERS` says, or so many. A hundred take six minutes, and ten thousand of whom a hundred run more than an hour.

@@ -123,6 +123,8 @@ pub struct World<G> {
     pub distance: Option<Distance>,
     /// Every datagram that left a host, while somebody listens.
     pub wire: Option<Vec<Sighting>>,
+    /// How often a host was called because a deadline passed.
+    pub wakeups: u64,
     /// What each host sent, while somebody counts.
     pub traffic: Option<BTreeMap<SocketAddr, Traffic>>,
 }
@@ -149,6 +151,7 @@ impl<G: Guest> World<G> {
             latency_of_injected: weather.latency,
             distance: None,
             wire: None,
+            wakeups: 0,
             traffic: None,
         }
     }
@@ -267,6 +270,7 @@ impl<G: Guest> World<G> {
             let Some(Reverse(arrived)) = self.in_flight.pop() else { return true };
             self.deliver(arrived);
         } else if let Some((_, address)) = deadline {
+            self.wakeups += 1;
             self.with(address, |guest, now| guest.handle_timeout(now));
         }
         true

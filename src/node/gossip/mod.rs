@@ -1,7 +1,7 @@
 //! Node records on their way through the network: who is kept close, who is told, and what both sides lack.
 //!
 //! ```text
-//!   a new record ──► every neighbour, which passes it on if it is new there
+//!   a new record ──► every neighbour, which passes it on if it is new there, with what else comes within a second
 //!   every 30 s:  Compare(digest of all) ──► equal: silence
 //!                                           else ◄── Branch(16 digests) ──► for each that differs: Branch │ Summary ◄──► Records, Request
 //!                while it is in touch with too few: Wanted ──► ◄── Present(who is there)
@@ -11,6 +11,7 @@
 //! its member's node key; gossip can deny reachability, never gain trust.
 
 mod message;
+mod news;
 mod schedule;
 
 pub use message::{Branch, GossipError, GossipMessage, IdPrefix, Summary};
@@ -22,6 +23,7 @@ use crate::policy::Policy;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::wire::control::{NodeRecord, SignedRecord};
 use message::{MAX_PRESENT, MAX_RECORDS, MAX_SUMMARY, PARTS, PartDigest};
+use news::News;
 use schedule::Schedule;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,6 +65,7 @@ pub struct Gossip {
     network_id: Digest,
     records: BTreeMap<NodeId, Verified>,
     schedule: Schedule,
+    news: News,
 }
 
 /// A record, and the key under which it was believed when it came: to verify it at each look costs 50 µs.
@@ -74,7 +77,7 @@ struct Verified {
 impl Gossip {
     /// Starts with nothing known.
     pub fn new(own_id: NodeId, network_id: Digest) -> Self {
-        Self { own_id, network_id, records: BTreeMap::new(), schedule: Schedule::default() }
+        Self { own_id, network_id, records: BTreeMap::new(), schedule: Schedule::default(), news: News::default() }
     }
 
     /// Signs and replaces this node's own record. Returns the message that tells others.
@@ -170,8 +173,32 @@ impl Gossip {
         self.held_of(&[self.own_id])
     }
 
-    /// The message that passes on the records of `ids`.
-    pub fn records_of(&self, ids: &[NodeId]) -> GossipMessage {
+    /// Takes members whose records are to be passed on to the neighbours, but to the one that they came from.
+    pub fn add_news(&mut self, from: Option<TransportKey>, ids: &[NodeId]) {
+        self.news.add(from, ids.iter().copied());
+    }
+
+    /// Returns what the neighbours are to be told now, each what it did not tell itself.
+    pub fn take_news(
+        &mut self,
+        now: Instant,
+        neighbours: impl FnOnce() -> Vec<TransportKey>,
+    ) -> Vec<(TransportKey, GossipMessage)> {
+        let news = self.news.take(now);
+        if news.is_empty() {
+            return Vec::new();
+        }
+        let mut messages = Vec::new();
+        for peer in neighbours() {
+            let others = news.iter().filter(|(_, from)| **from != Some(peer));
+            let ids: Vec<_> = others.map(|(id, _)| *id).collect();
+            messages.extend(ids.chunks(MAX_RECORDS).filter_map(|some| Some((peer, self.held_of(some)?))));
+        }
+        messages
+    }
+
+    /// The message with the records of `ids`.
+    fn records_of(&self, ids: &[NodeId]) -> GossipMessage {
         GossipMessage::Records(ids.iter().filter_map(|id| self.signed(id)).take(MAX_RECORDS).cloned().collect())
     }
 
@@ -180,9 +207,10 @@ impl Gossip {
         self.schedule.hurry();
     }
 
-    /// When the next comparison is due.
+    /// When the next comparison is due, or news.
     pub fn poll_timeout(&self) -> Instant {
-        self.schedule.poll_timeout()
+        let comparison = self.schedule.poll_timeout();
+        self.news.poll_timeout().map_or(comparison, |news| news.min(comparison))
     }
 
     /// Returns with whom to compare now, and what begins it. `neighbours` is asked when all of them are due.
