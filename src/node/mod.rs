@@ -62,7 +62,7 @@ use crate::wire::handshake::{CipherSet, OffloadSet, Timestamp};
 use crate::wire::record::ZoneName;
 use crate::wire::transport_record::Layer;
 use calls::Calls;
-use control::{ControlLink, LinkError, LinkId};
+use control::{ControlLink, LinkError, LinkId, asks_for_answer};
 use dht::Plan;
 use ears::Ears;
 pub use event::NodeEvent;
@@ -409,7 +409,7 @@ impl<R: CryptoRng> Node<R> {
                 self.handle_ledger_event(now, event);
             } else if let Some((peer, packet)) = self.link.poll_transmit() {
                 // Without a session TCP will send it again.
-                let _ = self.peers.send_stream(now, peer.0, &packet);
+                let _ = self.peers.send_stream(now, peer.0, &packet, asks_for_answer(&packet));
             } else if let Some(event) = self.link.poll_event() {
                 self.handle_broken(now, event);
             } else {

@@ -1,5 +1,6 @@
 //! One peer as the slow side sees it: its sessions, the attempt to make one, and its paths.
 
+use super::peers::dormancy::Dormancy;
 use super::peers::punching::Punch;
 use super::peers::source_of;
 use crate::crypto::identity::NodeId;
@@ -52,6 +53,8 @@ pub(super) struct Attempt {
     pub(super) begun_at: Instant,
     /// When those through relays get their first flight; none when they may have had it.
     pub(super) relays_at: Option<Instant>,
+    /// It renews a session by the path in use, and was not sent anywhere else.
+    pub(super) is_renewal: bool,
     /// The targets that got the flight again for a cookie.
     pub(super) paid: BTreeSet<Source>,
 }
@@ -101,6 +104,8 @@ pub(super) struct Peer {
     pub(super) mtu: MtuSearch,
     /// The direct path that is being opened.
     pub(super) punch: Option<Punch>,
+    /// Whether its path in use may be gone because nothing used it.
+    pub(super) dormancy: Dormancy,
     /// Whether the peer said, in the last handshake, that this node is a guest there.
     pub(super) guest_there: bool,
     /// Waits before the peer is asked again whether it knows by now that this node is a member.
@@ -146,6 +151,7 @@ impl Peer {
             mtu: MtuSearch::default(),
             attempt: None,
             punch: None,
+            dormancy: Dormancy::default(),
             guest_there: false,
             recognition: Backoff::default(),
             guest_since: None,

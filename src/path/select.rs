@@ -385,8 +385,7 @@ impl Paths {
             }
             Verdict::Ask => {
                 // What nobody uses has the time to ask the others only where this one leaves the question unanswered.
-                let usual = current.rtt.unwrap_or(UNMEASURED_RTT);
-                let is_urgent = traffic.is_in_use(now) || self.watch.is_silent(now, usual);
+                let is_urgent = traffic.is_in_use(now) || self.is_silent(now);
                 let others = if is_urgent { self.backups().collect() } else { Vec::new() };
                 PathCheck::Probe(std::iter::once(current.path).chain(others).collect())
             }
@@ -404,6 +403,16 @@ impl Paths {
         let relayed = self.relayed.iter().map(|(_, path)| path).filter(is_other);
         let others = direct.chain(relayed).take(MAX_BACKUPS).collect::<Vec<_>>().into_iter();
         others.chain(self.stream().filter(|path| Some(*path) != used))
+    }
+
+    /// Takes the news that the path in use is to be asked: the peer owes an answer, whatever it got before.
+    pub fn owe(&mut self, now: Instant) {
+        self.watch.owe(now);
+    }
+
+    /// Says whether the path in use left a probe unanswered for longer than its answer usually takes.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.watch.is_silent(now, self.rtt().unwrap_or(UNMEASURED_RTT))
     }
 
     /// Since when the peer owes an answer on the path in use.

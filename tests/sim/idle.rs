@@ -1,5 +1,7 @@
 //! Who is not needed is left alone: sessions that nothing uses fall silent and end, but for those of neighbours.
 
+use crate::crowd::nat_of;
+use crate::nat::NatType;
 use crate::overlay::{Overlay, PATIENCE};
 use crate::world::Weather;
 use p2plus::node::gossip::{NEIGHBOURS, neighbours};
@@ -99,5 +101,28 @@ fn two_that_go_on_talking_keep_their_session() {
         let packet = overlay.send(from, to, false);
         overlay.world.run_for(Duration::from_secs(5));
         assert_eq!(overlay.received(to, &packet), 1, "every packet arrives, across two renewals");
+    }
+}
+
+#[test]
+fn who_talks_again_after_the_nats_forgot_is_soon_heard() {
+    let mut overlay = Overlay::crowd(30, 30, 7016);
+    overlay.world.run_for(Duration::from_secs(120));
+    let is_restricted = |number: &usize| nat_of(*number) == Some(NatType::RESTRICTED);
+    let everybody: Vec<_> = (1..30).filter(is_restricted).collect();
+    let pairs: Vec<_> = everybody.windows(2).map(|two| [two[0], two[1]]).collect();
+    let apart = |[from, to]: &[usize; 2]| !keeps(&overlay, *from, *to) && !keeps(&overlay, *to, *from);
+    let pairs: Vec<_> = pairs.into_iter().filter(apart).take(8).collect();
+    assert!(pairs.len() == 8);
+    // Before their keys are to be renewed, while they are, and after they were forgotten.
+    for idle in [40, 80, 110, 130, 150, 170, 190] {
+        for [from, to] in &pairs {
+            overlay.talk(*from, *to, false, PATIENCE).unwrap();
+        }
+        overlay.world.run_for(Duration::from_secs(idle));
+        for [from, to] in &pairs {
+            let took = overlay.talk(*to, *from, false, PATIENCE).unwrap();
+            assert!(took < Duration::from_secs(1), "{to} to {from} after {idle} s: {took:?}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Members whose NATs let nobody in, and those who help them.
 
-use crate::machine::Tamper;
+use crate::machine::{SimNode, Tamper};
 use crate::nat::{Behaviour, NatType};
 use crate::overlay::{Overlay, PATIENCE};
-use crate::world::Weather;
+use crate::world::{Weather, World};
 use p2plus::node::relay::RelayLimits;
 use p2plus::node::relay::{MAX_LABELS, MAX_LABELS_PER_MEMBER};
 use p2plus::node::status::Way;
@@ -294,6 +294,11 @@ fn three_relays_in_a_row_pass_on_and_no_fourth() {
     for (from, to) in [(relays[0], relays[1]), (relays[1], relays[2]), (ada, relays[0]), (ben, relays[2])] {
         overlay.talk(from, to, false, PATIENCE).unwrap();
     }
+    // Only who is known as a relay asks for others.
+    let places: Vec<_> = relays[..2].iter().map(|relay| overlay.addresses[*relay]).collect();
+    let both_relay = |world: &World<SimNode>| places.iter().all(|at| world.host(*at).node.relay_limits().1);
+    assert!(overlay.world.run_until(PATIENCE, both_relay).is_some());
+    overlay.world.run_for(Duration::from_secs(2));
     let (first, through) = (overlay.id(relays[0]), [overlay.id(relays[1]), overlay.id(relays[2])]);
     let request = LabelRequest { id: 77, origin: overlay.id(ada), target: overlay.id(ben), through: through.to_vec() };
     let record = control(&ControlMessage::LabelRequest(request));

@@ -25,6 +25,7 @@ mod tests;
 pub use account::{GUEST_INBOUND_BUFFER, GUEST_OUTBOUND_BUFFER, GUESTS_BUFFER, MEMBER_BUFFER, MEMBERS_BUFFER};
 pub use connection::{BrokenReason, IDLE_TIMEOUT};
 pub use refusal::{AttachError, LinkCounters, LinkError, LinkEvent, SendError};
+pub use segment::asks_for_answer;
 pub use service::{LinkId, MAX_MESSAGE_LEN, Service, Standing};
 
 use super::packet_queue::{PacketQueue, to_smoltcp};

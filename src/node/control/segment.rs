@@ -89,6 +89,11 @@ impl Segment {
     }
 }
 
+/// Says whether a packet of our own making asks for an answer: acknowledgements and resets do not.
+pub fn asks_for_answer(packet: &[u8]) -> bool {
+    Segment::parse(packet).is_ok_and(|segment| segment.start != segment.end)
+}
+
 /// Reads where a packet of our own making goes.
 pub(super) fn destination(packet: &[u8]) -> Option<Ipv6Addr> {
     let octets: [u8; 16] = packet.get(24..40)?.try_into().ok()?;

@@ -25,10 +25,14 @@ const HEAD_START: Duration = Duration::from_millis(150);
 
 impl PeerTable {
     /// Begins a handshake with a peer unless one is under way, was tried in vain a moment ago, or nothing is known of where it is: by every
-    /// way that may lead there, the direct ones first.
+    /// way that may lead there, the direct ones first. One that renews a session goes everywhere from now on.
     pub fn connect(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let now = ctx.now.instant;
-        let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.may_attempt(now)) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let is_renewal = peer.attempt.as_mut().is_some_and(|attempt| std::mem::take(&mut attempt.is_renewal));
+        if !is_renewal && !peer.may_attempt(now) {
+            return;
+        }
         if peer.may_seek(now) {
             self.events.push_back(PeerEvent::Sought(key));
         }
@@ -40,43 +44,65 @@ impl PeerTable {
             false => candidates.near_targets(now, &self.around, failed, FLIGHT_LEN),
         };
         let is_direct_likely = !direct.is_empty() && !failed && !self.is_udp_silent;
-        let targets = direct.into_iter().map(Source::Endpoint).chain(peer.other_targets()).collect();
-        self.attempt(ctx, key, targets, is_direct_likely);
+        let targets: Vec<_> = direct.into_iter().map(Source::Endpoint).chain(peer.other_targets()).collect();
+        if is_renewal {
+            self.widen(now, key, &targets);
+        } else {
+            self.attempt(ctx, key, targets, is_direct_likely);
+        }
+    }
+
+    /// Sends the flight of the attempt under way to places where it did not go yet.
+    fn widen(&mut self, now: Instant, key: TransportKey, targets: &[Source]) {
+        let attempt = self.peers.get(&key).and_then(|peer| peer.attempt.as_ref());
+        let known = attempt.map(|attempt| attempt.targets.clone()).unwrap_or_default();
+        for target in targets.iter().filter(|target| !known.contains(target)) {
+            let path = self.peers.get_mut(&key).and_then(|peer| path_to(now, &mut peer.paths, target));
+            if let Some(path) = path {
+                self.fire_also(key, path);
+            }
+        }
     }
 
     /// Renews the keys shared with a peer that is there: by the path in use alone, unless that seems dead or led to nothing the last time.
     pub(super) fn renew(&mut self, ctx: &mut Context<'_, impl CryptoRng>, key: TransportKey) {
         let is_there = |peer: &&Peer| !peer.has_failed() && peer.paths.owed_since().is_none();
         match self.peers.get(&key).filter(is_there).and_then(|peer| peer.paths.path()) {
-            Some(path) => self.attempt(ctx, key, vec![source_of(&path)], false),
+            Some(path) => {
+                let has_begun = self.attempt(ctx, key, vec![source_of(&path)], false);
+                let attempt = self.peers.get_mut(&key).and_then(|peer| peer.attempt.as_mut()).filter(|_| has_begun);
+                attempt.into_iter().for_each(|attempt| attempt.is_renewal = true);
+            }
             None => self.connect(ctx, key),
         }
     }
 
-    /// Begins a handshake by these ways; if a direct one is likely to lead there, those through relays wait for a moment.
+    /// Begins a handshake by these ways; if a direct one is likely to lead there, those through relays wait for a moment. Returns whether it did.
     fn attempt(
         &mut self,
         ctx: &mut Context<'_, impl CryptoRng>,
         key: TransportKey,
         targets: Vec<Source>,
         is_direct_likely: bool,
-    ) {
+    ) -> bool {
         let now = ctx.now.instant;
         let may = |peer: &&mut Peer| peer.may_attempt(now) && !targets.is_empty();
-        let Some(peer) = self.peers.get_mut(&key).filter(may) else { return };
-        let Some(index) = self.indices.reserve(ctx.rng) else { return };
+        let Some(peer) = self.peers.get_mut(&key).filter(may) else { return false };
+        let Some(index) = self.indices.reserve(ctx.rng) else { return false };
         let aim = Aim { key, identity: peer.id.filter(|id| ctx.policy.member(id).is_some()) };
         let offer = self.terms.offer(self.timestamps.next(ctx.now.wall));
         let Ok(initiator) = Initiator::new(ctx.now.instant, &self.keys, aim, offer, index, ctx.rng) else {
             self.indices.release(index);
-            return;
+            return false;
         };
         let relays_at = is_direct_likely.then(|| now + HEAD_START);
-        peer.attempt = Some(Box::new(Attempt { initiator, targets, begun_at: now, relays_at, paid: BTreeSet::new() }));
+        let (is_renewal, paid) = (false, BTreeSet::new());
+        peer.attempt = Some(Box::new(Attempt { initiator, targets, begun_at: now, relays_at, is_renewal, paid }));
         self.owners.insert(index, key);
         Arc::make_mut(&mut self.attempts).insert(index);
         self.is_gate_changed = true;
         self.fire(ctx.now, key);
+        true
     }
 
     /// Frees the index of an attempt that came to nothing.

@@ -11,6 +11,7 @@
 
 mod aside;
 mod changes;
+pub(super) mod dormancy;
 mod guests;
 mod handshakes;
 mod measuring;
@@ -22,6 +23,7 @@ mod streams;
 mod upkeep;
 mod ways;
 
+use self::dormancy::Dormancy;
 use self::roster::Roster;
 pub use self::streams::Silence;
 use super::peer::Peer;
@@ -167,7 +169,7 @@ pub struct PeerTable {
     is_changed: bool,
     is_gate_changed: bool,
     check_at: Instant,
-    /// Peers that something was sent to lately, whose paths are watched closely, and when the next look is.
+    /// Peers that are in use or owe an answer, whose paths are watched closely, and when the next look is.
     active: BTreeSet<TransportKey>,
     watch_at: Option<Instant>,
     /// UDP reaches nobody from here, as far as this node can tell: what goes over TLS waits for no direct way.
@@ -339,9 +341,12 @@ impl PeerTable {
         self.responder.gate(&self.keys, Arc::clone(&self.attempts))
     }
 
-    /// Where to seal for members with a confirmed session and a path.
+    /// Where to seal for members with a confirmed session and a path that was heard on not long ago.
     pub fn outlets(&self) -> HashMap<NodeId, Outlet> {
         let outlet = |peer: &Peer| {
+            if peer.dormancy != Dormancy::Awake {
+                return None;
+            }
             let session = peer.sessions.sending()?;
             let Rights::Member(id) = rights_of(session) else { return None };
             let (session, path) = (Arc::clone(session), peer.paths.path()?);

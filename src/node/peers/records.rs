@@ -1,5 +1,6 @@
 //! Records of sessions, out and in: control records end here, those of streams are passed on, packets that waited are sealed.
 
+use super::dormancy::Dormancy;
 use super::{Context, PeerEvent, PeerTable, Transmit, rights_of, source_of};
 use crate::crypto::exchange::TransportKey;
 use crate::crypto::identity::NodeId;
@@ -122,6 +123,7 @@ impl PeerTable {
             let rights = peer.sessions.sending().map_or(rights, |session| rights_of(session));
             self.events.push_back(PeerEvent::Up(key, rights));
         }
+        self.note_awake(now, key);
         self.flush(now, key);
     }
 
@@ -187,17 +189,22 @@ impl PeerTable {
             return;
         };
         self.entry(key, Some(id));
+        let is_on_its_way = self.wake(ctx, key, (layer, &packet));
         let dropped = self.staging.push(ctx.now.instant, key, layer, packet);
         self.drops.add(DropReason::StagingFull, dropped as u64);
-        self.flush(ctx.now, key);
-        self.connect(ctx, key);
+        if !is_on_its_way {
+            self.flush(ctx.now, key);
+        }
+        if !is_on_its_way && self.staging.has(&key) {
+            self.connect(ctx, key);
+        }
     }
 
     /// Seals what waited for a session.
     pub(super) fn flush(&mut self, now: Now, key: TransportKey) {
         let Some(peer) = self.peers.get(&key).filter(|_| self.staging.has(&key)) else { return };
         let is_member = peer.sessions.sending().is_some_and(|session| rights_of(session).is_member());
-        if !is_member || peer.paths.path().is_none() {
+        if !is_member || peer.paths.path().is_none() || peer.dormancy != Dormancy::Awake {
             return;
         }
         let (packets, expired) = self.staging.take(now.instant, &key);
@@ -208,7 +215,7 @@ impl PeerTable {
     }
 
     /// Seals what waited: what is too long for some path in parts, because nobody measured this one.
-    fn send_waiting(&mut self, now: Now, key: TransportKey, layer: Layer, packet: &[u8]) {
+    pub(super) fn send_waiting(&mut self, now: Now, key: TransportKey, layer: Layer, packet: &[u8]) {
         let Some(peer) = self.peers.get(&key) else { return };
         let Some((session, path)) = peer.sessions.sending().map(Arc::clone).zip(peer.paths.path()) else { return };
         if layer != Layer::Ip && !session.offload().frames {
@@ -297,9 +304,13 @@ impl PeerTable {
         self.send(now, key, RECORD_CONTROL, &ControlMessage::Ledger(message).encode())
     }
 
-    /// Sends a packet of the control link. Returns whether a session was there.
-    pub fn send_stream(&mut self, now: Now, key: TransportKey, packet: &[u8]) -> bool {
-        self.send(now, key, RECORD_STREAM, packet)
+    /// Sends a packet of the control link, which asks for an answer or is one. Returns whether a session was there.
+    pub fn send_stream(&mut self, now: Now, key: TransportKey, packet: &[u8], asks_for_answer: bool) -> bool {
+        let is_sent = self.send(now, key, RECORD_STREAM, packet);
+        if let Some(peer) = self.peers.get_mut(&key).filter(|_| is_sent && !asks_for_answer) {
+            peer.paths.answered(now.instant);
+        }
+        is_sent
     }
 
     /// Says goodbye to everybody, at the end of the daemon.

@@ -18,6 +18,7 @@ use crate::wire::transport_record::Layer;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+mod dormancy;
 mod guests;
 mod sources;
 mod streams;
@@ -207,7 +208,7 @@ fn a_record_that_names_a_victim_sends_it_a_bounded_trickle() {
 fn a_session_that_nobody_keeps_falls_silent_and_ends() {
     let (mut left, mut right) = acquainted();
     // The last word of a conversation is asked about once, and an answer asks for none.
-    left.table.send_stream(at(1000), transport(2).public_key(), b"the last word");
+    left.table.send_stream(at(1000), transport(2).public_key(), b"the last word", true);
     let busy = pass(1000..400_000, &mut left, &mut right);
     assert!(busy.last().is_some_and(|last| *last < 10_000), "{busy:?}");
     assert!(!left.table.has_session(&transport(2).public_key()));
@@ -218,12 +219,48 @@ fn a_session_that_nobody_keeps_falls_silent_and_ends() {
 }
 
 #[test]
+fn an_acknowledgement_is_not_asked_about() {
+    let asked = |asks_for_answer: bool| {
+        let (mut left, mut right) = acquainted();
+        pass(1000..5000, &mut left, &mut right);
+        left.table.send_stream(at(5000), transport(2).public_key(), b"a word", asks_for_answer);
+        left.sent();
+        let mut asked = 0;
+        for millis in 5000..7000 {
+            left.handle_timeout(at(millis));
+            asked += left.sent().len();
+        }
+        asked
+    };
+    assert!(asked(true) > 0);
+    assert_eq!(asked(false), 0);
+}
+
+#[test]
+fn a_renewal_that_nobody_answers_goes_everywhere_once_the_path_is_given_up() {
+    let (mut left, _) = acquainted();
+    let key = transport(2).public_key();
+    left.table.add_candidate(key, None, endpoint(9), CandidateSource::Configured, |_| false).unwrap();
+    left.sent();
+    let mut ctx = Context { now: at(130_000), policy: &left.policy, rng: &mut left.rng };
+    left.table.renew(&mut ctx, key);
+    let remotes = |sent: Vec<Transmit>| sent.iter().map(|transmit| transmit.path.remote).collect::<BTreeSet<_>>();
+    assert_eq!(remotes(left.sent()), BTreeSet::from([endpoint(2)]));
+    left.events();
+    left.connect(at(132_000), 2);
+    assert!(left.events().iter().any(|event| matches!(event, PeerEvent::Sought(_))), "relays are asked");
+    assert_eq!(remotes(left.sent()), BTreeSet::from([endpoint(9)]));
+    left.connect(at(132_001), 2);
+    assert!(left.sent().is_empty(), "once");
+}
+
+#[test]
 fn whose_datagrams_arrive_damaged_hears_of_it_once_a_second_and_nobody_else_does() {
     let (mut left, mut right) = acquainted();
     let mut told = |damaged: u64, millis: u64| {
         let key = transport(2).public_key();
         for number in 0..damaged {
-            left.table.send_stream(at(millis), key, &[7; 100]);
+            left.table.send_stream(at(millis), key, &[7; 100], true);
             let mut datagram = left.sent().pop().unwrap().datagram;
             *datagram.last_mut().unwrap() ^= 1;
             let Ok(Datagram::Transport(header)) = Datagram::classify(&datagram) else { panic!("{number}") };
@@ -457,7 +494,7 @@ fn after_a_clock_jump_nothing_is_sent_before_the_session_is_new() {
         data_thread.seal(at(40_000).instant, &mut [0; 64]).is_err(),
         "nor by a thread that has the table from before"
     );
-    assert!(!left.table.send_stream(at(40_000), transport(2).public_key(), b"streams wait"));
+    assert!(!left.table.send_stream(at(40_000), transport(2).public_key(), b"streams wait", true));
     carry(at(40_000), &mut left, &mut right);
     let outlets = left.table.outlets();
     let fresh = outlets.values().map(|outlet| outlet.session.created()).collect::<Vec<_>>();
@@ -538,6 +575,7 @@ fn a_worn_key_is_replaced_within_a_second() {
     let (mut left, mut right) = acquainted();
     let in_use = |side: &Side| Arc::clone(&side.table.outlets()[&NodeId([2; 32])].session);
     let worn = in_use(&left);
+    left.table.keep(BTreeSet::from([transport(2).public_key()]));
     pass(1000..60_000, &mut left, &mut right);
     assert_eq!(in_use(&left).local_index(), worn.local_index(), "a minute is no age");
     worn.wear_out();

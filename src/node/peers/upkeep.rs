@@ -17,10 +17,10 @@ use std::time::Duration;
 /// How often paths, keepalives and worn keys are looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the paths of peers are looked at that something was sent to a moment ago: what failover takes beyond the silence that it waits for.
+/// How often the paths of peers are looked at that are in use or owe an answer: what failover takes beyond the silence that it waits for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a peer counts as one that something was sent to a moment ago.
+/// How long after the last packet a peer counts as one of those.
 const ACTIVE_FOR: Duration = Duration::from_secs(2);
 
 /// Datagrams that fail to open between two looks before the peer hears of it. Who saw one datagram of the session can forge as many; all that
@@ -69,6 +69,7 @@ impl PeerTable {
             if is_check {
                 self.report_damage(ctx.now, key);
                 self.check(ctx, key);
+                self.review_dormancy(ctx.now.instant, key);
             }
         }
         if is_check {
@@ -82,8 +83,16 @@ impl PeerTable {
             watched.into_iter().for_each(|key| self.check(ctx, key));
         }
         if is_check || is_watch {
-            self.watch_at = (!self.active.is_empty()).then(|| ctx.now.instant + WATCH_INTERVAL);
+            self.watch_at = None;
+            if !self.active.is_empty() {
+                self.watch_soon(ctx.now.instant);
+            }
         }
+    }
+
+    /// Has the paths of those that are active looked at soon.
+    pub(super) fn watch_soon(&mut self, now: Instant) {
+        self.watch_at.get_or_insert(now + WATCH_INTERVAL);
     }
 
     /// Tells a peer when many of its datagrams do not open: of those that are cut by a network card or a driver, the peer can cut none.
@@ -116,11 +125,14 @@ impl PeerTable {
         };
         let sent = latest(Session::last_sent);
         let traffic = Traffic { sent, received: latest(Session::last_received), used: latest(Session::last_use) };
-        let is_active = sent.is_some_and(|at| ctx.now.instant.saturating_since(at) < ACTIVE_FOR);
-        if is_active {
+        let verdict = peer.paths.check(ctx.now.instant, traffic);
+        let is_young = |at: Option<Instant>| at.is_some_and(|at| ctx.now.instant.saturating_since(at) < ACTIVE_FOR);
+        if is_young(traffic.used) || is_young(sent) && peer.paths.owed_since().is_some() {
             self.active.insert(key);
         }
-        match peer.paths.check(ctx.now.instant, traffic) {
+        self.help_to_wake(ctx.now.instant, key);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match verdict {
             // The other side did not know yet that this node is a member: by now it may.
             PathCheck::Healthy if is_member && peer.guest_there && peer.recognition.is_over(ctx.now.instant) => {
                 self.connect(ctx, key);

@@ -27,7 +27,7 @@ impl House {
 
     fn speak(&mut self, guest: &mut Side) {
         self.millis += 10;
-        guest.table.send_stream(at(self.millis), transport(200).public_key(), b"a word");
+        guest.table.send_stream(at(self.millis), transport(200).public_key(), b"a word", true);
         carry(at(self.millis), guest, &mut self.host);
     }
 
@@ -115,7 +115,7 @@ fn nobody_looks_for_a_guest_that_fell_silent() {
     let mut house = House::new();
     let guest = house.enter(1, [192, 0, 2, 1]);
     house.millis += 10;
-    house.host.table.send_stream(at(house.millis), transport(1).public_key(), b"a question");
+    house.host.table.send_stream(at(house.millis), transport(1).public_key(), b"a question", true);
     let mut sent = house.host.sent();
     for millis in (house.millis..house.millis + 60_000).step_by(250) {
         house.host.handle_timeout(at(millis));

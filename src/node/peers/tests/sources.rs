@@ -42,7 +42,7 @@ fn a_confirmation_from_where_no_answer_went_sends_nothing_there_but_a_probe() {
     assert!(node.table.outlets().is_empty() && node.table.usable().count() == 0);
     assert!(!node.events().iter().any(|event| matches!(event, PeerEvent::Up(..))));
     // It speaks from where it is, and gets what waited.
-    let repeated = member.table.send_stream(at(100), transport(2).public_key(), b"here");
+    let repeated = member.table.send_stream(at(100), transport(2).public_key(), b"here", true);
     assert!(repeated);
     carry(at(100), &mut member, &mut node);
     assert_eq!(node.table.outlets()[&NodeId([1; 32])].path.remote, endpoint(1));
