@@ -4,8 +4,8 @@ use super::peers::dormancy::Dormancy;
 use super::peers::punching::Punch;
 use super::peers::source_of;
 use crate::crypto::identity::NodeId;
-use crate::path::Paths;
 use crate::path::mtu::MtuSearch;
+use crate::path::{Paths, Traffic};
 use crate::session::{Initiator, LaneSealer, Origin, PeerSessions, Session, Source};
 use crate::time::Instant;
 use crate::wire::datagram::{Lane, SessionIndex};
@@ -209,6 +209,18 @@ impl Peer {
             self.dismissals.fail(now);
         } else {
             self.dismissals.reset();
+        }
+    }
+
+    /// When something last passed in its sessions.
+    pub(super) fn traffic(&self) -> Traffic {
+        let latest = |moment: fn(&Session) -> Option<Instant>| {
+            self.sessions.receiving().filter_map(|session| moment(session)).max()
+        };
+        Traffic {
+            sent: latest(Session::last_sent),
+            received: latest(Session::last_received),
+            used: latest(Session::last_use),
         }
     }
 

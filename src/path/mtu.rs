@@ -35,6 +35,9 @@ const RAISE_INTERVAL: Duration = Duration::from_mins(10);
 /// A length in use is asked once in so long at most.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same where the peer's questions are the reason: longer than a whole search of its takes, so that two ends do not ask each other for ever.
+const QUESTION_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Pauses after a search in which nothing was answered: the first, twice that and so on, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_mins(1)];
 
@@ -111,7 +114,16 @@ impl MtuSearch {
 
     /// Has the length in use asked soon: the peer is silent, or it is time to.
     pub fn suspect(&mut self, now: Instant) {
-        let is_due = now.saturating_since(self.confirmed_at) >= CONFIRM_INTERVAL;
+        self.confirm(now, CONFIRM_INTERVAL);
+    }
+
+    /// The peer asks what its direction takes: whatever made it do so may concern this one as well, and its questions hide that nothing else comes.
+    pub fn note_question(&mut self, now: Instant) {
+        self.confirm(now, QUESTION_INTERVAL);
+    }
+
+    fn confirm(&mut self, now: Instant, interval: Duration) {
+        let is_due = now.saturating_since(self.confirmed_at) >= interval;
         if is_due
             && let (State::Settled { raise_at }, Some(known)) = (self.state, self.known)
             && known > self.least
@@ -348,6 +360,23 @@ mod tests {
         lab.run(Duration::from_secs(5));
         assert_eq!(lab.search.mtu(), PathMtu::Known(WANTED), "a dead path says nothing of its length");
         assert!(lab.search.asked.is_empty(), "and nothing is kept of what was asked in vain");
+    }
+
+    #[test]
+    fn a_peers_questions_have_this_end_ask_as_well_but_not_for_ever() {
+        let mut lab = Lab::new(1500);
+        lab.run(Duration::from_secs(10));
+        let asked = lab.asked.len();
+        for _ in 0..99 {
+            lab.search.note_question(lab.now);
+            lab.run(Duration::from_millis(100));
+        }
+        assert_eq!(lab.asked.len(), asked + 4, "what is in use and the shortest, twice in ten seconds");
+        lab.takes = 1280;
+        lab.run(Duration::from_secs(5));
+        lab.search.note_question(lab.now);
+        lab.run(Duration::from_secs(1));
+        assert_eq!(lab.search.mtu(), PathMtu::Known(1280));
     }
 
     #[test]

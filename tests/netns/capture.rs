@@ -4,6 +4,8 @@
 
 use crate::lab::Host;
 use crate::socket::set_option;
+use p2plus::wire::datagram::TYPE_RELAY;
+use p2plus::wire::relay::ENVELOPE_LEN;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -37,6 +39,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The same datagram without a relay's envelope around it.
+    pub fn unwrapped(mut self) -> Self {
+        if self.kind() == TYPE_RELAY {
+            self.front.drain(..ENVELOPE_LEN.min(self.front.len()));
+        }
+        self
+    }
+
     /// The type of a P2Plus datagram.
     pub fn kind(&self) -> u8 {
         self.front.first().copied().unwrap_or_default()

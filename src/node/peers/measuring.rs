@@ -4,7 +4,7 @@ use super::{Context, Peer, PeerTable};
 use crate::crypto::exchange::TransportKey;
 use crate::node::forward::{datagram_lengths, measure_len};
 use crate::path::{Path, ProbeId};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
 use crate::wire::transport_record::{RECORD_CONTROL, RECORD_MEASURE};
 use rand_core::CryptoRng;
@@ -46,6 +46,14 @@ impl PeerTable {
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.mtu.sent(id, len);
             }
+        }
+    }
+
+    /// A peer measures a path: where it is the one in use, and something of a user's passes, this end asks too.
+    pub(super) fn note_measure(&mut self, now: Instant, key: TransportKey, path: Path) {
+        let is_concerned = |peer: &&mut Peer| peer.paths.path() == Some(path) && peer.traffic().is_in_use(now);
+        if let Some(peer) = self.peers.get_mut(&key).filter(is_concerned) {
+            peer.mtu.note_question(now);
         }
     }
 

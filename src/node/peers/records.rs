@@ -66,7 +66,10 @@ impl PeerTable {
                 Some(message) => self.handle_control(ctx.now, Heard { key, rights, index, path }, message),
                 None => self.drops.count(DropReason::MalformedRecord),
             },
-            Ok(Record::Measure(id)) => self.pong(ctx.now, key, path, id),
+            Ok(Record::Measure(id)) => {
+                self.pong(ctx.now, key, path, id);
+                self.note_measure(ctx.now.instant, key, path);
+            }
             Ok(Record::Stream(packet)) => self.events.push_back(PeerEvent::Stream(key, packet.to_vec())),
             Ok(Record::Packet { .. } | Record::Bundle(..) | Record::Chunk(_) | Record::Fragment(_)) | Err(_) => {
                 self.drops.count(DropReason::MalformedRecord);
@@ -307,7 +310,9 @@ impl PeerTable {
     /// Sends a packet of the control link, which asks for an answer or is one. Returns whether a session was there.
     pub fn send_stream(&mut self, now: Now, key: TransportKey, packet: &[u8], asks_for_answer: bool) -> bool {
         let is_sent = self.send(now, key, RECORD_STREAM, packet);
-        if let Some(peer) = self.peers.get_mut(&key).filter(|_| is_sent && !asks_for_answer) {
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| is_sent && !asks_for_answer) else { return is_sent };
+        // While a user's packets pass, what is owed for those is not settled by it, and a look at the path more often is welcome.
+        if !peer.traffic().is_in_use(now.instant) {
             peer.paths.answered(now.instant);
         }
         is_sent

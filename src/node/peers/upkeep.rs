@@ -2,9 +2,9 @@
 
 use super::{CONTACT_FOR, Context, PeerEvent, PeerTable};
 use crate::crypto::exchange::TransportKey;
-use crate::path::{Path, PathCheck, Traffic};
+use crate::path::{Path, PathCheck};
 use crate::policy::Rights;
-use crate::session::{Action, RekeyReason, Role, Session};
+use crate::session::{Action, RekeyReason, Role};
 use crate::time::{Instant, Now};
 use crate::wire::control::ControlMessage;
 use crate::wire::drops::DropReason;
@@ -120,14 +120,10 @@ impl PeerTable {
             self.dismiss(ctx.now, key);
             return;
         }
-        let latest = |moment: fn(&Session) -> Option<Instant>| {
-            peer.sessions.receiving().filter_map(|session| moment(session)).max()
-        };
-        let sent = latest(Session::last_sent);
-        let traffic = Traffic { sent, received: latest(Session::last_received), used: latest(Session::last_use) };
+        let traffic = peer.traffic();
         let verdict = peer.paths.check(ctx.now.instant, traffic);
         let is_young = |at: Option<Instant>| at.is_some_and(|at| ctx.now.instant.saturating_since(at) < ACTIVE_FOR);
-        if is_young(traffic.used) || is_young(sent) && peer.paths.owed_since().is_some() {
+        if is_young(traffic.used) || is_young(traffic.sent) && peer.paths.owed_since().is_some() {
             self.active.insert(key);
         }
         self.help_to_wake(ctx.now.instant, key);
