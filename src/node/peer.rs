@@ -224,7 +224,7 @@ impl Peer {
         }
     }
 
-    /// When a guest was last heard, or its session made.
+    /// When the peer was last heard, or its newest session made.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         self.sessions.receiving().map(|session| session.last_received().unwrap_or(session.created())).max()
     }

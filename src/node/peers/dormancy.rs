@@ -111,6 +111,5 @@ impl PeerTable {
 
 /// Says whether a peer was not heard for long in any session.
 fn is_silent(now: Instant, peer: &Peer) -> bool {
-    let heard = peer.sessions.receiving().map(|session| session.last_received().unwrap_or(session.created())).max();
-    heard.is_some_and(|at| now.saturating_since(at) >= SILENT_FOR)
+    peer.silent_since().is_some_and(|at| now.saturating_since(at) >= SILENT_FOR)
 }
